@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`CatalogueEntry` and `Selection`: what the catalogue knows, and what goes into a list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from coppice.model.appliance import Appliance
+    from coppice.model.identifiers import ListIdentifier
+    from coppice.model.image import Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplianceVersion:
+    """An immutable version of an appliance.
+
+    Attributes:
+        appliance: Whose version.
+        version: Its version string (ordered by `coppice.model.version.Version`).
+        path: The image file at the publisher.
+        image: Facts about it.
+        created: When the image was made.
+        expires: When its endorsement ends; None: with its list.
+        provenance: Pointer to where the bytes come from.
+    """
+
+    appliance: Appliance
+    version: str
+    path: Path
+    image: Image
+    created: datetime
+    expires: datetime | None
+    provenance: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What goes into one image list: the newest version of each selected appliance.
+
+    Attributes:
+        name: The list's name at the publisher.
+        identifier: Minted once for the list.
+        title: For people, one line.
+        description: For people, a paragraph.
+        source: ``dc:source``: where the list comes from.
+        vo: Virtual organisation, or None.
+        endorser: Name of the endorser that vouches for it.
+        publisher: Name of the publisher (settings) that it goes to.
+        lifetime_days: From signing to expiry.
+        last_version: Highest version that was published; None before the first.
+        versions: The selected appliance versions, by appliance name.
+    """
+
+    name: str
+    identifier: ListIdentifier
+    title: str
+    description: str
+    source: str
+    vo: str | None
+    endorser: str
+    publisher: str
+    lifetime_days: int
+    last_version: str | None
+    versions: tuple[ApplianceVersion, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndorserIdentity:
+    """An endorser who can sign here: the certificate and the key, as paths; secrets are never stored.
+
+    Attributes:
+        name: How commands call it.
+        certificate: PEM file.
+        key: PEM file of the private key.
+        passphrase_file: File whose first line is the key's passphrase, or None.
+        creator: ``dc:creator``.
+        email: ``hv:email``.
+    """
+
+    name: str
+    certificate: Path
+    key: Path
+    passphrase_file: Path | None
+    creator: str
+    email: str

@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that Coppice raises on purpose, with a stable code and an exit code.
+
+::
+
+    CoppiceError
+    ├── InputError                        a file or value that a person wrote is wrong         exit 3
+    │   ├── SettingsError
+    │   ├── DefinitionError
+    │   ├── DocumentError                 an image list or descriptor is malformed
+    │   ├── UnreadableFileError
+    │   └── VersionExistsError
+    ├── MachineError                 this machine lacks something                         exit 4
+    │   ├── ToolMissingError
+    │   ├── ToolFailedError
+    │   └── ToolTimeoutError
+    ├── TrustError                        a list was fetched and is refused                    exit 5
+    │   ├── UnsignedListError             ├── TamperedListError       ├── SignerCountError
+    │   ├── SignatureFormError            ├── WeakSignatureError      ├── UntrustedSignerError
+    │   ├── SignerExpiredError            ├── SignerUsageError        ├── SignerRevokedError
+    │   ├── RevocationUnknownError        ├── WrongSignerError        ├── EndorserMismatchError
+    │   ├── ListIdentifierError           ├── FutureListError         ├── ExpiredListError
+    │   ├── OlderListError                ├── ChangedListError        └── TrustAnchorError
+    ├── TransferError                     bytes could not be had                               exit 6
+    │   ├── UnreachableError              ├── HttpStatusError         ├── TransferCutError
+    │   ├── TransferStalledError          ├── TransferTooLargeError   ├── RedirectRefusedError
+    │   └── AddressRefusedError
+    ├── ImageError                        the bytes are not what was promised, or are hostile  exit 7
+    │   ├── ChecksumMismatchError         ├── SizeMismatchError
+    │   ├── ImageRefusedError             └── ConversionError
+    ├── CloudError                        a cloud refused or failed                            exit 8
+    ├── PlanError                                                                              exit 9
+    │   ├── DeletionCapError              └── StalePlanError
+    ├── StorageError                      disk or database                                     exit 10
+    │   ├── NoSpaceError                  └── DatabaseError
+    ├── BuildError                                                                             exit 11
+    │   └── BootTestError
+    ├── StateError                        what was named does not exist, or exists already     exit 12
+    │   ├── NotFoundError                 └── ExistsError
+    ├── PartialFailureError               the run ended; some items failed                     exit 1
+    ├── LockedError                       another run holds the lock                           exit 75
+    └── InterruptedRunError               Ctrl-C or a termination signal                       exit 130
+
+A usage error of the command line exits 2, and nothing else does. An error that is not in this tree is
+a defect of Coppice: exit 70. Names end in ``Error``. Foreign exceptions are wrapped where they arise, with ``from``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class CoppiceError(Exception):
+    """Root of all deliberate errors.
+
+    Args:
+        message: What is wrong, and where. One sentence that stands alone.
+        details: Facts that help to find the cause (values compared, the tail of a tool's output).
+        resolution: What the reader can do about it.
+        context: Machine-readable facts for ``--json`` (paths, identifiers); never secrets.
+    """
+
+    code: ClassVar[str] = "internal-error"
+    exit_code: ClassVar[int] = 70
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: str | None = None,
+        resolution: str | None = None,
+        context: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.resolution = resolution
+        self.context = dict(context or {})
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep details and resolution when the error crosses a process boundary."""
+        return (_rebuild, (type(self), self.message, self.details, self.resolution, self.context))
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the shape of this error in the JSON envelope."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "details": self.details,
+            "resolution": self.resolution,
+            "context": self.context,
+        }
+
+
+def _rebuild(
+    kind: type[CoppiceError],
+    message: str,
+    details: str | None,
+    resolution: str | None,
+    context: dict[str, object],
+) -> CoppiceError:
+    return kind(message, details=details, resolution=resolution, context=context)
+
+
+def all_error_types() -> Iterator[type[CoppiceError]]:
+    """Yield every class of the tree, root first (documentation and its test are made from this)."""
+    pending: list[type[CoppiceError]] = [CoppiceError]
+    while pending:
+        kind = pending.pop(0)
+        yield kind
+        pending.extend(kind.__subclasses__())
+
+
+class InputError(CoppiceError):
+    """Something that a person wrote is wrong."""
+
+    code = "input-invalid"
+    exit_code = 3
+
+
+class SettingsError(InputError):
+    """A settings file, variable or option is wrong."""
+
+    code = "settings-invalid"
+
+
+class DefinitionError(InputError):
+    """An appliance definition is wrong."""
+
+    code = "definition-invalid"
+
+
+class DocumentError(InputError):
+    """An exchanged document (image list, descriptor) does not have the form that its format demands."""
+
+    code = "document-invalid"
+
+
+class UnreadableFileError(InputError):
+    """A file that was named cannot be read, or is not what it should be (a key, a certificate)."""
+
+    code = "file-unreadable"
+
+
+class VersionExistsError(InputError):
+    """A version was published before with other content; versions never change."""
+
+    code = "version-exists"
+
+
+class MachineError(CoppiceError):
+    """This machine lacks something that is needed."""
+
+    code = "machine"
+    exit_code = 4
+
+
+class ToolMissingError(MachineError):
+    """An external program is not installed."""
+
+    code = "tool-missing"
+
+
+class ToolFailedError(MachineError):
+    """An external program ended with an error."""
+
+    code = "tool-failed"
+
+
+class ToolTimeoutError(MachineError):
+    """An external program did not end in time and was stopped."""
+
+    code = "tool-timeout"
+
+
+class TrustError(CoppiceError):
+    """An image list was fetched and is refused; nothing of it is used."""
+
+    code = "list-refused"
+    exit_code = 5
+
+
+class UnsignedListError(TrustError):
+    """The document carries no signature."""
+
+    code = "list-unsigned"
+
+
+class TamperedListError(TrustError):
+    """The content does not match the signature."""
+
+    code = "list-tampered"
+
+
+class SignerCountError(TrustError):
+    """The message does not have exactly one signer."""
+
+    code = "list-signer-count"
+
+
+class SignatureFormError(TrustError):
+    """The signature is not a well-formed CMS SignedData of the accepted kind."""
+
+    code = "list-signature-form"
+
+
+class WeakSignatureError(TrustError):
+    """Digest, key or signature algorithm is below the floor."""
+
+    code = "list-signature-weak"
+
+
+class UntrustedSignerError(TrustError):
+    """No path leads from the signer's certificate to a trust anchor."""
+
+    code = "signer-untrusted"
+
+
+class SignerExpiredError(TrustError):
+    """The signer's certificate, or one above it, is not valid today."""
+
+    code = "signer-expired"
+
+
+class SignerUsageError(TrustError):
+    """The signer's certificate may not be used to sign."""
+
+    code = "signer-usage"
+
+
+class SignerRevokedError(TrustError):
+    """The signer's certificate, or one above it, is revoked."""
+
+    code = "signer-revoked"
+
+
+class RevocationUnknownError(TrustError):
+    """The revocation list that is needed is missing, expired or not signed by its authority."""
+
+    code = "revocation-unknown"
+
+
+class WrongSignerError(TrustError):
+    """The signer is trusted, but is not the endorser that the subscription names."""
+
+    code = "signer-not-pinned"
+
+
+class EndorserMismatchError(TrustError):
+    """The endorser written in the list is not the signer."""
+
+    code = "list-endorser-mismatch"
+
+
+class ListIdentifierError(TrustError):
+    """The list is another list than the one subscribed to."""
+
+    code = "list-identifier-mismatch"
+
+
+class FutureListError(TrustError):
+    """The list says that it was created in the future."""
+
+    code = "list-from-future"
+
+
+class ExpiredListError(TrustError):
+    """The list's date of expiry has passed."""
+
+    code = "list-expired"
+
+
+class OlderListError(TrustError):
+    """The list is older than one that was verified before."""
+
+    code = "list-older"
+
+
+class ChangedListError(TrustError):
+    """The list has the version of one that was verified before, and other content."""
+
+    code = "list-changed"
+
+
+class TrustAnchorError(TrustError):
+    """There is no usable trust anchor."""
+
+    code = "trust-anchor"
+
+
+class TransferError(CoppiceError):
+    """Bytes could not be had; what was there before stays as it is."""
+
+    code = "transfer-failed"
+    exit_code = 6
+
+
+class UnreachableError(TransferError):
+    """The server cannot be reached."""
+
+    code = "source-unreachable"
+
+
+class HttpStatusError(TransferError):
+    """The server answered with an error status."""
+
+    code = "source-status"
+
+
+class TransferCutError(TransferError):
+    """The body ended before its time."""
+
+    code = "transfer-cut"
+
+
+class TransferStalledError(TransferError):
+    """The body came too slowly, or not at all."""
+
+    code = "transfer-stalled"
+
+
+class TransferTooLargeError(TransferError):
+    """The body is longer than the limit."""
+
+    code = "transfer-too-large"
+
+
+class RedirectRefusedError(TransferError):
+    """A redirect leads where none may lead."""
+
+    code = "redirect-refused"
+
+
+class AddressRefusedError(TransferError):
+    """The server's address is one that this site does not connect to."""
+
+    code = "address-refused"
+
+
+class ImageError(CoppiceError):
+    """An image's bytes are not what was promised, or are dangerous."""
+
+    code = "image-invalid"
+    exit_code = 7
+
+
+class ChecksumMismatchError(ImageError):
+    """The bytes have another checksum than the signed one."""
+
+    code = "image-checksum"
+
+
+class SizeMismatchError(ImageError):
+    """The bytes are fewer or more than the signed size."""
+
+    code = "image-size"
+
+
+class ImageRefusedError(ImageError):
+    """The image was inspected and is refused before any tool opened it."""
+
+    code = "image-refused"
+
+
+class ConversionError(ImageError):
+    """The image could not be converted."""
+
+    code = "image-conversion"
+
+
+class CloudError(CoppiceError):
+    """A cloud refused or failed."""
+
+    code = "cloud-failed"
+    exit_code = 8
+
+
+class PlanError(CoppiceError):
+    """A plan is refused."""
+
+    code = "plan-refused"
+    exit_code = 9
+
+
+class DeletionCapError(PlanError):
+    """A list withdraws more of what is registered than the set share."""
+
+    code = "plan-deletion-cap"
+
+
+class StalePlanError(PlanError):
+    """What the plan was made from has changed since."""
+
+    code = "plan-stale"
+
+
+class StorageError(CoppiceError):
+    """The disk failed."""
+
+    code = "storage-failed"
+    exit_code = 10
+
+
+class NoSpaceError(StorageError):
+    """The disk, or a quota, is full."""
+
+    code = "storage-full"
+
+
+class DatabaseError(StorageError):
+    """The database cannot be used."""
+
+    code = "database-failed"
+
+
+class BuildError(CoppiceError):
+    """An appliance could not be built."""
+
+    code = "build-failed"
+    exit_code = 11
+
+
+class BootTestError(BuildError):
+    """A built image did not pass its boot test."""
+
+    code = "boot-test-failed"
+
+
+class StateError(CoppiceError):
+    """What was named is not in the state that the command needs."""
+
+    code = "state-invalid"
+    exit_code = 12
+
+
+class NotFoundError(StateError):
+    """What was named does not exist."""
+
+    code = "not-found"
+
+
+class ExistsError(StateError):
+    """What was to be created exists already, and differs."""
+
+    code = "exists-already"
+
+
+class PartialFailureError(CoppiceError):
+    """The run ended; some of its items failed, each with an error of its own."""
+
+    code = "partial-failure"
+    exit_code = 1
+
+
+class LockedError(CoppiceError):
+    """Another run holds the lock."""
+
+    code = "locked"
+    exit_code = 75
+
+
+class InterruptedRunError(CoppiceError):
+    """The run was interrupted; nothing is half-made, and the next run goes on."""
+
+    code = "interrupted"
+    exit_code = 130

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ImageList` and `SignedImageList`; and the `Publisher` plug-in kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from coppice.model.checksum import Checksum
+    from coppice.model.endorser import DistinguishedName, Endorser
+    from coppice.model.identifiers import ImageIdentifier, ListIdentifier
+    from coppice.model.operating_system import OperatingSystem
+    from coppice.model.requirements import Requirements
+    from coppice.model.validity import Validity
+    from coppice.monitor import Monitor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedImage:
+    """One image of an image list.
+
+    Attributes:
+        identifier: The same over all versions; unique in its list.
+        version: ``hv:version``.
+        title: ``dc:title``.
+        description: ``dc:description``.
+        uri: ``hv:uri``: where the file is.
+        size_bytes: ``hv:size``: of the file.
+        checksum: ``sl:checksum:sha512`` of the file.
+        declared_format: ``hv:format`` as written; None where the list does not say. Never trusted.
+        operating_system: ``sl:os``, ``sl:osname``, ``sl:osversion``, ``sl:arch``.
+        hypervisor: ``hv:hypervisor``.
+        comments: ``sl:comments``.
+        expires: ``dc:date:expires`` of the image; None: with the list.
+        requirements: ``hv:ram_minimum`` …
+        groups: ``ad:group``.
+        mpuri: ``ad:mpuri``: marketplace URI of this version.
+        base_mpuri: ``ad:base_mpuri``: of the appliance.
+        extra: Keys that Coppice does not know, as they were written.
+    """
+
+    identifier: ImageIdentifier
+    version: str
+    title: str
+    description: str
+    uri: str
+    size_bytes: int
+    checksum: Checksum
+    declared_format: str | None
+    operating_system: OperatingSystem
+    hypervisor: str
+    comments: str
+    expires: datetime | None
+    requirements: Requirements
+    groups: tuple[str, ...]
+    mpuri: str | None
+    base_mpuri: str | None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableEntry:
+    """An entry that names its identifier and cannot be read otherwise: nothing is known of that image.
+
+    Attributes:
+        identifier: Its ``dc:identifier``.
+        problem: What is wrong with it.
+    """
+
+    identifier: ImageIdentifier
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageList:
+    """An image list: the content, whether signed or not.
+
+    Attributes:
+        identifier: ``dc:identifier``, the same over all versions.
+        version: ``hv:version``; never decreases.
+        title: ``dc:title``.
+        description: ``dc:description``.
+        source: ``dc:source``.
+        uri: ``hv:uri``: where new versions are fetched.
+        validity: ``dc:date:created`` and ``dc:date:expires``.
+        endorser: ``hv:endorser``.
+        vo: ``ad:vo``.
+        images: What is listed, in the list's order; identifiers are unique.
+        unreadable: Entries of which nothing but the identifier is known.
+        extra: Keys that Coppice does not know, as they were written.
+    """
+
+    identifier: ListIdentifier
+    version: str
+    title: str
+    description: str
+    source: str
+    uri: str
+    validity: Validity
+    endorser: Endorser
+    vo: str | None
+    images: tuple[ListedImage, ...]
+    unreadable: tuple[UnreadableEntry, ...] = ()
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedImageList:
+    """An image list with its signature: the bytes are what counts, and are never written anew.
+
+    Attributes:
+        content: What the bytes say.
+        message: The S/MIME message, ready to be published.
+        payload_checksum: Of the signed JSON bytes.
+        signer: Subject of the signing certificate.
+    """
+
+    content: ImageList
+    message: bytes
+    payload_checksum: Checksum
+    signer: DistinguishedName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What publishing did.
+
+    Attributes:
+        list_uri: Where the list is now.
+        images_written: Names of the image files that were copied; others were there already.
+        bytes_written: How many bytes were copied.
+    """
+
+    list_uri: str
+    images_written: tuple[str, ...]
+    bytes_written: int
+
+
+class Publisher(Protocol):
+    """A plug-in that puts a list and its images where subscribers fetch them (group ``coppice.publishers``).
+
+    Images come first, the list last; a reader never sees a list whose images are not there.
+    """
+
+    def image_uri(self, file_name: str) -> str:
+        """Return the URI under which an image file of that name will be fetched."""
+        ...
+
+    def list_uri(self, list_name: str) -> str:
+        """Return the URI under which the list of that name will be fetched."""
+        ...
+
+    def publish(
+        self, list_name: str, signed: SignedImageList, files: Mapping[str, Path], monitor: Monitor
+    ) -> Publication:
+        """Put ``files`` (name → local path) and then the list in place.
+
+        Raises:
+            StorageError: The place cannot be written.
+            TransferError: The place cannot be reached.
+        """
+        ...

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The total order of version strings.
+
+A version is split into runs of digits and runs of letters; anything else separates. Digits compare as numbers,
+letters as text; ``~``, ``alpha``, ``beta`` and ``rc`` sort before the end of a version, letters otherwise after it
+and before digits. So 1.9 < 1.10, 2.0~rc1 = 2.0-rc1 < 2.0 < 2.0.1, and 1.0 = 1-0 (separators do not count).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import total_ordering
+
+_RUNS = re.compile(r"\d+|[A-Za-z]+|~")
+_BEFORE_END = {"~": 0, "alpha": 1, "beta": 2, "rc": 3}
+# Kinds of run, in their order: a pre-release mark, the end of the version, letters, digits.
+_PRE_RELEASE, _END, _LETTERS, _DIGITS = range(4)
+MAX_VERSION_LENGTH = 256
+
+
+@total_ordering
+class Version:
+    """A version string with its place in the order; equal order means equal version."""
+
+    __slots__ = ("_key", "text")
+
+    def __init__(self, text: str) -> None:
+        """Read ``text``.
+
+        Raises:
+            ValueError: It is empty, longer than `MAX_VERSION_LENGTH`, or has neither digit nor letter.
+        """
+        runs = _RUNS.findall(text) if len(text) <= MAX_VERSION_LENGTH else []
+        if not any(run != "~" for run in runs):
+            message = f"not a version (1 to {MAX_VERSION_LENGTH} characters, with a digit or a letter): {text[:80]!r}"
+            raise ValueError(message)
+        self.text = text
+        keys = [_run_key(run) for run in _without_doubled_marks(runs)]
+        self._key = (*keys, (_END, 0, ""))
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether both have the same place in the order."""
+        return isinstance(other, Version) and self._key == other._key
+
+    def __lt__(self, other: Version) -> bool:
+        """Tell whether this version comes before ``other``."""
+        return self._key < other._key
+
+    def __hash__(self) -> int:
+        """Hash by the place in the order."""
+        return hash(self._key)
+
+    def __str__(self) -> str:
+        """Return the text as it was written."""
+        return self.text
+
+    def __repr__(self) -> str:
+        """Return an expression that makes this version."""
+        return f"Version({self.text!r})"
+
+
+def _without_doubled_marks(runs: list[str]) -> list[str]:
+    # "~rc1" and "-rc1" are the same pre-release: a mark right before another says nothing more.
+    return [
+        run
+        for position, run in enumerate(runs)
+        if not (run == "~" and position + 1 < len(runs) and runs[position + 1].lower() in _BEFORE_END)
+    ]
+
+
+def _run_key(run: str) -> tuple[int, int, str]:
+    lowered = run.lower()
+    if lowered in _BEFORE_END:
+        return (_PRE_RELEASE, _BEFORE_END[lowered], "")
+    if run.isdigit():
+        return (_DIGITS, int(run), "")
+    return (_LETTERS, 0, lowered)

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a program: an argument list, never a shell; a time limit; a small environment; captured output.
+
+The program runs in a process group of its own, which is ended as a whole when time is up or the run is
+interrupted. What a program writes is kept up to a limit, its tail is shown when it fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from coppice.errors import ToolFailedError, ToolMissingError, ToolTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024
+TAIL_LINES = 20
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT_VARIABLES = ("HOME", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """An external program: the Debian package that has it, and what Coppice needs it for."""
+
+    name: str
+    package: str
+    purpose: str
+
+
+TOOLS: dict[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(name="mmdebstrap", package="mmdebstrap", purpose="building Debian appliances"),
+        Tool(name="mke2fs", package="e2fsprogs", purpose="making a file system without mounting it"),
+        Tool(name="debugfs", package="e2fsprogs", purpose="looking into a file system without mounting it"),
+        Tool(name="sfdisk", package="fdisk", purpose="partitioning built images"),
+        Tool(name="grub-mkimage", package="grub-common", purpose="making built images boot"),
+        Tool(name="mkfs.vfat", package="dosfstools", purpose="making the EFI system partition"),
+        Tool(name="mcopy", package="mtools", purpose="filling the EFI system partition and boot seeds"),
+        Tool(name="qemu-img", package="qemu-utils", purpose="converting and checking images"),
+        Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
+        Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
+        Tool(name="ssh-keygen", package="openssh-client", purpose="making throw-away keys for boot tests"),
+        Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on one program, set in the child before it starts.
+
+    Attributes:
+        address_space_bytes: Virtual memory.
+        cpu_seconds: CPU time.
+        file_size_bytes: The largest file that it may write.
+        open_files: Open file descriptors.
+    """
+
+    address_space_bytes: int | None = None
+    cpu_seconds: int | None = None
+    file_size_bytes: int | None = None
+    open_files: int | None = None
+
+    def apply(self) -> None:
+        """Set the limits on the calling process (runs in the child)."""
+        for kind, value in (
+            (resource.RLIMIT_AS, self.address_space_bytes),
+            (resource.RLIMIT_CPU, self.cpu_seconds),
+            (resource.RLIMIT_FSIZE, self.file_size_bytes),
+            (resource.RLIMIT_NOFILE, self.open_files),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            if value is not None:
+                resource.setrlimit(kind, (value, value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A program that ended.
+
+    Attributes:
+        argv: What was run.
+        returncode: Its exit status; negative: the signal that ended it.
+        stdout: What it wrote to standard output, up to `CAPTURE_LIMIT_BYTES`.
+        stderr: What it wrote to standard error, likewise.
+        combined: Both, in the order in which they came, decoded with replacement.
+        seconds: Wall-clock time.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    combined: str
+    seconds: float
+
+    def text(self) -> str:
+        """Return standard output as text."""
+        return self.stdout.decode("utf-8", errors="replace")
+
+
+def find_tool(name: str) -> str:
+    """Return the path of the program ``name``.
+
+    Raises:
+        ToolMissingError: It is not installed; the message names the package that has it.
+    """
+    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), _SEARCH_PATH)))
+    if found is None:
+        known = TOOLS.get(name)
+        purpose = f", which Coppice needs for {known.purpose}" if known else ""
+        package = known.package if known else name
+        raise ToolMissingError(
+            f"the program {name!r} is not installed{purpose}",
+            resolution=f"Install it: apt-get install {package}. `coppice doctor` lists all that is missing.",
+            context={"tool": name, "package": package},
+        )
+    return found
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout_seconds: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    input_bytes: bytes | None = None,
+    ok: Sequence[int] = (0,),
+    on_output: Callable[[str], None] | None = None,
+    limits: Limits | None = None,
+) -> Completed:
+    """Run ``argv`` to its end and return what it said.
+
+    Args:
+        argv: Program and arguments; the program is looked up in PATH.
+        timeout_seconds: After this time its whole process group is ended.
+        cwd: Working directory.
+        env: Variables added to a small environment (PATH, HOME, LC_ALL=C.UTF-8 and a few more).
+        input_bytes: Written to its standard input, which is empty otherwise.
+        ok: Exit statuses that mean success.
+        on_output: Called with each piece of output as it comes (progress).
+        limits: Bounds set in the child.
+
+    Raises:
+        ToolMissingError: The program is not installed.
+        ToolTimeoutError: Time was up.
+        ToolFailedError: It ended with another status than those in ``ok``.
+    """
+    words = [os.fspath(word) for word in argv]
+    words[0] = words[0] if os.sep in words[0] else find_tool(words[0])
+    started = time.monotonic()
+    try:
+        child = subprocess.Popen(  # noqa: S603 - an argument list, no shell
+            words,
+            stdin=subprocess.DEVNULL if input_bytes is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=_environment(env),
+            start_new_session=True,
+            preexec_fn=limits.apply if limits else None,  # noqa: PLW1509 - only setrlimit runs in it
+        )
+    except FileNotFoundError as problem:
+        raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
+    with child:
+        try:
+            out, err, combined = _converse(child, input_bytes, started + timeout_seconds, on_output)
+        except TimeoutError:
+            end_process_group(child)
+            raise ToolTimeoutError(
+                f"{words[0]} did not end within {timeout_seconds:.0f} s and was stopped",
+                details=shlex.join(words),
+                context={"argv": words},
+            ) from None
+        except BaseException:
+            end_process_group(child)
+            raise
+    completed = Completed(
+        argv=tuple(words),
+        returncode=child.returncode,
+        stdout=out,
+        stderr=err,
+        combined=combined,
+        seconds=time.monotonic() - started,
+    )
+    if completed.returncode not in ok:
+        _raise_failed(completed)
+    return completed
+
+
+def end_process_group(child: subprocess.Popen[bytes], *, grace_seconds: float = 3.0) -> None:
+    """End a child that `run` or a caller started in a session of its own, with everything it started."""
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal_number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=grace_seconds)
+            if signal_number == signal.SIGTERM:
+                # The leader is gone; stragglers of its group may not be.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)
+            return
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    path = os.pathsep.join(part for part in (os.environ.get("PATH", ""), _SEARCH_PATH) if part)
+    return {"PATH": path, "LC_ALL": "C.UTF-8", **inherited, **(extra or {})}
+
+
+def _converse(
+    child: subprocess.Popen[bytes],
+    input_bytes: bytes | None,
+    deadline: float,
+    on_output: Callable[[str], None] | None,
+) -> tuple[bytes, bytes, str]:
+    captured = {"out": bytearray(), "err": bytearray(), "both": bytearray()}
+    pending = memoryview(input_bytes or b"")
+    with selectors.DefaultSelector() as selector:
+        for stream, name in ((child.stdout, "out"), (child.stderr, "err")):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+                selector.register(stream, selectors.EVENT_READ, name)
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+            selector.register(child.stdin, selectors.EVENT_WRITE, "in")
+        while selector.get_map():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            for key, _ in selector.select(timeout=min(remaining, 1.0)):
+                if key.data == "in":
+                    pending = _feed(child, selector, pending)
+                    continue
+                piece = os.read(key.fd, 65536)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                    continue
+                _keep(captured[key.data], piece)
+                _keep(captured["both"], piece)
+                if on_output is not None:
+                    on_output(piece.decode("utf-8", errors="replace"))
+    try:
+        child.wait(timeout=max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return bytes(captured["out"]), bytes(captured["err"]), captured["both"].decode("utf-8", errors="replace")
+
+
+def _feed(child: subprocess.Popen[bytes], selector: selectors.BaseSelector, pending: memoryview) -> memoryview:
+    assert child.stdin is not None  # noqa: S101 - only called for a child with a pipe
+    try:
+        pending = pending[os.write(child.stdin.fileno(), pending[:65536]) :] if pending else pending
+    except BrokenPipeError:
+        pending = memoryview(b"")
+    if not pending:
+        selector.unregister(child.stdin)
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+    return pending
+
+
+def _keep(captured: bytearray, piece: bytes) -> None:
+    # The tail is what explains a failure, so the head goes first when the limit is reached.
+    captured += piece
+    if len(captured) > CAPTURE_LIMIT_BYTES:
+        del captured[: len(captured) - CAPTURE_LIMIT_BYTES]
+
+
+def _raise_failed(completed: Completed) -> NoReturn:
+    tail = "\n".join(completed.combined.strip().splitlines()[-TAIL_LINES:])
+    ended = (
+        f"was ended by signal {-completed.returncode}"
+        if completed.returncode < 0
+        else f"ended with status {completed.returncode}"
+    )
+    raise ToolFailedError(
+        f"{completed.argv[0]} {ended}",
+        details=f"$ {shlex.join(completed.argv)}\n{tail}",
+        context={"argv": list(completed.argv), "returncode": completed.returncode},
+    )

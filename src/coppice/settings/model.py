@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings as the program sees them: frozen, complete, every value with its origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactorySettings:
+    """How appliances are built.
+
+    Attributes:
+        mirror: Package mirror; None: the bootstrapper's own default.
+        build_timeout_seconds: For one build.
+        boot_timeout_seconds: For one boot test.
+    """
+
+    mirror: str | None
+    build_timeout_seconds: float
+    boot_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSettings:
+    """Bounds on what comes from outside.
+
+    Attributes:
+        list_size_limit_bytes: Largest image list.
+        image_size_limit_bytes: Largest image, whatever its list says.
+        connect_timeout_seconds: To reach a server.
+        read_timeout_seconds: Without a byte.
+        minimum_rate_bytes_per_second: Averaged over a minute; slower is stalled.
+        total_timeout_seconds: For one transfer.
+        attempts: How often a transfer is tried.
+        allow_private_addresses: Whether private and loopback addresses may be connected to.
+    """
+
+    list_size_limit_bytes: int
+    image_size_limit_bytes: int
+    connect_timeout_seconds: float
+    read_timeout_seconds: float
+    minimum_rate_bytes_per_second: int
+    total_timeout_seconds: float
+    attempts: int
+    allow_private_addresses: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """How what is registered is treated.
+
+    Attributes:
+        grace_days: From superseded, expired or withdrawn to removal.
+        maximum_withdrawn_share: 0 to 1.
+    """
+
+    grace_days: float
+    maximum_withdrawn_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionSettings:
+    """Bounds on conversion.
+
+    Attributes:
+        maximum_virtual_size_bytes: Of the disk that a guest sees.
+        memory_bytes: Of the converter.
+        timeout_seconds: Of one conversion.
+    """
+
+    maximum_virtual_size_bytes: int
+    memory_bytes: int
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherSettings:
+    """One place to publish to.
+
+    Attributes:
+        name: How lists refer to it.
+        driver: The plug-in.
+        options: The driver's own settings.
+    """
+
+    name: str
+    driver: str
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudSettings:
+    """One cloud target.
+
+    Attributes:
+        name: How commands call it.
+        driver: The plug-in.
+        site: Identifier of the site; images of another site are never touched.
+        formats: Disk formats that it takes, most wanted first; empty: the driver's.
+        options: The driver's own settings.
+    """
+
+    name: str
+    driver: str
+    site: str
+    formats: tuple[str, ...]
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one run.
+
+    Attributes:
+        state_directory: Where Coppice keeps its files; one sub-directory a stage.
+        database_url: Of the one SQL database.
+        definitions_directory: Where definitions are looked for; None: those that Coppice ships.
+        factory: How appliances are built.
+        transfer: Bounds on what comes from outside.
+        conversion: Bounds on conversion.
+        plan: How what is registered is treated.
+        publishers: By name.
+        clouds: By name.
+        origins: Where each value comes from: dotted key → ``default``, a file, ``environment``, ``option``.
+    """
+
+    state_directory: Path
+    database_url: str
+    definitions_directory: Path | None
+    factory: FactorySettings
+    transfer: TransferSettings
+    conversion: ConversionSettings
+    plan: PlanSettings
+    publishers: Mapping[str, PublisherSettings]
+    clouds: Mapping[str, CloudSettings]
+    origins: Mapping[str, str]
