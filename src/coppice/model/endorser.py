@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 _ONELINE_SPLIT = re.compile(r"/(?=[A-Za-z][A-Za-z0-9.-]*=|\d+(?:\.\d+)+=)")
+_ATTRIBUTE_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9.-]*|\d+(?:\.\d+)+")
 _RFC4514_SPLIT = re.compile(r"(?<!\\),")
 _ALIASES = {
     "email": "emailaddress",
@@ -72,15 +73,16 @@ class DistinguishedName:
 
     def __str__(self) -> str:
         """Return the slash form, for people and for image lists."""
-        return "".join(
-            f"/{_DISPLAY.get(kind, kind.upper() if kind.isalpha() else kind)}={value}"
-            for kind, value in self.attributes
-        )
+        return "".join(f"/{_display(kind)}={value}" for kind, value in self.attributes)
+
+
+def _display(kind: str) -> str:
+    return _DISPLAY.get(kind, kind.upper() if kind.isalpha() else kind)
 
 
 def _pair(part: str, whole: str) -> tuple[str, str]:
     kind, separator, value = part.partition("=")
-    if not separator or not kind.strip():
+    if not separator or not _ATTRIBUTE_TYPE.fullmatch(kind.strip()):
         message = f"not a distinguished name such as /DC=org/CN=Jane: {whole[:120]!r}"
         raise ValueError(message)
     return kind.strip(), value

@@ -13,6 +13,7 @@ from functools import total_ordering
 
 _RUNS = re.compile(r"\d+|[A-Za-z]+|~")
 _BEFORE_END = {"~": 0, "alpha": 1, "beta": 2, "rc": 3}
+_NAMED_MARKS = _BEFORE_END.keys() - {"~"}
 # Kinds of run, in their order: a pre-release mark, the end of the version, letters, digits.
 _PRE_RELEASE, _END, _LETTERS, _DIGITS = range(4)
 MAX_VERSION_LENGTH = 256
@@ -60,11 +61,11 @@ class Version:
 
 
 def _without_doubled_marks(runs: list[str]) -> list[str]:
-    # "~rc1" and "-rc1" are the same pre-release: a mark right before another says nothing more.
+    # "~rc1" and "-rc1" are the same pre-release: a tilde right before a named mark says nothing more.
     return [
         run
         for position, run in enumerate(runs)
-        if not (run == "~" and position + 1 < len(runs) and runs[position + 1].lower() in _BEFORE_END)
+        if not (run == "~" and position + 1 < len(runs) and runs[position + 1].lower() in _NAMED_MARKS)
     ]
 
 

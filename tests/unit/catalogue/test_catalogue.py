@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coppice.catalogue.catalogue import Catalogue
+from coppice.catalogue.model import EndorserIdentity
+from coppice.catalogue.selections import Selections
+from coppice.database import Database
+from coppice.descriptor.model import Action, Descriptor, Disk
+from coppice.errors import ExistsError, InputError, NotFoundError, VersionExistsError
+from coppice.model.checksum import Checksum
+from coppice.model.identifiers import is_uuid
+from coppice.model.image import DiskFormat, Image
+from coppice.model.operating_system import OperatingSystem
+from coppice.model.requirements import Requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.unit
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path}/c.db")
+    yield database
+    database.close()
+
+
+def image(content: bytes) -> Image:
+    return Image(
+        format=DiskFormat.QCOW2,
+        size_bytes=len(content),
+        virtual_size_bytes=8 * 1024**3,
+        checksum=Checksum.of(content),
+    )
+
+
+def descriptor(version: str = "1", content: bytes = b"one") -> Descriptor:
+    return Descriptor(
+        action=Action.REGISTRATION,
+        identifier="debian-12",
+        version=version,
+        title="Debian 12",
+        description="A minimal Debian",
+        groups=("general",),
+        operating_system=OperatingSystem(kind="Linux", distribution="Debian", version="12", architecture="x86_64"),
+        requirements=Requirements(minimum_cores=1, minimum_ram_mib=512),
+        disks=(Disk(path="disk.qcow2", image=image(content)),),
+        created=NOW,
+        provenance="build.json",
+    )
+
+
+def add(database: Database, version: str = "1", content: bytes = b"one") -> str:
+    added = Catalogue(database).add("debian-12", descriptor(version, content), directory=Path("/builds"))
+    return added.appliance.identifier
+
+
+def test_an_appliance_keeps_its_identifier_over_its_versions(database: Database) -> None:
+    first = add(database, "1", b"one")
+    assert is_uuid(first)
+    assert add(database, "2", b"two") == first
+    versions = Catalogue(database).versions("debian-12")
+    assert [version.version for version in versions] == ["1", "2"]
+    assert versions[1].image == image(b"two")
+    assert versions[1].path == Path("/builds/disk.qcow2")
+    assert versions[1].created == NOW
+    assert versions[1].appliance.requirements == Requirements(minimum_cores=1, minimum_ram_mib=512)
+
+
+def test_versions_are_ordered_as_versions_not_as_text(database: Database) -> None:
+    for number in ("1.9", "1.10", "1.11"):
+        add(database, number, number.encode())
+    assert [version.version for version in Catalogue(database).versions("debian-12")] == ["1.9", "1.10", "1.11"]
+
+
+def test_adding_the_same_bytes_again_changes_nothing(database: Database) -> None:
+    add(database)
+    add(database)
+    assert len(Catalogue(database).versions("debian-12")) == 1
+
+
+def test_a_version_never_gets_other_content(database: Database) -> None:
+    add(database, "1", b"one")
+    with pytest.raises(VersionExistsError, match="other content"):
+        add(database, "1", b"another")
+    assert Catalogue(database).versions("debian-12")[0].image == image(b"one")
+
+
+def test_a_version_older_than_the_newest_is_refused(database: Database) -> None:
+    add(database, "2", b"two")
+    with pytest.raises(VersionExistsError, match="does not come after 2"):
+        add(database, "1", b"one")
+
+
+def test_names_and_versions_that_cannot_be_are_refused(database: Database) -> None:
+    with pytest.raises(InputError, match="cannot name"):
+        Catalogue(database).add("../x", descriptor(), directory=Path("/"))
+    with pytest.raises(InputError, match="not a version"):
+        Catalogue(database).add("x", descriptor(version="..."), directory=Path("/"))
+    with pytest.raises(InputError, match="no disk"):
+        Catalogue(database).add("x", replace(descriptor(), disks=()), directory=Path("/"))
+    assert Catalogue(database).appliances() == ()
+
+
+def test_a_proposed_version_is_the_date_and_never_taken(database: Database) -> None:
+    catalogue = Catalogue(database)
+    assert catalogue.propose_version("debian-12", image(b"one"), NOW) == "2026.11.01"
+    add(database, "2026.11.01", b"one")
+    assert catalogue.propose_version("debian-12", image(b"one"), NOW) == "2026.11.01"
+    assert catalogue.propose_version("debian-12", image(b"two"), NOW) == "2026.11.01.1"
+
+
+def identity(name: str = "jane") -> EndorserIdentity:
+    return EndorserIdentity(
+        name=name,
+        certificate=Path("/keys/cert.pem"),
+        key=Path("/keys/key.pem"),
+        passphrase_file=None,
+        creator="Jane Doe",
+        email="jane@example.org",
+    )
+
+
+def make_list(database: Database, **changes: object) -> Selections:
+    selections = Selections(database)
+    selections.add_endorser(identity())
+    arguments: dict[str, object] = {
+        "title": "Images",
+        "description": "All of them",
+        "source": "https://lists.example.org/",
+        "endorser": "jane",
+        "publisher": "web",
+        **changes,
+    }
+    selections.create("general", **arguments)  # type: ignore[arg-type]
+    return selections
+
+
+def test_a_list_carries_the_newest_version_of_what_was_selected(database: Database) -> None:
+    add(database, "1", b"one")
+    selections = make_list(database)
+    selections.select("general", "debian-12")
+    selections.select("general", "debian-12")
+    assert [version.version for version in selections.get("general").versions] == ["1"]
+    add(database, "2", b"two")
+    assert [version.version for version in selections.get("general").versions] == ["2"]
+    assert is_uuid(selections.get("general").identifier)
+    assert selections.deselect("general", "debian-12").versions == ()
+
+
+def test_a_published_version_is_remembered_and_never_lowered(database: Database) -> None:
+    selections = make_list(database)
+    selections.remember_published("general", "10", facts={}, at=NOW)
+    selections.remember_published("general", "9", facts={}, at=NOW)
+    assert selections.get("general").last_version == "10"
+
+
+def test_lists_need_what_they_name(database: Database) -> None:
+    with pytest.raises(NotFoundError, match="endorser 'nobody'"):
+        make_list(database, endorser="nobody")
+    with pytest.raises(InputError, match="0 days"):
+        make_list(database, lifetime_days=0)
+    selections = make_list(database)
+    with pytest.raises(ExistsError):
+        make_list(database)
+    with pytest.raises(NotFoundError, match="no appliance 'debian-99'"):
+        selections.select("general", "debian-99")
+    with pytest.raises(NotFoundError, match="no image list 'other'"):
+        selections.get("other")
+    with pytest.raises(NotFoundError, match="does not carry"):
+        selections.deselect("general", "debian-12")
+
+
+def test_an_endorser_is_forgotten_only_when_no_list_names_it(database: Database) -> None:
+    selections = make_list(database)
+    selections.add_endorser(identity("joe"))
+    assert [endorser.name for endorser in selections.endorsers()] == ["jane", "joe"]
+    assert selections.endorser("joe") == identity("joe")
+    selections.remove_endorser("joe")
+    with pytest.raises(ExistsError, match="general"):
+        selections.remove_endorser("jane")
+    with pytest.raises(NotFoundError):
+        selections.endorser("joe")
