@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from coppice.errors import ToolFailedError, ToolMissingError, ToolTimeoutError
+from coppice.process import CAPTURE_LIMIT_BYTES, Limits, find_tool, run
+
+pytestmark = pytest.mark.integration
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: object, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.05)
+    pytest.fail("did not happen in time")
+
+
+def test_what_a_program_says_is_kept_apart_and_in_order() -> None:
+    done = run(["sh", "-c", "echo one; echo two >&2; exit 3"], timeout_seconds=10, ok=(3,))
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"one\n", b"two\n")
+    assert sorted(done.combined.split()) == ["one", "two"]
+
+
+def test_arguments_reach_the_program_untouched() -> None:
+    hostile = ["; touch x", "$(id)", "a b", "`x`", "\n", "*"]
+    done = run(["printf", "%s\\0", *hostile], timeout_seconds=10)
+    assert done.stdout.split(b"\0")[:-1] == [word.encode() for word in hostile]
+
+
+def test_the_environment_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "canary")
+    seen = run(["env"], timeout_seconds=10, env={"EXTRA": "1"}).text()
+    assert "canary" not in seen
+    assert "EXTRA=1" in seen
+    assert "LC_ALL=C.UTF-8" in seen
+
+
+def test_input_is_fed_and_closed_even_when_it_is_large() -> None:
+    data = os.urandom(3 * 1024 * 1024)
+    assert run(["cat"], timeout_seconds=20, input_bytes=data).stdout == data
+    assert run(["true"], timeout_seconds=20, input_bytes=data).returncode == 0
+
+
+def test_a_failure_shows_the_command_and_the_end_of_its_output() -> None:
+    with pytest.raises(ToolFailedError) as caught:
+        run(["sh", "-c", "seq 100; echo broken >&2; exit 7"], timeout_seconds=10)
+    assert "status 7" in caught.value.message
+    assert "broken" in (caught.value.details or "")
+    assert "seq 100" in (caught.value.details or "")
+
+
+def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coppice.process._SEARCH_PATH", "/nonexistent")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ToolMissingError) as caught:
+        find_tool("qemu-img")
+    assert "apt-get install qemu-utils" in (caught.value.resolution or "")
+
+
+def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
+    script = f"sleep 300 & echo $! > {tmp_path}/pid; trap '' TERM; wait"
+    started = time.monotonic()
+    with pytest.raises(ToolTimeoutError):
+        run(["sh", "-c", script], timeout_seconds=1)
+    assert time.monotonic() - started < 15
+    wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+def test_an_interrupted_run_ends_the_program(tmp_path: Path) -> None:
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 300"], timeout_seconds=60)
+    wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+def test_a_flood_of_output_is_bounded_and_its_end_is_kept() -> None:
+    done = run(["sh", "-c", "head -c 30000000 /dev/zero; echo the end"], timeout_seconds=30)
+    assert len(done.stdout) <= CAPTURE_LIMIT_BYTES
+    assert done.stdout.endswith(b"the end\n")
+
+
+def test_limits_hold_in_the_child(tmp_path: Path) -> None:
+    limits = Limits(file_size_bytes=4096, open_files=64, cpu_seconds=5, address_space_bytes=512 * 1024 * 1024)
+    with pytest.raises(ToolFailedError):
+        run(["sh", "-c", f"head -c 100000 /dev/zero > {tmp_path}/big"], timeout_seconds=10, limits=limits)
+    assert (tmp_path / "big").stat().st_size <= 4096
