@@ -44,11 +44,13 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
         Tool(name="mmdebstrap", package="mmdebstrap", purpose="building Debian appliances"),
+        Tool(name="unshare", package="util-linux", purpose="keeping a build's mounts to itself"),
         Tool(name="mke2fs", package="e2fsprogs", purpose="making a file system without mounting it"),
-        Tool(name="debugfs", package="e2fsprogs", purpose="looking into a file system without mounting it"),
+        Tool(name="debugfs", package="e2fsprogs", purpose="filling and reading a file system without mounting it"),
+        Tool(name="e2fsck", package="e2fsprogs", purpose="checking a file system without mounting it"),
         Tool(name="sfdisk", package="fdisk", purpose="partitioning built images"),
-        Tool(name="grub-mkimage", package="grub-common", purpose="making built images boot"),
         Tool(name="mkfs.vfat", package="dosfstools", purpose="making the EFI system partition"),
+        Tool(name="mmd", package="mtools", purpose="filling the EFI system partition"),
         Tool(name="mcopy", package="mtools", purpose="filling the EFI system partition and boot seeds"),
         Tool(name="qemu-img", package="qemu-utils", purpose="converting and checking images"),
         Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),

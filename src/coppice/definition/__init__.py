@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""definition."""
+"""Takes a folder of ``appliance.toml`` files; gives `coppice.definition.model.Definition`."""

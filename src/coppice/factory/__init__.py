@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""factory."""
+"""Takes a `coppice.definition.model.Definition`; gives a `coppice.factory.model.BuildResult` with its verdicts."""

@@ -112,11 +112,13 @@ class BuildOptions:
     Attributes:
         mirror: Where the bootstrapper fetches packages; None: its own default.
         work_directory: Where a build works; the system's temporary directory when None.
+        cache_directory: Where builders keep what later builds can start from; nothing is kept when None.
         timeout_seconds: For the whole build.
     """
 
     mirror: str | None = None
     work_directory: Path | None = None
+    cache_directory: Path | None = None
     timeout_seconds: float = 3600
 
 

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees kept for reuse: an appliance that only adds packages is built upon the tree of its release.
+
+A kept tree is never trusted to be fresh: what is built upon it is first brought up to date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from typing import TYPE_CHECKING
+
+from coppice.atomic import replacing, sweep_partials
+from coppice.factory.bootstrap.suites import BASE_PACKAGES
+from coppice.factory.lock import locked
+from coppice.factory.workplace import sweep_interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from coppice.factory.bootstrap.suites import Suite
+
+MAX_AGE_SECONDS = 7 * 24 * 3600.0
+_ABANDONED_AFTER_SECONDS = 24 * 3600.0
+
+
+def parent_key(suite: Suite, sources: tuple[str, ...], builder: str) -> str:
+    """Return the sha256 of all that decides a parent's content, but for the day it was made."""
+    said = {
+        "suite": suite.name,
+        "epoch": suite.epoch,
+        "sources": sources,
+        "packages": BASE_PACKAGES,
+        "builder": builder,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def obtain_parent(
+    directory: Path,
+    key: str,
+    make: Callable[[Path], None],
+    *,
+    on_wait: Callable[[], None],
+) -> tuple[Path, bool]:
+    """Return the tree kept under ``key`` in ``directory``, made by ``make`` where it is missing or old.
+
+    Returns:
+        Its path, and whether it was made now.
+
+    Raises:
+        BuildError: It could not be made.
+        StorageError: It could not be kept.
+    """
+    path = directory / f"{key}.tar"
+    with locked(directory / f"{key}.lock", on_wait=on_wait):
+        if _is_young(path):
+            return path, False
+        sweep_interrupted(path)
+        sweep_partials(directory, older_than_seconds=_ABANDONED_AFTER_SECONDS)
+        _forget_old(directory)
+        with replacing(path) as temporary:
+            make(temporary)
+        return path, True
+
+
+def _is_young(path: Path, limit_seconds: float = MAX_AGE_SECONDS) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < limit_seconds
+    except FileNotFoundError:
+        return False
+
+
+def _forget_old(directory: Path) -> None:
+    for path in directory.glob("*.tar"):
+        # No build starts from one of these any more, and one that did has long ended.
+        if not _is_young(path, MAX_AGE_SECONDS + _ABANDONED_AFTER_SECONDS):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()

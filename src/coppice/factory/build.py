@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build a definition once: the result is kept under a key made from all that decides its content.
+
+``root/builds/<key>/`` appears whole, by rename, or not at all; two builds of the same key take turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coppice.atomic import partial_path, replacing_directory, storage_errors, sweep_partials
+from coppice.errors import BuildError, NotFoundError, StorageError
+from coppice.factory.audit import audit_identity
+from coppice.factory.builders import load_builder
+from coppice.factory.files import sha512_of
+from coppice.factory.lock import locked
+from coppice.factory.model import BuildResult, BuiltImage, Provenance
+from coppice.factory.record import FILE_NAME, read_record, write_record
+from coppice.factory.verdicts import keep_verdict
+from coppice.factory.workplace import sweep_interrupted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coppice.clock import Clock
+    from coppice.definition.model import Definition
+    from coppice.factory.model import Builder, BuilderOutput, BuildOptions
+    from coppice.monitor import Monitor
+
+_ABANDONED_AFTER_SECONDS = 24 * 3600.0
+
+
+def build_key(definition: Definition, builder: Builder, options: BuildOptions) -> str:
+    """Return the sha256 of all that decides what a build makes, but for the day's package versions."""
+    said = {
+        "definition": definition.digest(),
+        "builder": [builder.name, builder.version],
+        "mirror": options.mirror,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def build(
+    definition: Definition,
+    *,
+    root: Path,
+    options: BuildOptions,
+    clock: Clock,
+    monitor: Monitor,
+    fresh: bool = False,
+    rehash: bool = False,
+) -> BuildResult:
+    """Return the build of ``definition``: the one that is kept, or one made now.
+
+    Args:
+        definition: What to build.
+        root: The factory's directory; builds, kept trees and verdicts lie in it.
+        options: What the site decides.
+        clock: For dates and durations.
+        monitor: Where progress is told.
+        fresh: Build even when a build of the same key is kept, with today's package versions; it replaces that one.
+        rehash: Read a kept build's images in full to see that they are unchanged; their length is always looked at.
+
+    Raises:
+        BuildError: It could not be built, or failed its audit.
+        NotFoundError: There is no such builder.
+        ToolMissingError: A program that the builder needs is not installed.
+        NoSpaceError: The disk is full.
+        StorageError: The disk failed otherwise.
+    """
+    builder = load_builder(definition.builder)
+    key = build_key(definition, builder, options)
+    directory = root / "builds" / key
+    if options.cache_directory is None:
+        options = replace(options, cache_directory=root / "trees")
+    with locked(
+        root / "builds" / f"{key}.lock",
+        on_wait=lambda: monitor.message(f"Another run is building {definition.name}; waiting for it."),
+    ):
+        kept = None if fresh else _kept(definition, directory, rehash=rehash)
+        if kept is not None:
+            return kept
+        sweep_interrupted(directory)
+        sweep_partials(directory.parent, older_than_seconds=_ABANDONED_AFTER_SECONDS)
+        return _make(definition, builder, key, directory, root=root, options=options, clock=clock, monitor=monitor)
+
+
+def find_kept(definition: Definition, *, root: Path, options: BuildOptions) -> BuildResult | None:
+    """Return the kept build of ``definition`` as it is now; None: there is none.
+
+    Raises:
+        NotFoundError: There is no such builder.
+        StorageError: The build's record cannot be read.
+    """
+    key = build_key(definition, load_builder(definition.builder), options)
+    return _kept(definition, root / "builds" / key, rehash=False)
+
+
+def load_build_result(directory: Path) -> BuildResult:
+    """Return the build that is kept in ``directory``.
+
+    Raises:
+        NotFoundError: There is none.
+        StorageError: Its record cannot be read.
+    """
+    return read_record(directory)
+
+
+def is_intact(result: BuildResult, *, rehash: bool) -> bool:
+    """Tell whether a build's images are there with their lengths, and with their digests where ``rehash`` asks."""
+    for built in result.images:
+        try:
+            if built.path.stat().st_size != built.image.size_bytes:
+                return False
+        except FileNotFoundError:
+            return False
+        if rehash and not sha512_of(built.path).matches(built.image.checksum):
+            return False
+    return bool(result.images)
+
+
+def _kept(definition: Definition, directory: Path, *, rehash: bool) -> BuildResult | None:
+    try:
+        kept = read_record(directory)
+    except NotFoundError:
+        return None
+    # The key covers what the definition says, not where its file lies.
+    return replace(kept, definition=definition) if is_intact(kept, rehash=rehash) else None
+
+
+def _make(
+    definition: Definition,
+    builder: Builder,
+    key: str,
+    directory: Path,
+    *,
+    root: Path,
+    options: BuildOptions,
+    clock: Clock,
+    monitor: Monitor,
+) -> BuildResult:
+    started_at, started = clock.now(), clock.monotonic()
+    trash = partial_path(directory)
+    with replacing_directory(directory) as into:
+        output = builder.build(definition, into, options, monitor)
+        _check(output, definition, into)
+        with monitor.task(f"auditing {definition.name}"):
+            verdict = audit_identity(output.images[0], work_directory=options.work_directory, clock=clock)
+        result = BuildResult(
+            definition=definition,
+            key=key,
+            directory=directory,
+            images=tuple(BuiltImage(path=directory / built.path.name, image=built.image) for built in output.images),
+            packages=output.packages,
+            provenance=Provenance(
+                definition_digest=definition.digest(),
+                builder=f"{builder.name} {builder.version}",
+                tools=output.tools,
+                started_at=started_at,
+                seconds=round(clock.monotonic() - started, 1),
+            ),
+            verdicts=(verdict,),
+            reused=False,
+        )
+        write_record(into / FILE_NAME, result)
+        # Until the new one is renamed in, a kill leaves no build of this key, never half of one.
+        with storage_errors("setting aside", directory):
+            if directory.exists():
+                directory.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+    keep_verdict(root, verdict)
+    return result
+
+
+def _check(output: BuilderOutput, definition: Definition, into: Path) -> None:
+    formats = tuple(built.image.format for built in output.images)
+    if formats != definition.formats:
+        raise BuildError(f"the builder made {', '.join(formats) or 'nothing'}, not {', '.join(definition.formats)}")
+    for built in output.images:
+        if built.path.parent != into or not built.path.is_file():
+            raise BuildError(f"the builder named an image that it did not make there: {built.path}")
+        if built.path.stat().st_size != built.image.size_bytes:
+            raise StorageError(f"{built.path} changed after it was made")

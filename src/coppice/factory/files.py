@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts about image files that this machine made: length, virtual length, checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.model import BuiltImage
+from coppice.model.checksum import Checksum
+from coppice.model.image import DiskFormat, Image
+from coppice.process import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_QEMU_NAMES = {DiskFormat.VHD: "vpc"}
+_CHUNK_BYTES = 1024 * 1024
+_INFO_SECONDS = 60.0
+
+
+def qemu_format(disk_format: DiskFormat) -> str:
+    """Return QEMU's name of ``disk_format``."""
+    return _QEMU_NAMES.get(disk_format, disk_format.value)
+
+
+def sha512_of(path: Path) -> Checksum:
+    """Return the sha512 of the file at ``path``.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    digest = hashlib.sha512()
+    with storage_errors("reading", path), path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return Checksum("sha512", digest.hexdigest())
+
+
+def describe_image(path: Path, disk_format: DiskFormat) -> BuiltImage:
+    """Return the facts about the image at ``path``, which a builder on this machine has just made.
+
+    Raises:
+        BuildError: It is not an image of that format.
+        StorageError: It cannot be read.
+    """
+    try:
+        said = run(
+            ["qemu-img", "info", "--output=json", "-f", qemu_format(disk_format), "--", path],
+            timeout_seconds=_INFO_SECONDS,
+        )
+        virtual_size = int(json.loads(said.text())["virtual-size"])
+    except (ToolFailedError, ValueError, KeyError) as problem:
+        raise BuildError(f"{path} is not a {disk_format} image", details=str(problem)) from problem
+    with storage_errors("reading", path):
+        size = path.stat().st_size
+    image = Image(format=disk_format, size_bytes=size, virtual_size_bytes=virtual_size, checksum=sha512_of(path))
+    return BuiltImage(path=path, image=image)

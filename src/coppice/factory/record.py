@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``build.json``: a `BuildResult` on disk, written beside its images and read back as the same thing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coppice.atomic import storage_errors
+from coppice.definition.model import Definition
+from coppice.errors import NotFoundError, StorageError
+from coppice.factory.model import BuildResult, BuiltImage, Package, Provenance
+from coppice.factory.verdicts import verdict_document, verdict_from
+from coppice.model.checksum import Checksum
+from coppice.model.image import DiskFormat, Image
+from coppice.model.operating_system import Firmware, OperatingSystem
+from coppice.model.requirements import Requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FILE_NAME = "build.json"
+_SCHEMA = 1
+
+
+def write_record(path: Path, result: BuildResult) -> None:
+    """Write ``result`` to ``path``; images are named relative to its directory."""
+    document = {
+        "schema": _SCHEMA,
+        "key": result.key,
+        "definition": asdict(result.definition) | {"path": str(result.definition.path)},
+        "images": [_image_document(built) for built in result.images],
+        "packages": [[package.name, package.version, package.architecture] for package in result.packages],
+        "provenance": asdict(result.provenance) | {"started_at": result.provenance.started_at.isoformat()},
+        "verdicts": [verdict_document(verdict) for verdict in result.verdicts],
+    }
+    with storage_errors("writing", path):
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(directory: Path) -> BuildResult:
+    """Return the build in ``directory``, as reused.
+
+    Raises:
+        NotFoundError: There is none.
+        StorageError: Its record cannot be read, or is none.
+    """
+    path = directory / FILE_NAME
+    try:
+        with storage_errors("reading", path):
+            text = path.read_text(encoding="utf-8")
+    except StorageError as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            raise NotFoundError(f"there is no build at {directory}", context={"path": str(directory)}) from problem
+        raise
+    try:
+        return _result(json.loads(text), directory)
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise StorageError(
+            f"{path} is not the record of a build",
+            details=f"{type(problem).__name__}: {problem}",
+            resolution="Remove its directory, then build again.",
+            context={"path": str(path)},
+        ) from problem
+
+
+def _image_document(built: BuiltImage) -> dict[str, object]:
+    return {
+        "file": built.path.name,
+        "format": built.image.format.value,
+        "size_bytes": built.image.size_bytes,
+        "virtual_size_bytes": built.image.virtual_size_bytes,
+        "checksum": str(built.image.checksum),
+    }
+
+
+def _result(document: Mapping[str, Any], directory: Path) -> BuildResult:
+    if document["schema"] != _SCHEMA:
+        message = f"schema {document['schema']!r} is not {_SCHEMA}"
+        raise ValueError(message)
+    provenance = document["provenance"]
+    return BuildResult(
+        definition=_definition(document["definition"]),
+        key=str(document["key"]),
+        directory=directory,
+        images=tuple(_image(image, directory) for image in document["images"]),
+        packages=tuple(
+            Package(name=name, version=version, architecture=architecture)
+            for name, version, architecture in document["packages"]
+        ),
+        provenance=Provenance(
+            definition_digest=provenance["definition_digest"],
+            builder=provenance["builder"],
+            tools=tuple((tool, version) for tool, version in provenance["tools"]),
+            started_at=datetime.fromisoformat(provenance["started_at"]),
+            seconds=float(provenance["seconds"]),
+        ),
+        verdicts=tuple(verdict_from(verdict) for verdict in document["verdicts"]),
+        reused=True,
+    )
+
+
+def _image(document: Mapping[str, Any], directory: Path) -> BuiltImage:
+    name = str(document["file"])
+    if Path(name).name != name:
+        message = f"an image outside of its build: {name!r}"
+        raise ValueError(message)
+    image = Image(
+        format=DiskFormat(document["format"]),
+        size_bytes=int(document["size_bytes"]),
+        virtual_size_bytes=int(document["virtual_size_bytes"]),
+        checksum=Checksum.parse(document["checksum"]),
+    )
+    return BuiltImage(path=directory / name, image=image)
+
+
+def _definition(document: Mapping[str, Any]) -> Definition:
+    return Definition(
+        **{
+            **document,
+            "path": Path(document["path"]),
+            "groups": tuple(document["groups"]),
+            "packages": tuple(document["packages"]),
+            "operating_system": OperatingSystem(**document["operating_system"]),
+            "requirements": Requirements(**document["requirements"]),
+            "firmware": tuple(Firmware(firmware) for firmware in document["firmware"]),
+            "formats": tuple(DiskFormat(disk_format) for disk_format in document["formats"]),
+        }
+    )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a boot test gives its guest: a throw-away SSH key, and a disk with cloud-init's NoCloud data."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from coppice.atomic import storage_errors
+from coppice.errors import BootTestError, ToolFailedError
+from coppice.process import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SEED_KIB = 1024
+_TOOL_SECONDS = 60.0
+
+
+def make_key(work: Path) -> Path:
+    """Make an ed25519 key pair in ``work``; return the path of the private half.
+
+    Raises:
+        BootTestError: It could not be made.
+    """
+    key = work / "key"
+    _tool(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "boot-test", "-f", key])
+    return key
+
+
+def make_seed(work: Path, *, public_key: str, instance: str) -> Path:
+    """Make a NoCloud seed disk in ``work`` that lets ``public_key`` in; return its path.
+
+    Raises:
+        BootTestError: It could not be made.
+        StorageError: It could not be written.
+    """
+    folder = work / "seed"
+    image = work / "seed.img"
+    with storage_errors("writing", folder):
+        folder.mkdir()
+        (folder / "meta-data").write_text(meta_data(instance), encoding="utf-8")
+        (folder / "user-data").write_text(user_data(public_key), encoding="utf-8")
+    _tool(["mkfs.vfat", "-n", "CIDATA", "-C", image, str(_SEED_KIB)])
+    _tool(["mcopy", "-i", image, folder / "meta-data", folder / "user-data", "::"])
+    return image
+
+
+def meta_data(instance: str) -> str:
+    """Return NoCloud's ``meta-data``."""
+    return json.dumps({"instance-id": instance, "local-hostname": "boot-test"}) + "\n"
+
+
+def user_data(public_key: str) -> str:
+    """Return a ``user-data`` that lets ``public_key`` in as the image's own default user."""
+    return "#cloud-config\n" + json.dumps({"ssh_authorized_keys": [public_key.strip()]}) + "\n"
+
+
+def _tool(argv: list[str | Path]) -> None:
+    try:
+        run(argv, timeout_seconds=_TOOL_SECONDS, env={"MTOOLS_SKIP_CHECK": "1"})
+    except ToolFailedError as problem:
+        raise BootTestError(f"preparing the boot test failed: {problem.message}", details=problem.details) from problem
