@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""descriptor."""
+"""Takes a build, or a foreign image's file; gives `coppice.descriptor.model.Descriptor`."""

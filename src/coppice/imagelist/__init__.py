@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""imagelist."""
+"""Takes a selection of the catalogue; gives a signed and published `coppice.imagelist.model.SignedImageList`."""
