@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""settings."""
+"""Settings: TOML files, ``COPPICE_*`` variables and options in; one frozen `coppice.settings.model.Settings` out."""
