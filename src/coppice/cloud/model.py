@@ -40,7 +40,7 @@ class OwnershipMarker:
         site: Identifier of the site that registered it; must match the target's.
         key: Which image of which list.
         version: The image's version.
-        list_version: The list's version at registration.
+        list_version: The list's version when the marker was written last: the floor against rollback.
         digest: sha512 of the published file: the content's identity.
         state: Its state.
         state_since: Since when; the grace period runs from here.
@@ -164,8 +164,8 @@ class Action:
         version: Which version.
         digest: Which content.
         reason: Why, for people.
-        desired: What to register or describe (REGISTER, UPDATE_METADATA).
-        registered: What is acted upon (all but REGISTER).
+        desired: What to register or describe (REGISTER, UPDATE_METADATA, and CHANGE_STATE to available).
+        registered: What is acted upon (all but REGISTER; there, the unfinished registration that is made anew).
         state: The state to go to (CHANGE_STATE, REGISTER).
         after: Position in the plan of the action that must have succeeded before (make before break).
     """
@@ -186,11 +186,13 @@ class Held:
     """Something that the plan would do and does not.
 
     Attributes:
-        action: What.
-        error: Why not, and what releases it.
+        list_identifier: Whose images it is about.
+        action: What; None when the whole list is refused.
+        error: Why not, and what releases it. Held withdrawals of one list share one error.
     """
 
-    action: Action
+    list_identifier: ListIdentifier
+    action: Action | None
     error: CoppiceError
 
 
@@ -217,7 +219,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionResult:
-    """What became of one action; exactly one of ``registered`` and ``error`` is set, neither for a removal that went well.
+    """What became of one action.
+
+    Exactly one of ``registered`` and ``error`` is set, neither for a removal that went well.
 
     Attributes:
         action: Which.
@@ -267,7 +271,7 @@ class Cloud(Protocol):
         """Register an image with its marker set from the start; it is usable when this returns.
 
         An image with the same key, version and digest that is there and ready is returned as it is; one that is not
-        ready is made anew.
+        ready is made anew, or mended where its bytes are found to be whole.
 
         Raises:
             CloudError: It could not be registered; nothing usable is left behind.
@@ -285,7 +289,9 @@ class Cloud(Protocol):
         ...
 
     def change_state(self, registered: RegisteredImage, marker: OwnershipMarker) -> RegisteredImage:
-        """Bring the image to ``marker.state`` (list, hide, deactivate, reactivate) and write the marker.
+        """Bring the image to ``marker.state`` (list, hide, deactivate, reactivate) and write the marker, in this order.
+
+        An unfinished registration takes the marker and stays unfinished.
 
         Raises:
             CloudError: It could not be changed.

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ownership in the image's own properties: the only place that writes or reads them.
+
+An image without ``coppice_site``, or with another site's, is somebody else's and is never touched. A marker of this
+site that cannot be read is an error that names the image, never a guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from coppice.clock import require_aware, to_rfc3339
+from coppice.cloud.model import ImageState, OwnershipMarker
+from coppice.errors import CloudError
+from coppice.model.checksum import Checksum
+from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
+from coppice.model.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from coppice.cloud.model import DesiredImage
+
+PREFIX = "coppice_"
+SITE = "coppice_site"
+LIST = "coppice_list"
+IMAGE = "coppice_image"
+VERSION = "coppice_version"
+LIST_VERSION = "coppice_list_version"
+DIGEST = "coppice_digest"
+STATE = "coppice_state"
+STATE_SINCE = "coppice_state_since"
+PIN = "coppice_pin"
+EXPIRES = "coppice_expires"
+METADATA_DIGEST = "coppice_metadata_digest"
+
+MAX_TITLE_LENGTH = 200
+MAX_VALUE_LENGTH = 1000
+
+
+def to_properties(marker: OwnershipMarker) -> dict[str, str]:
+    """Return the properties that say what ``marker`` says; what is None has no property.
+
+    Instants are written to the second; the state's is therefore never later than it was.
+    """
+    properties = {
+        SITE: marker.site,
+        LIST: marker.key.list_identifier,
+        IMAGE: marker.key.image_identifier,
+        VERSION: marker.version,
+        LIST_VERSION: marker.list_version,
+        DIGEST: str(marker.digest),
+        STATE: str(marker.state),
+        STATE_SINCE: to_rfc3339(marker.state_since),
+        METADATA_DIGEST: marker.metadata_digest,
+    }
+    if marker.pin is not None:
+        properties[PIN] = marker.pin
+    if marker.expires is not None:
+        properties[EXPIRES] = to_rfc3339(marker.expires)
+    return properties
+
+
+def from_properties(properties: Mapping[str, str], site: str, *, name: str = "an image") -> OwnershipMarker | None:
+    """Read the marker of ``site``; None: the image is not this site's.
+
+    Args:
+        properties: Everything that the cloud tells of the image; other keys are ignored.
+        site: Identifier of the site that asks.
+        name: What the cloud calls the image, for the error.
+
+    Raises:
+        CloudError: The marker is this site's and is damaged.
+    """
+    if properties.get(SITE) != site:
+        return None
+    try:
+        pin = properties.get(PIN)
+        return OwnershipMarker(
+            site=site,
+            key=ImageKey(ListIdentifier(_filled(properties, LIST)), ImageIdentifier(_filled(properties, IMAGE))),
+            version=Version(_filled(properties, VERSION)).text,
+            list_version=Version(_filled(properties, LIST_VERSION)).text,
+            digest=Checksum.parse(_filled(properties, DIGEST)),
+            state=ImageState(_filled(properties, STATE)),
+            state_since=_instant(_filled(properties, STATE_SINCE)),
+            expires=_instant(properties[EXPIRES]) if EXPIRES in properties else None,
+            metadata_digest=_filled(properties, METADATA_DIGEST),
+            pin=Version(pin).text if pin is not None else None,
+        )
+    except ValueError as problem:
+        raise CloudError(
+            f"the ownership marker of {name} is damaged: {problem}",
+            details=", ".join(
+                f"{key}={value!r}" for key, value in sorted(properties.items()) if key.startswith(PREFIX)
+            )[:2000],
+            resolution=f"Nothing was changed. Mend the property, or remove {SITE} from the image: it is then not "
+            "Coppice's any more, and will be registered anew if it is listed.",
+            context={"image": name},
+        ) from problem
+
+
+def _filled(properties: Mapping[str, str], key: str) -> str:
+    value = properties.get(key)
+    if not isinstance(value, str) or not value:
+        message = f"{key} is missing"
+        raise ValueError(message)
+    return value
+
+
+def _instant(text: str) -> datetime:
+    return require_aware(datetime.fromisoformat(text))
+
+
+def metadata_of(desired: DesiredImage) -> dict[str, str]:
+    """Return what a cloud's users are told of an image, in a canonical form that is safe to show.
+
+    Control and formatting characters are gone, white space is one blank, lengths are bounded. What a list does not
+    say has no key. Sizes are decimal, in the unit that the key names.
+    """
+    listed = desired.listed
+    system, needs = listed.operating_system, listed.requirements
+    facts: dict[str, object | None] = {
+        "title": listed.title,
+        "description": listed.description,
+        "version": listed.version,
+        "os_kind": system.kind,
+        "os_distribution": system.distribution,
+        "os_version": system.version,
+        "architecture": system.architecture,
+        "hypervisor": listed.hypervisor,
+        "comments": listed.comments,
+        "groups": ", ".join(listed.groups),
+        "minimum_cores": needs.minimum_cores,
+        "minimum_ram_mib": needs.minimum_ram_mib,
+        "minimum_disk_bytes": needs.minimum_disk_bytes,
+        "recommended_cores": needs.recommended_cores,
+        "recommended_ram_mib": needs.recommended_ram_mib,
+        "mpuri": listed.mpuri,
+        "base_mpuri": listed.base_mpuri,
+    }
+    cleaned = {
+        key: clean(str(value), MAX_TITLE_LENGTH if key == "title" else MAX_VALUE_LENGTH)
+        for key, value in facts.items()
+        if value is not None
+    }
+    return {key: value for key, value in cleaned.items() if value}
+
+
+def clean(text: str, limit: int) -> str:
+    """Return ``text`` on one line without control and formatting characters, at most ``limit`` characters long."""
+    # Only what can survive is looked at: a hostile value of many megabytes costs no more than a long one.
+    kept = "".join(" " if _separates(char) else char for char in text[: limit * 8] if not _is_hidden(char))
+    return " ".join(kept.split())[:limit].rstrip()
+
+
+def _separates(char: str) -> bool:
+    return char.isspace() or unicodedata.category(char) in {"Cc", "Zl", "Zp"}
+
+
+def _is_hidden(char: str) -> bool:
+    # Direction marks, zero-width characters, lone surrogates, private use, unassigned.
+    return unicodedata.category(char) in {"Cf", "Cs", "Co", "Cn"}
+
+
+def metadata_digest(metadata: Mapping[str, str]) -> str:
+    """Return the sha256 of ``metadata`` in hexadecimal; the order of keys does not matter."""
+    canonical = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
