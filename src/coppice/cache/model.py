@@ -25,6 +25,8 @@ class CachedImage:
         size_bytes: Of the published file.
         declared_format: What the list says it is; a hint for messages only.
         reused: True when the bytes were in the cache already.
+        fingerprint: State of the file (device, inode, size, times in ns) when this process verified its bytes; whoever
+            uses the file later verifies again when the state differs, and always when this is empty.
     """
 
     key: ImageKey
@@ -34,3 +36,4 @@ class CachedImage:
     size_bytes: int
     declared_format: str | None
     reused: bool
+    fingerprint: tuple[int, ...] = ()

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pytest plug-in of the test kit: fixtures, and the guard of unit tests.
+
+The guard acts only in projects that set ``coppice_guard_unit = true`` in their pytest settings, on tests marked
+``unit``. Importing this module is cheap; what a fixture needs is imported when a test asks for it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coppice.clock import FixedClock
+    from coppice.testing.server import LoopbackServer
+
+_OPTION = "coppice_guard_unit"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the setting that switches the guard on."""
+    parser.addini(_OPTION, "block network and programs in tests marked unit", type="bool", default=False)
+
+
+@pytest.fixture(autouse=True)
+def _coppice_guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not request.config.getini(_OPTION) or request.node.get_closest_marker("unit") is None:
+        yield
+        return
+    from coppice.testing.guards import nothing_leaves_the_process
+
+    with nothing_leaves_the_process():
+        yield
+
+
+@pytest.fixture
+def loopback_server() -> Iterator[LoopbackServer]:
+    """Return a server on loopback that does at each path what it is told."""
+    from coppice.testing.server import LoopbackServer
+
+    with LoopbackServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fixed_clock() -> FixedClock:
+    """Return a clock that stands still until it is moved."""
+    from coppice.clock import FixedClock
+
+    return FixedClock(datetime(2026, 1, 1, tzinfo=UTC))

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import threading
+from dataclasses import replace
+
+import pytest
+
+from coppice.cache.store import ImageCache
+from coppice.errors import (
+    AddressRefusedError,
+    ChecksumMismatchError,
+    NoSpaceError,
+    SizeMismatchError,
+    TransferCutError,
+    TransferError,
+    TransferTooLargeError,
+    UnreachableError,
+)
+from coppice.http import Client
+from coppice.imagelist.model import ListedImage
+from coppice.model.checksum import Checksum
+from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
+from coppice.model.operating_system import OperatingSystem
+from coppice.model.requirements import Requirements
+from coppice.settings.model import TransferSettings
+from coppice.testing import server as behave
+
+pytestmark = pytest.mark.integration
+DATA = os.urandom(300_000)
+KEY = ImageKey(
+    ListIdentifier("11111111-1111-4111-8111-111111111111"), ImageIdentifier("22222222-2222-4222-8222-222222222222")
+)
+SETTINGS = TransferSettings(
+    list_size_limit_bytes=10**6,
+    image_size_limit_bytes=10**8,
+    connect_timeout_seconds=1.0,
+    read_timeout_seconds=1.0,
+    minimum_rate_bytes_per_second=100,
+    total_timeout_seconds=10.0,
+    attempts=2,
+    allow_private_addresses=True,
+)
+
+
+def listed(uri, data=DATA, size=None):
+    return ListedImage(
+        identifier=KEY.image_identifier,
+        version="1",
+        title="an image",
+        description="",
+        uri=uri,
+        size_bytes=len(data) if size is None else size,
+        checksum=Checksum.of(data),
+        declared_format="qcow2",
+        operating_system=OperatingSystem(kind="Linux", distribution="Debian", version="12", architecture="x86_64"),
+        hypervisor="",
+        comments="",
+        expires=None,
+        requirements=Requirements(),
+        groups=(),
+        mpuri=None,
+        base_mpuri=None,
+    )
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return make(tmp_path)
+
+
+def make(tmp_path, **more):
+    return ImageCache(tmp_path / "cache", client=Client(SETTINGS, sleep=lambda _: None), **more)
+
+
+def leftovers(cache):
+    return [path for path in cache.directory.rglob("*") if path.is_file() and "locks" not in path.parts]
+
+
+def test_an_image_is_fetched_once_and_reused(cache, tmp_path, loopback_server):
+    url = loopback_server.set("x", behave.serve(DATA))
+    first = cache.obtain(KEY, listed(url))
+    again = make(tmp_path).obtain(KEY, listed(url))
+    assert (first.reused, again.reused, len(loopback_server.requests)) == (False, True, 1)
+    assert first.path.read_bytes() == DATA
+    assert stat.S_IMODE(first.path.stat().st_mode) == 0o444
+    assert cache.find(first.checksum, len(DATA)) == first.path
+    assert cache.find(first.checksum, 1) is None
+    assert [entry.checksum for entry in cache.entries()] == [first.checksum]
+
+
+@pytest.mark.threat("T46")
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_cut_download_starts_again_and_leaves_nothing_when_it_fails(cache, loopback_server, reset):
+    bad = behave.cut(DATA, 200_000, reset=reset)
+    with pytest.raises(TransferCutError):
+        cache.obtain(KEY, listed(loopback_server.set("x", bad)))
+    assert leftovers(cache) == []
+    got = cache.obtain(KEY, listed(loopback_server.set("y", behave.in_turn(bad, behave.serve(DATA)))))
+    assert got.path.read_bytes() == DATA
+
+
+BAD_BODIES = [
+    pytest.param(behave.without_length(DATA[:-1]), TransferCutError, marks=pytest.mark.threat("T47"), id="silent-cut"),
+    pytest.param(behave.serve(DATA[:-1]), SizeMismatchError, marks=pytest.mark.threat("T47"), id="shorter"),
+    pytest.param(behave.serve(b""), SizeMismatchError, marks=pytest.mark.threat("T47"), id="empty"),
+    pytest.param(behave.endless(), TransferTooLargeError, marks=pytest.mark.threat("T48"), id="endless"),
+    pytest.param(behave.serve(DATA + b"x"), TransferTooLargeError, marks=pytest.mark.threat("T48"), id="longer"),
+    pytest.param(
+        behave.serve(b"x" * len(DATA)), ChecksumMismatchError, marks=pytest.mark.threat("T56"), id="other-bytes"
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "error"), BAD_BODIES)
+def test_what_is_not_what_was_signed_is_never_seen(cache, loopback_server, body, error):
+    with pytest.raises(error):
+        cache.obtain(KEY, listed(loopback_server.set("x", body)))
+    assert leftovers(cache) == []
+    assert cache.entries() == ()
+
+
+@pytest.mark.threat("T51")
+def test_stored_bytes_are_the_published_ones_whatever_the_encoding_header_says(cache, loopback_server):
+    url = loopback_server.set("x", behave.gzip_encoded(DATA, compress=False))
+    assert cache.obtain(KEY, listed(url)).path.read_bytes() == DATA
+
+
+@pytest.mark.threat("T81")
+def test_an_image_that_does_not_fit_is_not_asked_for(cache, loopback_server, monkeypatch):
+    figures = os.statvfs("/")
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 100, 10, 10, *figures[5:])))
+    with pytest.raises(NoSpaceError):
+        cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
+    assert loopback_server.requests == []
+
+
+def test_an_image_over_the_site_limit_is_not_asked_for(cache, loopback_server):
+    with pytest.raises(TransferTooLargeError, match="this site takes"):
+        cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA)), size=10**9))
+    assert loopback_server.requests == []
+
+
+def flip(path):
+    path.chmod(0o644)
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def truncate(path):
+    path.chmod(0o644)
+    os.truncate(path, 1000)
+
+
+def link(path):
+    shutil.move(path, path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+@pytest.mark.threat("T86")
+@pytest.mark.parametrize("alter", [flip, truncate, link])
+@pytest.mark.parametrize("same_run", [True, False])
+def test_a_file_altered_in_the_cache_is_put_aside_and_fetched_again(tmp_path, loopback_server, alter, same_run):
+    first = make(tmp_path)
+    url = loopback_server.set("x", behave.serve(DATA))
+    path = first.obtain(KEY, listed(url)).path
+    alter(path)
+    got = (first if same_run else make(tmp_path)).obtain(KEY, listed(url))
+    assert not got.reused
+    assert not got.path.is_symlink()
+    assert got.path.read_bytes() == DATA
+    assert len(list((first.directory / "quarantine").iterdir())) == 1
+
+
+def test_verify_puts_what_was_altered_aside(cache, loopback_server):
+    path = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA)))).path
+    assert len(cache.verify().intact) == 1
+    flip(path)
+    assert len(cache.verify().quarantined) == 1
+    assert cache.entries() == ()
+
+
+def test_prune_removes_only_what_the_cache_made_and_nothing_needs(cache, loopback_server):
+    kept = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
+    gone = cache.obtain(KEY, listed(loopback_server.set("y", behave.serve(b"other")), data=b"other"))
+    foreign = cache.directory / "objects" / "aa" / ("a" * 128)
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_bytes(b"not ours")
+    assert [entry.checksum for entry in cache.prune({kept.checksum})] == [gone.checksum]
+    assert kept.path.exists()
+    assert foreign.exists()
+    assert not gone.path.exists()
+
+
+def test_what_a_dead_run_left_is_swept(cache, loopback_server):
+    partial = cache.directory / "partial" / f".coppice-{'b' * 128}-0123456789ab.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"half")
+    cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
+    assert not partial.exists()
+
+
+def test_runs_at_once_fetch_the_image_once(tmp_path, loopback_server):
+    url = loopback_server.set("x", behave.serve(DATA))
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(make(tmp_path).obtain(KEY, listed(url)))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(each.reused for each in results) == [False, True, True, True]
+    assert len(loopback_server.requests) == 1
+
+
+def test_files_of_this_machine_are_read_only_when_allowed(cache, tmp_path):
+    source = tmp_path / "a b"
+    source.write_bytes(DATA)
+    with pytest.raises(AddressRefusedError):
+        cache.obtain(KEY, listed(source.as_uri()))
+    allowed = make(tmp_path, allow_file_uris=True)
+    assert allowed.obtain(KEY, listed(source.as_uri())).path.read_bytes() == DATA
+    (tmp_path / "link").symlink_to(source)
+    with pytest.raises(UnreachableError):
+        allowed.obtain(KEY, listed((tmp_path / "link").as_uri(), data=b"z"))
+
+
+@pytest.mark.threat("T57")
+@pytest.mark.parametrize("uri", ["http://127.0.0.1/\n", "-o/etc/passwd", "http://127.0.0.1:1/;touch x$(id)", ""])
+def test_hostile_uris_are_an_error_and_nothing_else(cache, uri):
+    with pytest.raises(TransferError):
+        cache.obtain(KEY, listed(uri))
+    assert leftovers(cache) == []
+
+
+def test_credentials_in_a_uri_are_not_recorded(cache, loopback_server):
+    loopback_server.set("x", behave.serve(DATA))
+    image = replace(listed("x"), uri="https://tok:secret@127.0.0.1:1/x")
+    with pytest.raises(TransferError) as caught:
+        cache.obtain(KEY, image)
+    assert "secret" not in str(caught.value.as_dict())

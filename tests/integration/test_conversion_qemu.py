@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coppice.cache.model import CachedImage
+from coppice.conversion.convert import Converter
+from coppice.conversion.inspect import inspect
+from coppice.conversion.model import ConversionLimits
+from coppice.errors import ChecksumMismatchError, ConversionError, ImageRefusedError, NoSpaceError, ToolMissingError
+from coppice.model.checksum import Checksum
+from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
+from coppice.model.image import DiskFormat
+from coppice.testing import images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+KEY = ImageKey(ListIdentifier("l"), ImageIdentifier("i"))
+LIMITS = ConversionLimits(timeout_seconds=60)
+F = DiskFormat
+
+
+def cached(path, data=None):
+    if data is not None:
+        path.write_bytes(data)
+    content = path.read_bytes()
+    return CachedImage(
+        key=KEY,
+        version="1",
+        path=path,
+        checksum=Checksum.of(content),
+        size_bytes=len(content),
+        declared_format="raw",
+        reused=False,
+    )
+
+
+@pytest.fixture
+def converter(tmp_path):
+    return Converter(tmp_path / "converted", LIMITS)
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    # Takes the place of qemu-img and writes down that it was called.
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+    def install(script: str) -> Path:
+        program = directory / "qemu-img"
+        calls = tmp_path / "calls"
+        version = 'case "$1" in --version) echo "qemu-img version 9.9"; exit 0;; esac'
+        program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{version}\nfor last; do :; done\n{script}\n')
+        program.chmod(0o755)
+        return calls
+
+    return install
+
+
+def test_the_published_file_is_taken_where_its_format_is_accepted(tmp_path, converter, stand_in):
+    calls = stand_in("exit 1")
+    source = cached(tmp_path / "x", images.qcow2())
+    made = converter.convert(source, (F.RAW, F.QCOW2))
+    assert (made.path, made.converter, made.image.format) == (source.path, "none", F.QCOW2)
+    assert made.image.checksum == source.checksum
+    assert not calls.exists()
+
+
+@pytest.mark.threat("T69")
+@pytest.mark.parametrize("wanted", [F.QCOW2, F.VMDK, F.VDI, F.VHD, F.VHDX])
+def test_a_disk_comes_back_the_same_from_every_format(tmp_path, converter, wanted):
+    data = images.raw_disk(4 * images.MIB)
+    there = converter.convert(cached(tmp_path / "x", data), (wanted,))
+    assert there.image.format is wanted
+    assert there.image.checksum == Checksum.of(there.path.read_bytes())
+    assert there.image.virtual_size_bytes == len(data)
+    back = converter.convert(cached(there.path), (F.RAW,))
+    assert back.path.read_bytes() == data
+    assert back.path.stat().st_blocks * 512 < len(data)
+
+
+@pytest.mark.threat("T69")
+def test_a_qcow2_is_clean_and_compressed_with_zstd(tmp_path, converter):
+    made = converter.convert(cached(tmp_path / "x", images.raw_disk()), (F.QCOW2,))
+    said = subprocess.run(["qemu-img", "info", made.path], check=True, capture_output=True, text=True).stdout
+    assert "compression type: zstd" in said
+    subprocess.run(["qemu-img", "check", made.path], check=True, capture_output=True)
+
+
+def test_a_result_is_used_again_until_it_is_altered(tmp_path, converter):
+    source = cached(tmp_path / "x", images.raw_disk())
+    first = converter.convert(source, (F.QCOW2,))
+    assert not first.reused
+    assert converter.convert(source, (F.QCOW2,)).reused
+    assert Converter(converter.directory, LIMITS).convert(source, (F.QCOW2,)).reused
+    first.path.chmod(0o644)
+    first.path.write_bytes(b"x" * first.image.size_bytes)
+    assert not converter.convert(source, (F.QCOW2,)).reused
+    assert inspect(first.path, LIMITS).format is F.QCOW2
+
+
+@pytest.mark.threat("T58")
+@pytest.mark.threat("T59")
+@pytest.mark.threat("T60")
+@pytest.mark.parametrize("kind", ["backing", "json", "data", "vmdk"])
+def test_an_image_that_names_another_file_is_refused_before_any_tool_runs(tmp_path, converter, stand_in, kind):
+    calls = stand_in("exit 0")
+    canary = tmp_path / "canary"
+    canary.write_bytes(b"CANARY" * 1000)
+    data = {
+        "backing": images.qcow2(backing_file=str(canary)),
+        "json": images.qcow2(backing_file=f'json:{{"driver":"raw","file":{{"driver":"file","filename":"{canary}"}}}}'),
+        "data": images.qcow2(data_file=str(canary)),
+        "vmdk": images.vmdk_descriptor(str(canary)),
+    }[kind]
+    with pytest.raises(ImageRefusedError):
+        converter.convert(cached(tmp_path / "x", data), (F.RAW,))
+    assert not calls.exists()
+    assert not any(b"CANARY" in path.read_bytes() for path in converter.directory.rglob("*") if path.is_file())
+
+
+def test_the_handmade_qcow2_is_one_that_the_real_tool_would_open(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(images.qcow2())
+    subprocess.run(["qemu-img", "check", "-f", "qcow2", path], check=True, capture_output=True)
+
+
+def test_an_image_made_with_a_backing_file_by_the_real_tool_is_refused(tmp_path, converter):
+    (tmp_path / "base").write_bytes(images.raw_disk())
+    command = ["qemu-img", "create", "-f", "qcow2", "-b", tmp_path / "base", "-F", "raw", tmp_path / "x"]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(ImageRefusedError, match="backing file"):
+        converter.convert(cached(tmp_path / "x"), (F.RAW,))
+
+
+@pytest.mark.threat("T63")
+def test_a_disk_over_the_limit_is_refused(tmp_path):
+    command = ["qemu-img", "create", "-f", "qcow2", tmp_path / "x", "2T"]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(ImageRefusedError, match="are taken"):
+        Converter(tmp_path / "converted", LIMITS).convert(cached(tmp_path / "x"), (F.RAW,))
+
+
+FAULTS = [
+    pytest.param("echo broken >&2; exit 1", ConversionError, id="exit-1"),
+    pytest.param("kill -9 $$", ConversionError, id="killed"),
+    pytest.param('head -c 5000 /dev/zero > "$last"; exit 0', ConversionError, id="wrong-output"),
+    pytest.param('echo "error while writing: No space left on device" >&2; exit 1', NoSpaceError, id="no-space"),
+    pytest.param("sleep 30", ConversionError, id="hangs"),
+]
+
+
+@pytest.mark.threat("T70")
+@pytest.mark.parametrize(("script", "error"), FAULTS)
+def test_a_tool_that_fails_is_an_error_and_leaves_nothing(tmp_path, stand_in, script, error):
+    stand_in(script)
+    converter = Converter(tmp_path / "converted", ConversionLimits(timeout_seconds=1))
+    with pytest.raises(error):
+        converter.convert(cached(tmp_path / "x", images.raw_disk()), (F.QCOW2,))
+    assert list((converter.directory / "objects").iterdir()) == []
+
+
+@pytest.mark.threat("T70")
+def test_a_missing_tool_is_named(tmp_path, converter, monkeypatch):
+    monkeypatch.setattr("coppice.process._SEARCH_PATH", "/nonexistent")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ToolMissingError, match="qemu-img"):
+        converter.convert(cached(tmp_path / "x", images.raw_disk()), (F.QCOW2,))
+
+
+@pytest.mark.threat("T86")
+def test_a_file_altered_after_it_was_verified_is_not_converted(tmp_path, converter, stand_in):
+    calls = stand_in("exit 0")
+    source = cached(tmp_path / "x", images.raw_disk())
+    source.path.write_bytes(images.raw_disk(seed=2))
+    with pytest.raises(ChecksumMismatchError):
+        converter.convert(source, (F.QCOW2,))
+    with pytest.raises(ChecksumMismatchError):
+        converter.convert(source, (F.RAW,))
+    assert not calls.exists()
+
+
+@pytest.mark.threat("T86")
+def test_a_file_altered_during_the_conversion_gives_no_result(tmp_path, converter, stand_in):
+    source = cached(tmp_path / "x", images.raw_disk())
+    stand_in(f'/usr/bin/qemu-img "$@"; printf x >> {source.path}')
+    with pytest.raises(ChecksumMismatchError):
+        converter.convert(source, (F.QCOW2,))
+    assert list((converter.directory / "objects").iterdir()) == []
