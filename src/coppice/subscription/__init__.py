@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""subscription."""
+"""Takes a URL and whom to trust; gives `coppice.subscription.model.VerifiedImageList`, or a named error."""
