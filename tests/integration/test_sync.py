@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from coppice.clock import FixedClock
+from coppice.cloud.directory import DirectoryCloud
+from coppice.cloud.memory import MemoryCloud
+from coppice.cloud.model import ImageState
+from coppice.database import Database
+from coppice.errors import LockedError, NotFoundError
+from coppice.events.journal import Journal
+from coppice.http import Client
+from coppice.monitor import SILENT
+from coppice.schedule.lock import run_lock
+from coppice.settings.model import ConversionSettings, FactorySettings, PlanSettings, Settings, TransferSettings
+from coppice.subscription.store import SubscriptionStore
+from coppice.testing.authority import Authority
+from coppice.testing.server import status
+from coppice.testing.simulator import Simulator
+from coppice.workflows.retire import retire
+from coppice.workflows.sync import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from coppice.cloud.model import Cloud
+    from coppice.testing.server import LoopbackServer
+    from coppice.workflows.converge import SyncReport
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed"),
+]
+GRACE = timedelta(days=7)
+SITE = "test-site"
+
+
+def settings_in(directory: Path) -> Settings:
+    return Settings(
+        state_directory=directory,
+        database_url=f"sqlite:///{directory}/coppice.db",
+        definitions_directory=None,
+        factory=FactorySettings(mirror=None, build_timeout_seconds=60, boot_timeout_seconds=60),
+        transfer=TransferSettings(
+            list_size_limit_bytes=10**6,
+            image_size_limit_bytes=10**8,
+            connect_timeout_seconds=2,
+            read_timeout_seconds=5,
+            minimum_rate_bytes_per_second=1,
+            total_timeout_seconds=30,
+            attempts=1,
+            allow_private_addresses=True,
+        ),
+        conversion=ConversionSettings(maximum_virtual_size_bytes=10**9, memory_bytes=2 * 1024**3, timeout_seconds=60),
+        plan=PlanSettings(grace_days=GRACE.days, maximum_withdrawn_share=0.5),
+        publishers={},
+        clouds={},
+        origins={},
+    )
+
+
+class World:
+    """A publisher, its list as a file of this machine, and a site that follows it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = FixedClock(datetime.now(UTC).replace(microsecond=0))
+        self.settings = settings_in(path / "state")
+        self.database = Database(self.settings.database_url)
+        self.store = SubscriptionStore(self.database)
+        self.journal = Journal(self.database)
+        self.clouds: dict[str, Cloud] = {
+            "folder": DirectoryCloud("folder", SITE, path / "cloud"),
+            "memory": MemoryCloud("memory", SITE),
+        }
+        authority = Authority.create("Example CA")
+        self.anchors = authority.write_to(path / "anchors")
+        self.publisher = Simulator.create(authority, uri=f"file://{path}/www/demo.list")
+        self.sizes = iter(range(1, 100))
+
+    def disk(self) -> bytes:
+        path = self.path / "new.qcow2"
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", str(path), f"{next(self.sizes)}M"], check=True, timeout=60
+        )
+        return path.read_bytes()
+
+    def add(self, title: str) -> dict[str, Any]:
+        return self.publisher.add_image(title=title, data=self.disk())
+
+    def renew(self, image: dict[str, Any], version: str) -> None:
+        data = self.disk()
+        name = f"{image['dc:identifier']}-{version}.qcow2"
+        self.publisher.files[name] = data
+        image |= {
+            "hv:version": version,
+            "hv:uri": f"file://{self.path}/www/images/{name}",
+            "hv:size": str(len(data)),
+            "sl:checksum:sha512": hashlib.sha512(data).hexdigest(),
+        }
+
+    def publish(self, message: bytes | None = None) -> None:
+        if message is None:
+            self.publisher.version = str(int(self.publisher.version) + 1)
+        self.publisher.write_to(self.path / "www", message=message)
+
+    def sync(self, **options: Any) -> SyncReport:
+        return sync(
+            settings=self.settings,
+            database=self.database,
+            clock=self.clock,
+            monitor=SILENT,
+            clouds=self.clouds,
+            client=Client(self.settings.transfer),
+            **options,
+        )
+
+    def states(self, cloud: str = "folder") -> dict[str, ImageState]:
+        images = self.clouds[cloud].describe()
+        assert all(image.ready for image in images)
+        return {image.marker.version: image.marker.state for image in images}
+
+    def told(self) -> list[str]:
+        return [str(event.kind) for event in self.journal.events() if not str(event.kind).startswith("ImageList")]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.database.close()
+
+
+@pytest.fixture
+def running(world: World) -> World:
+    world.add("Debian 12")
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    assert world.sync().failure() is None
+    assert world.states() == {"1": ImageState.AVAILABLE}
+    return world
+
+
+def test_a_whole_life_from_registration_to_removal(running: World):
+    assert running.states("memory") == {"1": ImageState.AVAILABLE}
+    running.renew(running.publisher.images[0], "2")
+    running.publish()
+    assert running.sync().failure() is None
+    for cloud in running.clouds:
+        assert running.states(cloud) == {"1": ImageState.SUPERSEDED, "2": ImageState.AVAILABLE}
+    running.clock.advance(GRACE)
+    assert running.sync().failure() is None
+    for cloud in running.clouds:
+        assert running.states(cloud) == {"2": ImageState.AVAILABLE}
+    again = running.sync()
+    assert all(report.plan is not None and report.plan.actions == () for report in again.clouds)
+    for kind in ("ImageRegistered", "ImageSuperseded", "ImageRemoved"):
+        assert kind in running.told()
+    assert "ImageFailed" not in running.told()
+    (link,) = (running.path / "cloud" / "current").iterdir()
+    published = running.publisher.files[f"{running.publisher.images[0]['dc:identifier']}-2.qcow2"]
+    shown = subprocess.run(
+        ["qemu-img", "compare", str(link / "disk.qcow2"), str(write(running.path / "published.qcow2", published))],
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    assert shown.returncode == 0
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_a_dry_run_changes_no_cloud(world: World):
+    world.add("Debian 12")
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    report = world.sync(dry_run=True)
+    assert [len(each.plan.actions) for each in report.clouds if each.plan is not None] == [1, 1]
+    assert world.states() == {}
+    assert not (world.path / "state" / "cache").exists() or not any(
+        path.is_file() and path.stat().st_size > 1000 for path in (world.path / "state" / "cache").rglob("*")
+    )
+
+
+def tampered(world: World) -> bytes:
+    return world.publisher.tampered()
+
+
+def unsigned(world: World) -> bytes:
+    return world.publisher.unsigned()
+
+
+def by_a_stranger(world: World) -> bytes:
+    return world.publisher.message(signer=world.publisher.authority.issue("Mallory"))
+
+
+def older(world: World) -> bytes:
+    return world.publisher.message(version="1")
+
+
+def already_expired(world: World) -> bytes:
+    return world.publisher.expired(world.clock.now())
+
+
+def empty(world: World) -> bytes:
+    return b""
+
+
+def cut(world: World) -> bytes:
+    return world.publisher.message()[:-200]
+
+
+@pytest.mark.parametrize("bad", [tampered, unsigned, by_a_stranger, older, already_expired, empty, cut])
+def test_a_list_that_is_refused_leaves_everything_as_it_is(running: World, bad: Callable[[World], bytes]):
+    before = {name: cloud.describe() for name, cloud in running.clouds.items()}
+    running.publish(bad(running))
+    running.clock.advance(GRACE)
+    report = running.sync()
+    assert {name: cloud.describe() for name, cloud in running.clouds.items()} == before
+    failure = report.failure()
+    assert failure is not None
+    assert failure.exit_code == 1
+    assert len(report.errors) == 1
+
+
+def point_to(world: World, uri: str) -> None:
+    (subscription,) = world.store.all()
+    world.store.remove(subscription.name, now=world.clock.now())
+    world.store.add(replace(subscription, uri=uri))
+
+
+@pytest.mark.threat("T35")
+@pytest.mark.parametrize("code", [503, 404, 500, 204])
+def test_a_server_that_does_not_give_the_list_changes_nothing_until_the_dates_say_so(
+    running: World, loopback_server: LoopbackServer, code: int
+):
+    loopback_server.set("/demo.list", status(code))
+    point_to(running, loopback_server.url("/demo.list"))
+    before = running.clouds["folder"].describe()
+    running.clock.advance(GRACE)
+    assert running.sync().failure() is not None
+    assert running.clouds["folder"].describe() == before
+    running.clock.advance(timedelta(days=28))
+    running.sync()
+    assert running.states() == {"1": ImageState.EXPIRED}
+    running.clock.advance(GRACE)
+    running.sync()
+    assert running.states() == {}
+
+
+@pytest.mark.threat("T35")
+def test_a_server_that_refuses_the_connection_changes_nothing(running: World):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    point_to(running, f"http://127.0.0.1:{port}/demo.list")
+    before = running.clouds["folder"].describe()
+    running.clock.advance(GRACE)
+    assert running.sync().failure() is not None
+    assert running.clouds["folder"].describe() == before
+
+
+@pytest.mark.threat("T38")
+def test_a_list_that_names_no_image_is_held_until_it_is_confirmed(running: World):
+    running.publisher.images.clear()
+    running.publish()
+    report = running.sync()
+    assert {error.code for error in report.errors} == {"plan-deletion-cap"}
+    assert running.states() == {"1": ImageState.AVAILABLE}
+    running.sync(allow_withdrawals=True)
+    assert running.states() == {"1": ImageState.WITHDRAWN}
+
+
+@pytest.mark.threat("T36")
+def test_an_image_that_is_dropped_and_listed_again_keeps_its_identifier(running: World):
+    kept = running.publisher.images[:]
+    running.add("Alma 9")
+    running.publish()
+    running.sync()
+    (identifier,) = {each.cloud_identifier for each in running.clouds["folder"].describe() if "debian" in each.name}
+    running.publisher.images.remove(kept[0])
+    running.publish()
+    running.sync()
+    running.clock.advance(GRACE - timedelta(hours=1))
+    running.publisher.images.append(kept[0])
+    running.publish()
+    assert running.sync().failure() is None
+    assert {each.marker.state for each in running.clouds["folder"].describe()} == {ImageState.AVAILABLE}
+    assert identifier in {each.cloud_identifier for each in running.clouds["folder"].describe()}
+
+
+@pytest.mark.threat("T44")
+def test_an_entry_that_cannot_be_read_stays_as_it_is_and_the_others_go_on(running: World):
+    running.publisher.images[0]["hv:size"] = "abc"
+    running.add("Alma 9")
+    running.publish()
+    report = running.sync()
+    assert len(report.errors) == 1
+    assert len(running.clouds["folder"].describe()) == 2
+    assert {each.marker.state for each in running.clouds["folder"].describe()} == {ImageState.AVAILABLE}
+
+
+def test_after_the_database_was_lost_nothing_is_orphaned_and_an_older_list_is_refused(running: World):
+    old = running.publisher.message()
+    running.publish()
+    running.sync()
+    before = running.clouds["folder"].describe()
+    running.database.close()
+    for leftover in (running.path / "state").glob("coppice.db*"):
+        leftover.unlink()
+    running.database = Database(running.settings.database_url)
+    running.store = SubscriptionStore(running.database)
+    running.store.add(running.publisher.subscription(running.anchors))
+    running.publish(old)
+    report = running.sync()
+    assert {error.code for error in report.errors} == {"list-older"}
+    assert running.clouds["folder"].describe() == before
+
+
+def test_a_removed_subscription_withdraws_its_images_and_retiring_removes_them(running: World):
+    running.store.remove("demo", now=running.clock.now())
+    running.sync()
+    assert running.states() == {"1": ImageState.WITHDRAWN}
+    running.clock.advance(GRACE)
+    report = retire(
+        settings=running.settings,
+        database=running.database,
+        clock=running.clock,
+        monitor=SILENT,
+        clouds=running.clouds,
+    )
+    assert report.failure() is None
+    assert running.states() == {}
+
+
+def test_a_subscription_that_is_not_chosen_stays_as_it_is(running: World):
+    running.publisher.images.clear()
+    running.publish()
+    with pytest.raises(NotFoundError):
+        running.sync(only=["other"])
+    assert running.sync(only=[]).failure() is None
+    assert running.states() == {"1": ImageState.AVAILABLE}
+
+
+@pytest.mark.threat("T84")
+def test_two_runs_at_once_are_refused(running: World):
+    with run_lock(running.settings.state_directory / "run.lock"), pytest.raises(LockedError):
+        running.sync()
+
+
+def test_while_a_list_is_out_of_reach_what_was_verified_last_still_serves_a_new_cloud(running: World):
+    (running.path / "www" / "demo.list").unlink()
+    running.clouds["late"] = MemoryCloud("late", SITE)
+    report = running.sync()
+    assert len(report.errors) == 1
+    assert running.states("late") == {"1": ImageState.AVAILABLE}
+    assert running.states() == {"1": ImageState.AVAILABLE}

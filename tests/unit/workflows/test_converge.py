@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coppice.clock import FixedClock
+from coppice.cloud.memory import MemoryCloud
+from coppice.cloud.model import Desired, Policy
+from coppice.database import Database
+from coppice.errors import CloudError, UnreachableError
+from coppice.events.journal import Journal
+from coppice.monitor import SILENT
+from coppice.testing.desired import NOW, SITE, converted_image, desired_image, desired_list
+from coppice.workflows.converge import CloudReport, SyncReport, converge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from coppice.cloud.model import DesiredImage, RegisteredImage
+    from coppice.conversion.model import ConvertedImage, Formats
+    from coppice.monitor import Monitor
+
+pytestmark = pytest.mark.unit
+GRACE = timedelta(days=7)
+
+
+class SilentCloud(MemoryCloud):
+    def describe(self) -> tuple[RegisteredImage, ...]:
+        raise CloudError("no answer")
+
+
+class Site:
+    def __init__(self, path: Path) -> None:
+        self.store = path
+        self.database = Database(f"sqlite:///{path}/c.db")
+        self.journal = Journal(self.database)
+        self.clock = FixedClock(NOW)
+        self.clouds = {"b": MemoryCloud("b", SITE), "a": SilentCloud("a", SITE)}
+        self.broken = ""
+
+    def obtain(self, desired: DesiredImage, formats: Formats, monitor: Monitor) -> ConvertedImage:
+        if self.broken and desired.listed.title.startswith(self.broken):
+            raise UnreachableError("no route")
+        return converted_image(desired, self.store)
+
+    def run(self, *images: DesiredImage, dry_run: bool = False) -> tuple[CloudReport, ...]:
+        return converge(
+            Desired(lists=(desired_list(*images),)),
+            self.clouds,
+            policy=Policy(grace=GRACE),
+            obtain=self.obtain,
+            clock=self.clock,
+            monitor=SILENT,
+            journal=self.journal,
+            dry_run=dry_run,
+        )
+
+    def told(self) -> list[str]:
+        return [str(event.kind) for event in self.journal.events()]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.database.close()
+
+
+def test_a_cloud_that_fails_does_not_stop_the_others_and_is_told(site: Site):
+    first, second = site.run(desired_image())
+    assert (first.cloud, type(first.error), first.plan) == ("a", CloudError, None)
+    assert (second.cloud, second.error) == ("b", None)
+    assert len(site.clouds["b"].describe()) == 1
+    failure = SyncReport(refreshed=None, unreadable=(), clouds=(first, second)).failure()
+    assert failure is not None
+    assert failure.exit_code == 1
+    assert failure.details == "no answer"
+
+
+def test_a_run_in_which_all_goes_well_has_no_failure(site: Site):
+    del site.clouds["a"]
+    assert SyncReport(refreshed=None, unreadable=(), clouds=site.run(desired_image())).failure() is None
+
+
+def test_a_dry_run_gives_the_plan_and_changes_nothing(site: Site):
+    report = site.run(desired_image(), dry_run=True)[1]
+    assert report.plan is not None
+    assert len(report.plan.actions) == 1
+    assert report.applied is None
+    assert site.clouds["b"].describe() == ()
+    assert site.told() == []
+
+
+def test_what_happened_is_in_the_journal_in_its_order(site: Site):
+    site.run(desired_image(version="1"))
+    site.run(desired_image(version="2"))
+    site.clock.advance(GRACE)
+    site.run(desired_image(version="2"))
+    assert site.told() == ["ImageRegistered", "ImageRegistered", "ImageSuperseded", "ImageRemoved"]
+    event = site.journal.events()[2]
+    assert event.subject == f"b:{desired_image().key}"
+    assert event.facts["version"] == "1"
+
+
+def test_a_failure_is_an_event_and_what_was_not_tried_for_it_is_none(site: Site):
+    site.run(desired_image(version="1"))
+    site.broken = "debian"
+    report = site.run(desired_image(version="2"))[1]
+    assert site.told() == ["ImageRegistered", "ImageFailed"]
+    errors = SyncReport(refreshed=None, unreadable=(), clouds=(report,)).errors
+    assert [type(error) for error in errors] == [UnreachableError]
+
+
+def test_what_is_held_is_a_failure_once_a_list(site: Site):
+    names = ("x", "y", "z")
+    site.run(*(desired_image(name) for name in names))
+    report = site.run(desired_image("x"))[1]
+    errors = SyncReport(refreshed=None, unreadable=(), clouds=(report,)).errors
+    assert [error.code for error in errors] == ["plan-deletion-cap"]

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coppice.imagelist.model import ImageList, UnreadableEntry
+from coppice.model.checksum import Checksum
+from coppice.model.endorser import DistinguishedName, Endorser
+from coppice.model.validity import Validity
+from coppice.subscription.model import Subscription, TrustPolicy, VerifiedImageList
+from coppice.testing.desired import LATER, NOW, desired_image, image_identifier, list_identifier
+from coppice.workflows.refresh import ListOutcome
+from coppice.workflows.select import select, unreadable_entries
+
+if TYPE_CHECKING:
+    from coppice.imagelist.model import ListedImage
+
+pytestmark = pytest.mark.unit
+NAME = DistinguishedName.of(("CN", "Jane"))
+LIST = list_identifier("a")
+
+
+def listed(name: str, version: str = "1") -> ListedImage:
+    return desired_image(name, version).listed
+
+
+def outcome(
+    *images: ListedImage,
+    name: str = "one",
+    version: str = "1",
+    wanted: tuple[str, ...] = (),
+    unreadable: tuple[str, ...] = (),
+    verified: bool = True,
+) -> ListOutcome:
+    subscription = Subscription(
+        name=name,
+        uri="https://example.org/list",
+        list_identifier=LIST,
+        trust=TrustPolicy(endorser_subject=NAME, endorser_issuer=NAME, anchors=Path("/anchors")),
+        images=tuple(image_identifier(each) for each in wanted),
+        added_at=NOW,
+    )
+    content = ImageList(
+        identifier=LIST,
+        version=version,
+        title="t",
+        description="",
+        source="",
+        uri="https://example.org/list",
+        validity=Validity(created=NOW, expires=LATER),
+        endorser=Endorser(name="Jane", email="jane@example.org", subject=NAME, issuer=NAME),
+        vo=None,
+        images=images,
+        unreadable=tuple(UnreadableEntry(identifier=image_identifier(each), problem="size") for each in unreadable),
+    )
+    made = VerifiedImageList(
+        subscription=name,
+        content=content,
+        payload_checksum=Checksum.of(b""),
+        signer=NAME,
+        signer_issuer=NAME,
+        verified_at=NOW,
+    )
+    return ListOutcome(subscription=subscription, verified=made if verified else None, fresh=verified)
+
+
+def test_without_a_choice_every_image_of_a_list_is_wanted():
+    (wanted,) = select([outcome(listed("x"), listed("y"))], ()).lists
+    assert [image.key.image_identifier for image in wanted.images] == [image_identifier("x"), image_identifier("y")]
+    assert (wanted.identifier, wanted.version, wanted.expires) == (LIST, "1", LATER)
+
+
+def test_only_chosen_images_are_wanted():
+    (wanted,) = select([outcome(listed("x"), listed("y"), wanted=("y",))], ()).lists
+    assert [image.key.image_identifier for image in wanted.images] == [image_identifier("y")]
+    assert wanted.unknown == frozenset()
+
+
+def test_an_image_ends_with_its_own_date_or_its_lists_whichever_is_first():
+    early = replace(listed("x"), expires=NOW + timedelta(days=1))
+    late = replace(listed("y"), expires=LATER + timedelta(days=1))
+    (wanted,) = select([outcome(early, late)], ()).lists
+    assert [image.expires for image in wanted.images] == [NOW + timedelta(days=1), LATER]
+
+
+@pytest.mark.threat("T44")
+def test_an_entry_that_cannot_be_read_is_unknown_and_told():
+    outcomes = [outcome(listed("x"), unreadable=("y",))]
+    assert select(outcomes, ()).lists[0].unknown == {image_identifier("y")}
+    (error,) = unreadable_entries(outcomes)
+    assert image_identifier("y") in error.message
+
+
+def test_an_image_whose_version_has_no_order_is_unknown():
+    (wanted,) = select([outcome(listed("x", "!"))], ()).lists
+    assert wanted.images == ()
+    assert wanted.unknown == {image_identifier("x")}
+
+
+def test_a_list_that_is_not_known_is_neither_wanted_nor_unsubscribed():
+    desired = select([outcome(verified=False)], ())
+    assert desired.lists == ()
+    assert desired.unsubscribed == frozenset()
+
+
+def test_a_list_that_is_followed_again_is_not_unsubscribed():
+    gone = list_identifier("gone")
+    assert select([outcome(verified=False)], (LIST, gone)).unsubscribed == {gone}
+    assert select([outcome(listed("x"))], (LIST, gone)).unsubscribed == {gone}
+
+
+def test_of_two_subscriptions_to_one_list_the_highest_version_counts_and_both_choices():
+    old = outcome(listed("x", "1"), listed("y", "1"), name="one", version="9", wanted=("x",))
+    new = outcome(listed("x", "2"), listed("y", "2"), name="two", version="10", wanted=("y",))
+    for outcomes in ([old, new], [new, old]):
+        (wanted,) = select(outcomes, ()).lists
+        assert [image.listed.version for image in wanted.images] == ["2", "2"]
+
+
+def test_what_only_a_subscription_in_doubt_wants_is_unknown_and_not_unwanted():
+    sure = outcome(listed("x"), listed("y"), wanted=("x",))
+    (wanted,) = select([sure, outcome(name="two", wanted=("y",), verified=False)], ()).lists
+    assert [image.key.image_identifier for image in wanted.images] == [image_identifier("x")]
+    assert wanted.unknown == {image_identifier("y")}
