@@ -39,7 +39,8 @@
     │   ├── NotFoundError                 └── ExistsError
     ├── PartialFailureError               the run ended; some items failed                     exit 1
     ├── LockedError                       another run holds the lock                           exit 75
-    └── InterruptedRunError               Ctrl-C or a termination signal                       exit 130
+    ├── InterruptedRunError               Ctrl-C or a termination signal                       exit 130
+    └── UsageError                        the command line itself is wrong                     exit 2
 
 A usage error of the command line exits 2, and nothing else does. An error that is not in this tree is
 a defect of Coppice: exit 70. Names end in ``Error``. Foreign exceptions are wrapped where they arise, with ``from``.
@@ -467,3 +468,10 @@ class InterruptedRunError(CoppiceError):
 
     code = "interrupted"
     exit_code = 130
+
+
+class UsageError(CoppiceError):
+    """The command line itself is wrong: a command, an option or an argument."""
+
+    code = "usage"
+    exit_code = 2

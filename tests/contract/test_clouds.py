@@ -378,6 +378,15 @@ def test_a_directory_links_the_disk_and_leaves_the_stores_file_as_it_is(tmp_path
     assert source.stat().st_mode & 0o777 == 0o444
 
 
+def test_a_directory_lists_an_image_under_its_newest_title_alone(tmp_path: Path, store: Path):
+    cloud = DirectoryCloud("test", SITE, tmp_path / "cloud")
+    image = register(cloud, desired_image(title="Old"), store)
+    retitled = desired_image(title="New")
+    cloud.update_metadata(image, marker_of(retitled), metadata_of(retitled))
+    (link,) = (tmp_path / "cloud" / "current").iterdir()
+    assert link.name.startswith("new-")
+
+
 def test_a_foreign_file_in_the_way_of_the_current_link_is_kept(tmp_path: Path, store: Path):
     cloud = DirectoryCloud("test", SITE, tmp_path / "cloud")
     image = register(cloud, desired_image(), store)

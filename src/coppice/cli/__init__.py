@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cli."""
+"""The command line: one file a noun; it talks to people and calls `coppice.workflows` or one stage's functions."""

@@ -19,7 +19,8 @@ def test_every_error_has_a_code_of_its_own_and_is_drawn_in_the_tree() -> None:
     for kind in kinds:
         assert kind.__name__ in (errors.__doc__ or ""), f"{kind.__name__} is not drawn in the tree"
         assert kind.__name__.endswith("Error")
-        assert kind.exit_code not in {0, 2}, "2 is a usage error's alone"
+        assert kind.exit_code != 0
+        assert (kind.exit_code == 2) == (kind is errors.UsageError), "2 is a usage error's alone"
 
 
 def test_an_error_keeps_all_it_says_across_processes() -> None:

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``coppice doctor`` looks at. Each check gives facts; it changes nothing and never waits for long."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coppice.errors import CoppiceError, ToolMissingError
+from coppice.process import TOOLS, find_tool
+from coppice.settings.quantities import format_size
+
+if TYPE_CHECKING:
+    from coppice.cli.context import Context
+
+EXTRAS = {
+    "openstack": ("openstack", "registering in OpenStack clouds"),
+    "opennebula": ("pyone", "registering in OpenNebula clouds"),
+    "web": ("starlette", "the marketplace and the dashboard"),
+    "cluster": ("distributed", "working on several machines"),
+    "s3": ("boto3", "publishing to object stores"),
+    "oci": ("oras", "publishing to OCI registries"),
+}
+FREE_SPACE_WANTED_BYTES = 10 * 1024**3
+_EARLIEST_SANE_YEAR = 2026
+_OPTIONAL_TOOLS = {"openssl"}
+
+
+class Verdict(StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Coppice can be used; something that may be wanted is not there."""
+    MISSING = "missing"
+    """Something that is needed is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        kind: ``tool``, ``extra``, ``state``, ``machine``, ``cloud``.
+        name: What.
+        verdict: What was found.
+        needed_for: What it is needed for.
+        found: What is there.
+        remedy: How to get it, when it is not there.
+        error: The error, where one was met.
+    """
+
+    kind: str
+    name: str
+    verdict: Verdict
+    needed_for: str
+    found: str | None = None
+    remedy: str | None = None
+    error: CoppiceError | None = None
+
+
+def all_checks(context: Context) -> tuple[Check, ...]:
+    """Look at everything."""
+    return (
+        *check_tools(),
+        *check_extras(),
+        *check_machine(),
+        *check_state(context),
+    )
+
+
+def check_tools() -> tuple[Check, ...]:
+    """Look for every external program."""
+    return tuple(_check_tool(name) for name in TOOLS)
+
+
+def _check_tool(name: str) -> Check:
+    tool = TOOLS[name]
+    try:
+        found = find_tool(name)
+    except ToolMissingError as problem:
+        return Check(
+            kind="tool",
+            name=name,
+            verdict=Verdict.NOTE if name in _OPTIONAL_TOOLS else Verdict.MISSING,
+            needed_for=tool.purpose,
+            remedy=f"apt-get install {tool.package}",
+            error=problem,
+        )
+    return Check(kind="tool", name=name, verdict=Verdict.OK, needed_for=tool.purpose, found=found)
+
+
+def check_extras() -> tuple[Check, ...]:
+    """Look for the optional Python libraries."""
+    return tuple(
+        Check(
+            kind="extra",
+            name=name,
+            verdict=Verdict.OK if importlib.util.find_spec(module) else Verdict.NOTE,
+            needed_for=purpose,
+            found=module if importlib.util.find_spec(module) else None,
+            remedy=f"pip install 'coppice[{name}]'",
+        )
+        for name, (module, purpose) in EXTRAS.items()
+    )
+
+
+def check_machine() -> tuple[Check, ...]:
+    """Look at acceleration and the clock."""
+    kvm = Path("/dev/kvm")
+    usable = os.access(kvm, os.R_OK | os.W_OK)
+    there = kvm.exists()
+    now = datetime.now(UTC)
+    sane = now.year >= _EARLIEST_SANE_YEAR
+    return (
+        Check(
+            kind="machine",
+            name="kvm",
+            verdict=Verdict.OK if usable else Verdict.NOTE,
+            needed_for="quick boot tests; without it they run, slowly, in software",
+            found="/dev/kvm may be opened; whether it works is measured before the first boot test" if usable else None,
+            remedy="give this user the right to open /dev/kvm (group kvm)"
+            if there
+            else "run on a machine that has KVM",
+        ),
+        Check(
+            kind="machine",
+            name="clock",
+            verdict=Verdict.OK if sane else Verdict.MISSING,
+            needed_for="dates in image lists and certificates",
+            found=f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            remedy=None if sane else "set the machine's clock (systemd-timesyncd, chrony)",
+        ),
+    )
+
+
+def check_state(context: Context) -> tuple[Check, ...]:
+    """Look at the settings, the state directory, the database and the clouds."""
+    try:
+        settings = context.settings
+    except CoppiceError as problem:
+        return (_failed("state", "settings", "everything", problem),)
+    directory = settings.state_directory
+    return (
+        Check(kind="state", name="settings", verdict=Verdict.OK, needed_for="everything", found="read"),
+        _check_directory(directory),
+        _check_space(directory),
+        _check_database(context),
+        *(_check_cloud(context, name) for name in settings.clouds),
+    )
+
+
+def _check_directory(directory: Path) -> Check:
+    nearest = _nearest(directory)
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    made = "" if nearest == directory else " (made when first needed)"
+    return Check(
+        kind="state",
+        name="state directory",
+        verdict=Verdict.OK if writable else Verdict.MISSING,
+        needed_for="everything that Coppice keeps",
+        found=f"{directory}{made}" if writable else None,
+        remedy=None if writable else f"give this user the right to write {nearest}, or set state_directory elsewhere",
+    )
+
+
+def _check_space(directory: Path) -> Check:
+    try:
+        free = shutil.disk_usage(_nearest(directory)).free
+    except OSError as problem:
+        return Check(
+            kind="state",
+            name="free space",
+            verdict=Verdict.NOTE,
+            needed_for="images",
+            remedy=f"could not be found out: {problem.strerror}",
+        )
+    enough = free >= FREE_SPACE_WANTED_BYTES
+    return Check(
+        kind="state",
+        name="free space",
+        verdict=Verdict.OK if enough else Verdict.NOTE,
+        needed_for="images",
+        found=format_size(free),
+        remedy=None if enough else f"have {format_size(FREE_SPACE_WANTED_BYTES)} or more for builds and images",
+    )
+
+
+def _check_database(context: Context) -> Check:
+    purpose = "catalogue, subscriptions and the journal"
+    try:
+        database = context.existing_database()
+    except CoppiceError as problem:
+        return _failed("state", "database", purpose, problem)
+    found = "opens" if database is not None else "none yet (made when first needed)"
+    return Check(kind="state", name="database", verdict=Verdict.OK, needed_for=purpose, found=found)
+
+
+def _check_cloud(context: Context, name: str) -> Check:
+    from coppice.cloud.clouds import open_cloud
+
+    purpose = f"registering images at {name}"
+    try:
+        registered = open_cloud(context.settings.clouds[name]).describe()
+    except CoppiceError as problem:
+        return _failed("cloud", name, purpose, problem)
+    return Check(
+        kind="cloud",
+        name=name,
+        verdict=Verdict.OK,
+        needed_for=purpose,
+        found=f"answers; {len(registered)} images of this site",
+    )
+
+
+def _failed(kind: str, name: str, needed_for: str, problem: CoppiceError) -> Check:
+    return Check(
+        kind=kind,
+        name=name,
+        verdict=Verdict.MISSING,
+        needed_for=needed_for,
+        found=problem.message,
+        remedy=problem.resolution,
+        error=problem,
+    )
+
+
+def _nearest(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run of sync, plan or retire is shown: plans like a diff, results action by action, as data and for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coppice.cli.envelope import Result, Status
+from coppice.cloud.apply import action_as_dict, plan_as_dict
+from coppice.cloud.model import ActionKind, ImageState
+
+if TYPE_CHECKING:
+    from coppice.cli.output import Output
+    from coppice.cloud.model import Action, ActionResult, Plan
+    from coppice.workflows.converge import CloudReport, SyncReport
+
+_SIGNS = {
+    ActionKind.REGISTER: "+",
+    ActionKind.UPDATE_METADATA: "~",
+    ActionKind.CHANGE_STATE: "~",
+    ActionKind.REMOVE: "-",
+}
+_STATES = {
+    ImageState.AVAILABLE: "make available",
+    ImageState.SUPERSEDED: "supersede",
+    ImageState.EXPIRED: "expire",
+    ImageState.WITHDRAWN: "withdraw",
+}
+
+
+def run_result(command: str, report: SyncReport, *, dry_run: bool) -> Result:
+    """Return the result of a run: partial when some items failed, error when everything did."""
+    errors = report.errors
+    done = _count_done(report)
+    fresh = sum(outcome.fresh for outcome in report.refreshed.outcomes) if report.refreshed else 0
+    lost = bool(report.clouds) and all(each.error is not None for each in report.clouds)
+    status = Status.SUCCESS if not errors else Status.PARTIAL if (done or fresh) and not lost else Status.ERROR
+
+    def render(output: Output) -> None:
+        for cloud in report.clouds:
+            _show_cloud(output, cloud)
+
+    return Result(
+        command=command,
+        data=_as_data(report, dry_run=dry_run),
+        status=status,
+        messages=_summary(report, done, dry_run=dry_run),
+        errors=errors,
+        show=render,
+        exit_code=None if len(errors) == 1 else 1 if errors else 0,
+    )
+
+
+def show_plan(output: Output, plan: Plan) -> None:
+    """Print a plan like a diff."""
+    output.heading(f"{plan.cloud}: {len(plan.actions)} to do, {len(plan.held)} held, {plan.unchanged} unchanged")
+    for action in plan.actions:
+        output.line(f"{_SIGNS[action.kind]} {describe_action(action)}")
+    for held in plan.held:
+        what = describe_action(held.action) if held.action is not None else f"list {held.list_identifier}"
+        output.line(f"! held: {what}")
+
+
+def describe_action(action: Action) -> str:
+    """Return one action in words."""
+    what = _STATES[action.state] if action.kind is ActionKind.CHANGE_STATE and action.state else str(action.kind)
+    name = (
+        action.desired.listed.title
+        if action.desired is not None
+        else action.registered.name
+        if action.registered is not None
+        else str(action.key)
+    )
+    return f"{what.replace('-', ' ')} {name} {action.version} ({action.reason})"
+
+
+def _show_cloud(output: Output, cloud: CloudReport) -> None:
+    if cloud.plan is None:
+        output.heading(f"{cloud.cloud}: not known")
+        return
+    if cloud.applied is None:
+        show_plan(output, cloud.plan)
+        return
+    output.heading(f"{cloud.cloud}: {cloud.plan.unchanged} unchanged")
+    for result in cloud.applied.results:
+        output.line(f"{_SIGNS[result.action.kind]} {describe_action(result.action)}: {_became(result)}")
+    for held in cloud.plan.held:
+        output.line(f"! held: {describe_action(held.action) if held.action else f'list {held.list_identifier}'}")
+
+
+def _became(result: ActionResult) -> str:
+    if result.skipped:
+        return f"not tried{f': {result.error.message}' if result.error else ''}"
+    return f"failed [{result.error.code}]" if result.error is not None else f"done in {result.seconds:.1f} s"
+
+
+def _count_done(report: SyncReport) -> int:
+    return sum(
+        result.error is None and not result.skipped
+        for cloud in report.clouds
+        if cloud.applied
+        for result in cloud.applied.results
+    )
+
+
+def _summary(report: SyncReport, done: int, *, dry_run: bool) -> tuple[str, ...]:
+    if dry_run:
+        planned = sum(len(cloud.plan.actions) for cloud in report.clouds if cloud.plan)
+        return (f"Dry run: {planned} {'action' if planned == 1 else 'actions'} planned, nothing changed.",)
+    return (f"{done} {'action' if done == 1 else 'actions'} done in {len(report.clouds)} clouds.",)
+
+
+def _as_data(report: SyncReport, *, dry_run: bool) -> dict[str, object]:
+    lists = [
+        {
+            "subscription": outcome.subscription.name,
+            "fresh": outcome.fresh,
+            "list": outcome.verified.content.identifier if outcome.verified else None,
+            "version": outcome.verified.content.version if outcome.verified else None,
+            "error": outcome.error.as_dict() if outcome.error else None,
+        }
+        for outcome in (report.refreshed.outcomes if report.refreshed else ())
+    ]
+    return {"dry_run": dry_run, "lists": lists, "clouds": [_cloud_data(cloud) for cloud in report.clouds]}
+
+
+def _cloud_data(cloud: CloudReport) -> dict[str, object]:
+    return {
+        "cloud": cloud.cloud,
+        "plan": plan_as_dict(cloud.plan) if cloud.plan else None,
+        "results": [
+            {
+                **action_as_dict(result.action),
+                "done": result.error is None and not result.skipped,
+                "skipped": result.skipped,
+                "error": result.error.as_dict() if result.error else None,
+                "seconds": round(result.seconds, 3),
+            }
+            for result in (cloud.applied.results if cloud.applied else ())
+        ],
+        "error": cloud.error.as_dict() if cloud.error else None,
+    }

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``coppice status``: what is set up here, and how fresh it is. It makes nothing, and asks no server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coppice.cli.envelope import Result
+from coppice.cli.output import moment
+from coppice.cli.words import examples, pass_context, verb
+
+if TYPE_CHECKING:
+    from coppice.cli.context import Context
+    from coppice.cli.output import Output
+    from coppice.database import Database
+
+
+@verb("status", epilog=examples("coppice status", "coppice --json status"))
+@pass_context
+def command(context: Context) -> Result:
+    """Show subscriptions and how fresh their lists are, clouds, and the catalogue."""
+    settings = context.settings
+    database = context.existing_database()
+    now = context.clock.now()
+    subscriptions = [] if database is None else _subscriptions(database)
+    for each in subscriptions:
+        expires = each["expires"]
+        each["expired"] = expires is not None and expires <= now  # type: ignore[operator]
+    appliances, lists = (0, 0) if database is None else _catalogue(database)
+    clouds: list[dict[str, object]] = [
+        {"name": name, "driver": cloud.driver, "site": cloud.site, "formats": list(cloud.formats)}
+        for name, cloud in settings.clouds.items()
+    ]
+    data = {
+        "state_directory": settings.state_directory,
+        "set_up": database is not None,
+        "subscriptions": subscriptions,
+        "clouds": clouds,
+        "catalogue": {"appliances": appliances, "image_lists": lists},
+    }
+
+    def render(output: Output) -> None:
+        output.pairs(
+            {
+                "state directory": settings.state_directory,
+                "database": "opens" if database is not None else "none yet",
+                "appliances": appliances,
+                "image lists": lists,
+            }
+        )
+        if subscriptions:
+            output.line()
+            rows = [
+                [
+                    each["name"],
+                    each["version"],
+                    moment(each["verified_at"], now),  # type: ignore[arg-type]
+                    moment(each["expires"], now),  # type: ignore[arg-type]
+                    each["last_error_code"],
+                ]
+                for each in subscriptions
+            ]
+            output.table(["subscription", "version", "verified", "expires", "last error"], rows)
+        if clouds:
+            output.line()
+            output.table(["cloud", "driver", "site"], [[each["name"], each["driver"], each["site"]] for each in clouds])
+
+    return Result(command="status", data=data, messages=_next_steps(subscriptions, clouds), show=render)
+
+
+def _subscriptions(database: Database) -> list[dict[str, object]]:
+    from coppice.subscription.overview import overview
+
+    return [
+        {
+            "name": each.name,
+            "uri": each.uri,
+            "list_identifier": each.list_identifier,
+            "version": each.version,
+            "verified_at": each.verified_at,
+            "expires": each.expires,
+            "last_attempt_at": each.last_attempt_at,
+            "last_error_code": each.last_error_code,
+            "last_error": each.last_error,
+        }
+        for each in overview(database)
+    ]
+
+
+def _catalogue(database: Database) -> tuple[int, int]:
+    from coppice.catalogue.catalogue import Catalogue
+    from coppice.catalogue.selections import Selections
+
+    return len(Catalogue(database).appliances()), len(Selections(database).all())
+
+
+def _next_steps(subscriptions: list[dict[str, object]], clouds: list[dict[str, object]]) -> tuple[str, ...]:
+    steps = []
+    if not subscriptions:
+        steps.append("No subscriptions yet: `coppice subscription add --help` shows how to follow an image list.")
+    if not clouds:
+        steps.append("No clouds yet: write a [clouds.NAME] table into a file that `coppice config path` shows.")
+    return tuple(steps)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The building blocks of commands: click's own, with ``--json`` on each, before or after the sub-command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coppice.cli.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pass_context = click.make_pass_decorator(Context)
+"""Hands the `Context` to a command as its first argument."""
+
+
+class Command(click.Command):
+    """A command that takes ``--json``; its callback returns a `coppice.cli.envelope.Result`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_json_option())
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors of the run are told under its name."""
+        known = ctx.find_object(Context)
+        if known is not None:
+            known.command = ctx.command_path.removeprefix("coppice").strip()
+        return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A noun: a group of commands; it takes ``--json`` as well."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_json_option())
+
+
+def noun(name: str, help_text: str) -> Group:
+    """Return an empty group for a noun; add verbs with ``@group.command("verb", epilog=examples(...))``."""
+    return Group(name=name, help=help_text, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def verb(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Return the decorator that makes a command without a noun (``coppice status``)."""
+    settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+    return click.command(name, cls=Command, **settings)
+
+
+def examples(*lines: str, exits: str = "") -> str:
+    """Return the epilog of a command: examples, and exit codes where they need saying."""
+    text = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+    return f"{text}\n\n\b\nExit codes:\n  {exits}" if exits else text
+
+
+def _json_option() -> click.Option:
+    return click.Option(
+        ["--json"], is_flag=True, expose_value=False, callback=_set_json, is_eager=True, help="Print one JSON object."
+    )
+
+
+def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    known = context.find_object(Context)
+    if value and known is not None:
+        known.json = True

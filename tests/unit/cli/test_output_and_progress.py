@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+
+from coppice.cli.envelope import plain
+from coppice.cli.output import Output
+from coppice.cli.progress import PlainMonitor, RichMonitor, make_monitor
+from coppice.monitor import SILENT, Unit
+
+pytestmark = pytest.mark.unit
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class _Ticker:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_table_in_a_pipe_is_plain_columns():
+    out = io.StringIO()
+    Output(stdout=out).table(["name", "size"], [["a", 1], ["long", None]])
+    assert out.getvalue() == "NAME  SIZE\na     1\nlong  -\n"
+
+
+def test_an_empty_table_still_has_its_headings():
+    out = io.StringIO()
+    Output(stdout=out).table(["name"], [])
+    assert out.getvalue() == "NAME\n"
+
+
+@pytest.mark.threat("T76")
+@pytest.mark.parametrize("stream", [io.StringIO, _Terminal])
+def test_a_title_of_a_stranger_cannot_steer_the_terminal(stream):
+    out = stream()
+    Output(stdout=out, color=False).table(["title"], [["\x1b[2J[bold]x[/bold]\n\u202eevil"]])
+    assert "\x1b[2J" not in out.getvalue()
+    assert "[bold]x" in out.getvalue()
+    assert "\u202e" not in out.getvalue()
+
+
+def test_text_that_the_stream_cannot_encode_is_written_with_escapes():
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii")
+    Output(stdout=out).line("Größe")
+    out.flush()
+    assert raw.getvalue() == b"Gr\\xf6\\xdfe\n"
+
+
+def test_a_short_task_is_not_worth_a_line():
+    stream, ticker = io.StringIO(), _Ticker()
+    with PlainMonitor(stream, monotonic=ticker).task("fetch", unit=Unit.BYTES) as task:
+        ticker.now = 1.9
+        task.advance(1)
+    assert stream.getvalue() == ""
+
+
+def test_a_long_task_tells_now_and_then_with_bytes_and_rate():
+    stream, ticker = io.StringIO(), _Ticker()
+    with PlainMonitor(stream, monotonic=ticker).task("fetch", total=40 * 1024, unit=Unit.BYTES) as task:
+        for second in range(1, 21):
+            ticker.now = float(second)
+            task.advance(2048)
+    assert stream.getvalue().splitlines() == [
+        "fetch: 4 KiB of 40 KiB (10 %) (2 KiB/s)",
+        "fetch: 24 KiB of 40 KiB (60 %) (2 KiB/s)",
+        "fetch: done after 20 s (2 KiB/s)",
+    ]
+
+
+def test_a_failed_task_says_so_however_short():
+    stream = io.StringIO()
+    with pytest.raises(KeyError), PlainMonitor(stream, monotonic=_Ticker()).task("convert"):
+        raise KeyError
+    assert stream.getvalue() == "convert: failed after 0 s\n"
+
+
+def test_bars_on_a_terminal_show_nested_tasks_and_take_markup_as_text():
+    stream = _Terminal()
+    monitor = RichMonitor(stream, color=False)
+    with monitor.task("outer", total=2) as outer, monitor.task("[red]inner", total=1024, unit=Unit.BYTES) as inner:
+        inner.reach(1024)
+        outer.note("one")
+        outer.advance(2)
+        monitor.message("half way")
+    assert "outer" in stream.getvalue()
+    assert "[red]inner" in stream.getvalue()
+    assert "1 KiB of 1 KiB" in stream.getvalue()
+    assert "half way" in stream.getvalue()
+
+
+def test_the_monitor_suits_its_stream():
+    assert make_monitor(io.StringIO(), silent=True) is SILENT
+    assert isinstance(make_monitor(io.StringIO()), PlainMonitor)
+    assert isinstance(make_monitor(_Terminal()), RichMonitor)
+
+
+def test_data_of_every_kind_has_a_json_form():
+    assert plain({"at": datetime(2026, 1, 2, tzinfo=UTC), "set": frozenset({1})}) == {
+        "at": "2026-01-02T00:00:00Z",
+        "set": [1],
+    }
+    with pytest.raises(TypeError):
+        plain(object())
