@@ -19,7 +19,7 @@ MIB = 1024**2
 GIB = 1024**3
 TIB = 1024**4
 
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?) ?([KMGT]i?B|B)")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?) ?([KMGT]i?B|B)")
 _UNITS = {
     "B": 1,
     "KB": 1000,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.files import qemu_format
 from coppice.factory.model import Outcome, Verdict
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 GATE = "audit-identity"
 _TOOL_SECONDS = 300.0
 _SECTOR_BYTES = 512
+_EXT_MAGIC_AT = 1080
+_EXT_MAGIC = b"\x53\xef"
 _ENTRY = re.compile(r"^/(\d+)/(\d{6})/(\d+)/(\d+)/(.*)/(\d*)/$")
 _SSHD_WANTED = {
     "passwordauthentication": {"no"},
@@ -224,7 +227,12 @@ def _root_offset_bytes(raw: Path) -> int:
         said = run(["sfdisk", "--json", raw], timeout_seconds=_TOOL_SECONDS).text()
         table = json.loads(said)["partitiontable"]
         sector_bytes = int(table.get("sectorsize", _SECTOR_BYTES))
-        largest = max(table["partitions"], key=lambda partition: int(partition["size"]))
-        return int(largest["start"]) * sector_bytes
+        extents = [(int(row["size"]), int(row["start"]) * sector_bytes) for row in table["partitions"]]
     except (ToolFailedError, ValueError, KeyError) as problem:
         raise BuildError("the image has no partition table that could be read", details=str(problem)) from problem
+    with storage_errors("reading", raw), raw.open("rb") as stream:
+        for _, start in sorted(extents, reverse=True):
+            stream.seek(start + _EXT_MAGIC_AT)
+            if stream.read(len(_EXT_MAGIC)) == _EXT_MAGIC:
+                return start
+    raise BuildError("the image has no ext4 partition: its files cannot be audited")

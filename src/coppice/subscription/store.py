@@ -99,9 +99,9 @@ class SubscriptionStore:
     def record(self, verified: VerifiedImageList, message: bytes) -> None:
         """Keep a verified list as the bytes that were signed; the first one fixes the subscription's list.
 
-        The floor against rollback only rises: it is looked at once more in the transaction that raises it, since
-        another run, or another subscription to the same list, may have raised it, and since a subscription that did not know
-        its list yet had no floor.
+        The floor against rollback only rises: it is looked at once more in the transaction that raises it. Another run,
+        or another subscription to the same list, may have raised it meanwhile, and a subscription that did not know its
+        list yet had no floor.
 
         Raises:
             NotFoundError: The subscription is gone.
@@ -181,7 +181,7 @@ class SubscriptionStore:
             if kept is None:
                 raise NotFoundError(
                     f"no list was verified yet for the subscription {name!r}",
-                    resolution="`coppice subscription update` fetches and verifies it.",
+                    resolution="`coppice subscription refresh` fetches and verifies it.",
                 )
             message, verified_at = kept.message, kept.verified_at
         last = None if subscription.list_identifier is None else self.last_trusted(subscription.list_identifier)

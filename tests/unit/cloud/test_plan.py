@@ -248,6 +248,13 @@ def test_a_superseded_version_is_kept_while_no_newer_one_is_available(newer: str
     assert ActionKind.REMOVE not in {action.kind for action in made.actions}
 
 
+def test_a_version_that_is_about_to_leave_takes_nobodys_place():
+    older = registered_image(desired_image(version="1"), state=ImageState.SUPERSEDED, since=OLD)
+    leaving = registered_image(desired_image(version="3"))
+    made = make([older, leaving], desired_list(desired_image(version="2")))
+    assert steps(made) == [("register", "2", "available", None), ("change-state", "3", "withdrawn", 0)]
+
+
 def test_the_last_version_of_what_is_still_listed_is_kept():
     withdrawn = registered_image(desired_image(version="1"), state=ImageState.WITHDRAWN, since=OLD)
     assert steps(make([withdrawn], desired_list(desired_image(version="2")))) == [("register", "2", "available", None)]

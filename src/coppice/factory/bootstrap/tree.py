@@ -26,6 +26,7 @@ BIOS_CORE = "/boot/grub/i386-pc/core.img"
 BIOS_BOOT = "/usr/lib/grub/i386-pc/boot.img"
 EFI_CORE = "/boot/grub/x86_64-efi/core.efi"
 ROOT_PARTITION = 3
+_NAMESPACE_SECONDS = 30.0
 
 _MODULES = (
     "normal",
@@ -111,9 +112,7 @@ class TreeMaker:
 
     def _mmdebstrap(self, tar: Path, *options: str) -> None:
         as_root = os.geteuid() == 0
-        # As root, mmdebstrap mounts in the namespace that it finds. In one of its own, nothing of that is ever seen
-        # outside, and the kernel unmounts it all when the last of its processes ends, whatever ends it.
-        namespace = ["unshare", "--mount", "--propagation=private", "--"] if as_root else []
+        namespace = _own_namespace() if as_root else ()
         argv = [
             *namespace,
             "mmdebstrap",
@@ -142,6 +141,18 @@ class TreeMaker:
                 details=problem.details,
                 resolution="The lines above say why: a package that does not exist, a mirror that cannot be reached …",
             ) from problem
+
+
+def _own_namespace() -> tuple[str, ...]:
+    # As root, mmdebstrap mounts in the namespace that it finds. In one of its own, nothing of that is ever seen
+    # outside, and the kernel unmounts it all when the last of its processes ends, whatever ends it.
+    private = ("unshare", "--mount", "--propagation=private")
+    try:
+        run([*private, "true"], timeout_seconds=_NAMESPACE_SECONDS)
+    except ToolFailedError:
+        # In a chroot, the root directory is no mount point, and its propagation cannot be set.
+        return ("unshare", "--mount", "--propagation=unchanged")
+    return private
 
 
 def _grub_hooks() -> tuple[str, ...]:

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The factory with its real tools: the first run builds Debian 12 (about a minute), later ones find it kept.
+
+Where builds are kept: ``COPPICE_TEST_CACHE``, or ``.cache/tests`` of the checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coppice.clock import SystemClock
+from coppice.definition.read import read_definition
+from coppice.errors import BootTestError, BuildError
+from coppice.factory import audit
+from coppice.factory.acceleration import _probe
+from coppice.factory.boot import BootSettings, boot_test
+from coppice.factory.bootstrap import disk as disks
+from coppice.factory.bootstrap.filesystem import Ext4, Population
+from coppice.factory.bootstrap.overlay import File, Overlay, Symlink, make_overlay
+from coppice.factory.build import build, is_intact, load_build_result
+from coppice.factory.files import describe_image
+from coppice.factory.login import Login, free_port
+from coppice.factory.machine import Acceleration
+from coppice.factory.model import BuildOptions, Outcome
+from coppice.model.image import DiskFormat
+from coppice.model.operating_system import Firmware
+from coppice.monitor import SILENT
+
+pytestmark = pytest.mark.integration
+
+CHECKOUT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("COPPICE_TEST_CACHE", CHECKOUT / ".cache" / "tests")) / "factory"
+DEBIAN_12 = read_definition(CHECKOUT / "definitions" / "debian-12")
+DISK_BYTES = 128 * 1024 * 1024
+EPOCH = 1_700_000_000
+CLOCK = SystemClock()
+
+
+@pytest.fixture(scope="session")
+def debian_12():
+    return build(DEBIAN_12, root=CACHE, options=BuildOptions(), clock=CLOCK, monitor=SILENT)
+
+
+def test_a_real_build_makes_a_sound_compressed_image(debian_12):
+    built = debian_12.images[0]
+    assert subprocess.run(["qemu-img", "check", "-q", built.path], check=False).returncode == 0
+    info = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", built.path]))
+    assert info["format"] == "qcow2"
+    assert info["format-specific"]["data"]["compression-type"] == "zstd"
+    assert "backing-filename" not in info
+    assert info["virtual-size"] == DEBIAN_12.disk_size_bytes == built.image.virtual_size_bytes
+    assert built.image.size_bytes < 400 * 1024 * 1024
+
+
+def test_a_real_build_says_what_is_in_it_and_passed_its_audit(debian_12):
+    names = {package.name for package in debian_12.packages}
+    assert {"cloud-init", "openssh-server", "linux-image-cloud-amd64", "netplan.io"} <= names
+    assert [verdict.gate for verdict in debian_12.verdicts] == [audit.GATE]
+    assert debian_12.verdicts[0].outcome is Outcome.PASSED
+    assert dict(debian_12.provenance.tools)["mmdebstrap"]
+
+
+def test_the_same_build_again_is_found_at_once_and_its_bytes_are_unchanged(debian_12):
+    started = time.monotonic()
+    again = build(DEBIAN_12, root=CACHE, options=BuildOptions(), clock=CLOCK, monitor=SILENT)
+    assert again.reused
+    assert time.monotonic() - started < 2
+    assert again.images == debian_12.images
+    assert is_intact(load_build_result(again.directory), rehash=True)
+
+
+def test_one_package_more_is_built_upon_the_kept_tree(debian_12, tmp_path):
+    more = replace(DEBIAN_12, packages=("jq",))
+    options = BuildOptions(cache_directory=CACHE / "trees", work_directory=tmp_path / "work")
+    result = build(more, root=tmp_path, options=options, clock=CLOCK, monitor=SILENT)
+    added = {package.name for package in result.packages} - {package.name for package in debian_12.packages}
+    assert "jq" in added
+    assert len(added) < 10
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_package_that_does_not_exist_fails_the_build_with_its_name(debian_12, tmp_path):
+    wrong = replace(DEBIAN_12, packages=("no-such-package-anywhere",))
+    options = BuildOptions(cache_directory=CACHE / "trees", work_directory=tmp_path / "work")
+    with pytest.raises(BuildError) as caught:
+        build(wrong, root=tmp_path, options=options, clock=CLOCK, monitor=SILENT)
+    assert "no-such-package-anywhere" in (caught.value.details or "")
+    assert list((tmp_path / "work").iterdir()) == []
+    assert [path for path in (tmp_path / "builds").iterdir() if path.is_dir()] == []
+
+
+def test_a_mirror_that_cannot_be_reached_fails_the_build(tmp_path):
+    options = BuildOptions(mirror=f"file://{tmp_path}/nothing", work_directory=tmp_path / "work")
+    with pytest.raises(BuildError, match="bootstrapping bookworm failed"):
+        build(DEBIAN_12, root=tmp_path, options=options, clock=CLOCK, monitor=SILENT)
+    assert list((tmp_path / "work").iterdir()) == []
+    assert "coppice-work" not in Path("/proc/mounts").read_text()
+
+
+def small_disk(folder, entries):
+    """Make a disk as the builder does, with only ``entries`` in its root file system."""
+    folder.mkdir()
+    raw, staging, tar = folder / "disk.raw", folder / "staging", folder / "tree.tar"
+    staging.mkdir()
+    subprocess.run(["tar", "-cf", tar, "--files-from", os.devnull], check=True)
+    population = Population(staging=staging, epoch=EPOCH)
+    population.add_tree(tar, Overlay(entries=entries, left_out=frozenset()), ())
+    population.write_script(folder / "script")
+    names = disks.Names("test")
+    disks.partition(raw, DISK_BYTES, names)
+    root = Ext4(
+        disk=raw,
+        offset_bytes=disks.ROOT_START_BYTES,
+        size_bytes=disks.root_size_bytes(DISK_BYTES),
+        uuid=names.uuid("root"),
+        epoch=EPOCH,
+    )
+    root.make()
+    root.fill(folder / "script")
+    return raw
+
+
+def clean_entries():
+    entries = dict(make_overlay(title="Test", user="debian", root_uuid=uuid.UUID(int=1), private_mirror=False).entries)
+    entries["/etc/ssh/sshd_config"] = File(b"Include /etc/ssh/sshd_config.d/*.conf\n")
+    entries["/etc/shadow"] = File(b"root:*:19000:0:99999:7:::\n", mode=0o640)
+    return entries
+
+
+def place(raw):
+    return f"{raw}?offset={disks.ROOT_START_BYTES}"
+
+
+def test_files_modes_and_links_arrive_in_the_file_system(tmp_path):
+    entries = {
+        "/etc/shadow": File(b"secret", mode=0o640),
+        "/bin/su": File(b"#!", mode=0o4755),
+        '/etc/a "name" ü': File(b"odd"),
+        "/lib": Symlink("usr/lib"),
+    }
+    raw = small_disk(tmp_path / "disk", entries)
+    tree = audit.FileSystem(place(raw))
+    assert tree.content("/etc/shadow") == "secret"
+    modes = {entry.name: entry.mode for entry in (*tree.entries("/etc"), *tree.entries("/bin"), *tree.entries("/"))}
+    assert modes["shadow"] == 0o100640
+    assert modes["su"] == 0o104755
+    assert modes['a "name" ü'] == 0o100644
+    assert modes["lib"] == 0o120777
+    assert tree.content("/etc/missing") is None
+
+
+def test_the_same_tree_makes_the_same_bytes(tmp_path):
+    first = small_disk(tmp_path / "one", clean_entries())
+    second = small_disk(tmp_path / "two", clean_entries())
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_audit_passes_a_clean_disk(tmp_path):
+    image = describe_image(small_disk(tmp_path / "disk", clean_entries()), DiskFormat.RAW)
+    verdict = audit.audit_identity(image, work_directory=tmp_path, clock=CLOCK)
+    assert verdict.outcome is Outcome.PASSED
+    assert verdict.image_digest == str(image.image.checksum)
+
+
+def test_the_audit_finds_what_is_baked_into_real_bytes(tmp_path):
+    entries = clean_entries()
+    entries["/etc/ssh/ssh_host_ed25519_key"] = File(b"key")
+    entries["/etc/machine-id"] = File(b"0123456789abcdef0123456789abcdef\n")
+    entries["/etc/shadow"] = File(b"root:$y$j9T$abc:19000:0:99999:7:::\n")
+    entries["/etc/ssh/sshd_config.d/00-coppice.conf"] = File(b"PasswordAuthentication yes\n")
+    image = describe_image(small_disk(tmp_path / "disk", entries), DiskFormat.RAW)
+    with pytest.raises(BuildError) as caught:
+        audit.audit_identity(image, work_directory=tmp_path, clock=CLOCK)
+    for part in ("ssh_host_ed25519_key", "machine-id", "account root", "passwordauthentication yes"):
+        assert part in (caught.value.details or "")
+
+
+def test_an_image_that_cannot_be_looked_into_does_not_pass_the_audit(tmp_path):
+    raw = tmp_path / "empty.raw"
+    raw.write_bytes(bytes(1024 * 1024))
+    with pytest.raises(BuildError, match="partition table"):
+        audit.audit_identity(describe_image(raw, DiskFormat.RAW), work_directory=tmp_path, clock=CLOCK)
+
+
+def test_an_image_that_does_not_boot_fails_in_time_and_leaves_no_machine_behind(tmp_path):
+    raw = tmp_path / "empty.raw"
+    raw.write_bytes(bytes(1024 * 1024))
+    image = describe_image(raw, DiskFormat.RAW)
+    settings = BootSettings(timeout_seconds=8, work_directory=tmp_path / "work", acceleration_file=tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(
+        json.dumps(
+            {
+                "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+                "acceleration": "tcg",
+                "reason": "test",
+            }
+        )
+    )
+    with pytest.raises(BootTestError, match="no login by SSH within 8 s") as caught:
+        boot_test(image, firmware=Firmware.BIOS, user="debian", settings=settings, monitor=SILENT, clock=CLOCK)
+    assert "The serial console ended with" in (caught.value.details or "")
+    assert list((tmp_path / "work").iterdir()) == []
+    assert raw.read_bytes() == bytes(1024 * 1024)
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [words for words in running if str(tmp_path).encode() in words]
+
+
+def test_the_probe_measures_emulation(tmp_path):
+    seconds = _probe(Acceleration.TCG, tmp_path)
+    assert seconds is not None
+    assert 0 < seconds < 30
+
+
+def test_a_port_where_nobody_greets_does_not_answer(tmp_path):
+    login = Login(port=free_port(), user="debian", key=tmp_path / "key", known_hosts=tmp_path / "hosts")
+    assert not login.answers()

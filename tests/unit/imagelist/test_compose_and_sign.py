@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from coppice.catalogue.model import ApplianceVersion, EndorserIdentity, Selection
+from coppice.errors import (
+    EndorserMismatchError,
+    InputError,
+    SignerExpiredError,
+    SignerUsageError,
+    UnreadableFileError,
+)
+from coppice.formats.cms import open_message
+from coppice.formats.hepix import read_list
+from coppice.imagelist.compose import compose, next_version
+from coppice.imagelist.sign import SigningIdentity, load_identity, sign_list
+from coppice.model.appliance import Appliance
+from coppice.model.checksum import Checksum
+from coppice.model.identifiers import ImageIdentifier, ListIdentifier
+from coppice.model.image import DiskFormat, Image
+from coppice.model.operating_system import OperatingSystem
+from coppice.model.requirements import Requirements
+
+if TYPE_CHECKING:
+    from coppice.imagelist.model import ImageList
+    from coppice.testing.authority import Authority, Identity
+
+pytestmark = pytest.mark.unit
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+APPLIANCE = Appliance(
+    name="debian-12",
+    identifier=ImageIdentifier("8a1f2f60-0f0c-4c49-8b43-2f4a9be7c1d2"),
+    title="Debian 12",
+    description="minimal",
+    groups=("General",),
+    operating_system=OperatingSystem(kind="Linux", distribution="Debian", version="12", architecture="x86_64"),
+    requirements=Requirements(minimum_cores=1, minimum_ram_mib=512),
+)
+SELECTION = Selection(
+    name="demo",
+    identifier=ListIdentifier("2f1c0d3e-6f4a-4a39-9b0e-4d1a7c0b9f11"),
+    title="Demo",
+    description="Test images",
+    source="https://lists.example.org/",
+    vo="vo.example.org",
+    endorser="jane",
+    publisher="here",
+    lifetime_days=28,
+    last_version=None,
+    versions=(
+        ApplianceVersion(
+            appliance=APPLIANCE,
+            version="2026.11.22",
+            path=Path("/images/x.qcow2"),
+            image=Image(
+                format=DiskFormat.QCOW2, size_bytes=4, virtual_size_bytes=8, checksum=Checksum.of(b"disk", "sha512")
+            ),
+            created=NOW,
+            expires=None,
+            provenance=None,
+        ),
+    ),
+)
+
+
+def stored(identity: Identity, directory: Path, passphrase: bytes | None = None) -> EndorserIdentity:
+    certificate, key = identity.write_to(directory, "jane", passphrase=passphrase)
+    return EndorserIdentity(
+        name="jane",
+        certificate=certificate,
+        key=key,
+        passphrase_file=None,
+        creator="Jane Doe",
+        email="jane@example.org",
+    )
+
+
+def composed(identity: SigningIdentity) -> ImageList:
+    return compose(
+        SELECTION,
+        version="1",
+        now=NOW,
+        endorser=identity.endorser,
+        image_uris={"debian-12": "https://lists.example.org/images/x.qcow2"},
+        list_uri="https://lists.example.org/demo.list",
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "following"),
+    [(None, "1"), ("1", "2"), ("9", "10"), ("0.0.9", "0.0.10"), ("2026-01", "2026-02"), ("a", "a.1")],
+)
+def test_the_next_version_bumps_the_last_number(last: str | None, following: str) -> None:
+    assert next_version(last) == following
+
+
+def test_what_is_composed_says_what_is_selected(jane: Identity, tmp_path: Path) -> None:
+    content = composed(load_identity(stored(jane, tmp_path)))
+    [image] = content.images
+    assert (image.identifier, image.version, image.size_bytes) == (APPLIANCE.identifier, "2026.11.22", 4)
+    assert content.validity.expires - content.validity.created == 28 * DAY
+    assert image.expires == content.validity.expires
+    assert content.vo == "vo.example.org"
+    with pytest.raises(InputError, match="debian-12"):
+        compose(SELECTION, version="1", now=NOW, endorser=content.endorser, image_uris={}, list_uri="https://x/")
+
+
+def test_a_signed_list_opens_and_reads_the_same(jane: Identity, tmp_path: Path) -> None:
+    identity = load_identity(stored(jane, tmp_path))
+    signed = sign_list(composed(identity), identity, NOW)
+    opened = open_message(signed.message)
+    assert read_list(opened.payload) == signed.content
+    assert Checksum.of(opened.payload).matches(signed.payload_checksum)
+    assert signed.signer == jane.subject
+    assert "PRIVATE" not in repr(identity)
+
+
+def test_an_encrypted_key_needs_its_passphrase(jane: Identity, tmp_path: Path) -> None:
+    files = stored(jane, tmp_path, passphrase=b"secret")
+    with pytest.raises(UnreadableFileError, match="no passphrase"):
+        load_identity(files)
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("wrong\n")
+    with pytest.raises(UnreadableFileError, match="another one"):
+        load_identity(replace(files, passphrase_file=passphrase))
+    passphrase.write_text("secret\n")
+    assert load_identity(replace(files, passphrase_file=passphrase)).endorser.subject == jane.subject
+
+
+def test_a_passphrase_for_a_plain_key_is_an_error(jane: Identity, tmp_path: Path) -> None:
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("secret\n")
+    with pytest.raises(UnreadableFileError, match="not encrypted"):
+        load_identity(replace(stored(jane, tmp_path), passphrase_file=passphrase))
+
+
+def test_files_that_are_not_what_they_should_be_are_named(authority: Authority, jane: Identity, tmp_path: Path) -> None:
+    files = stored(jane, tmp_path)
+    with pytest.raises(UnreadableFileError, match="cannot be read"):
+        load_identity(replace(files, key=tmp_path / "missing"))
+    with pytest.raises(UnreadableFileError, match="no PEM certificate"):
+        load_identity(replace(files, certificate=files.key))
+    with pytest.raises(UnreadableFileError, match="no usable PEM private key"):
+        load_identity(replace(files, key=files.certificate))
+    _, other = authority.issue("Other").write_to(tmp_path, "other")
+    with pytest.raises(UnreadableFileError, match="does not belong"):
+        load_identity(replace(files, key=other))
+
+
+def test_a_key_that_others_can_read_is_warned_of(jane: Identity, tmp_path: Path) -> None:
+    files = stored(jane, tmp_path)
+    assert load_identity(files).warnings == ()
+    files.key.chmod(0o644)
+    assert "0644" in load_identity(files).warnings[0]
+
+
+def test_only_the_endorser_signs_and_only_with_a_valid_certificate_for_it(authority: Authority, tmp_path: Path) -> None:
+    identity = load_identity(stored(authority.issue("Jane Doe"), tmp_path))
+    content = composed(identity)
+    with pytest.raises(SignerExpiredError):
+        sign_list(content, identity, NOW + 400 * DAY)
+    with pytest.raises(EndorserMismatchError):
+        sign_list(content, load_identity(stored(authority.issue("Other"), tmp_path)), NOW)
+    for unfit in (authority.wrong_usage(), authority.issue_authority("Sub CA").identity):
+        wrong = load_identity(stored(unfit, tmp_path))
+        with pytest.raises(SignerUsageError):
+            sign_list(composed(wrong), wrong, NOW)
+
+
+@pytest.mark.threat("T16")
+def test_a_name_that_would_read_as_another_is_not_signed_with(authority: Authority, tmp_path: Path) -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Jane/CN=Admin")])
+    identity = load_identity(stored(authority.issue("", subject=name), tmp_path))
+    with pytest.raises(EndorserMismatchError, match="ambiguous"):
+        sign_list(composed(identity), identity, NOW)
