@@ -45,9 +45,8 @@ def test_the_checker_looks_at_the_whole_product(rules):
 def test_a_forbidden_import_added_to_the_tree_is_reported(rules, tmp_path):
     shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     victim = tmp_path / "src" / "coppice" / "definition" / "__init__.py"
-    before = rules.check(tmp_path / "src")
     victim.write_text(victim.read_text(encoding="utf-8") + "\nimport coppice.catalogue.catalogue\n", encoding="utf-8")
-    (finding,) = set(rules.check(tmp_path / "src")) - set(before)
+    (finding,) = rules.check(tmp_path / "src")
     assert str(victim) in str(finding)
     assert "coppice.definition imports coppice.catalogue.catalogue" in str(finding)
     assert "workflows/ joins stages" in str(finding)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,17 +18,19 @@ from coppice.settings.quantities import format_size
 if TYPE_CHECKING:
     from coppice.cli.context import Context
 
-EXTRAS = {
-    "openstack": ("openstack", "registering in OpenStack clouds"),
-    "opennebula": ("pyone", "registering in OpenNebula clouds"),
-    "web": ("starlette", "the marketplace and the dashboard"),
-    "cluster": ("distributed", "working on several machines"),
-    "s3": ("boto3", "publishing to object stores"),
-    "oci": ("oras", "publishing to OCI registries"),
-}
 FREE_SPACE_WANTED_BYTES = 10 * 1024**3
 _EARLIEST_SANE_YEAR = 2026
 _OPTIONAL_TOOLS = {"openssl"}
+_SITE_TOOLS = {"qemu-img"}
+"""What a machine needs that subscribes and registers, and builds nothing."""
+
+
+class Role(StrEnum):
+    """What a machine is for."""
+
+    ALL = "all"
+    SITE = "site"
+    """It subscribes and registers; it builds nothing."""
 
 
 class Verdict(StrEnum):
@@ -47,7 +48,7 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        kind: ``tool``, ``extra``, ``state``, ``machine``, ``cloud``.
+        kind: ``tool``, ``state``, ``machine``, ``cloud``.
         name: What.
         verdict: What was found.
         needed_for: What it is needed for.
@@ -65,22 +66,22 @@ class Check:
     error: CoppiceError | None = None
 
 
-def all_checks(context: Context) -> tuple[Check, ...]:
+def all_checks(context: Context, role: Role = Role.ALL) -> tuple[Check, ...]:
     """Look at everything."""
     return (
-        *check_tools(),
-        *check_extras(),
+        *check_tools(role),
         *check_machine(),
         *check_state(context),
     )
 
 
-def check_tools() -> tuple[Check, ...]:
-    """Look for every external program."""
-    return tuple(_check_tool(name) for name in TOOLS)
+def check_tools(role: Role) -> tuple[Check, ...]:
+    """Look for every external program; what ``role`` does without is only noted when it is missing."""
+    needed = TOOLS.keys() - _OPTIONAL_TOOLS if role is Role.ALL else _SITE_TOOLS
+    return tuple(_check_tool(name, is_needed=name in needed) for name in TOOLS)
 
 
-def _check_tool(name: str) -> Check:
+def _check_tool(name: str, *, is_needed: bool) -> Check:
     tool = TOOLS[name]
     try:
         found = find_tool(name)
@@ -88,27 +89,12 @@ def _check_tool(name: str) -> Check:
         return Check(
             kind="tool",
             name=name,
-            verdict=Verdict.NOTE if name in _OPTIONAL_TOOLS else Verdict.MISSING,
+            verdict=Verdict.MISSING if is_needed else Verdict.NOTE,
             needed_for=tool.purpose,
             remedy=f"apt-get install {tool.package}",
             error=problem,
         )
     return Check(kind="tool", name=name, verdict=Verdict.OK, needed_for=tool.purpose, found=found)
-
-
-def check_extras() -> tuple[Check, ...]:
-    """Look for the optional Python libraries."""
-    return tuple(
-        Check(
-            kind="extra",
-            name=name,
-            verdict=Verdict.OK if importlib.util.find_spec(module) else Verdict.NOTE,
-            needed_for=purpose,
-            found=module if importlib.util.find_spec(module) else None,
-            remedy=f"pip install 'coppice[{name}]'",
-        )
-        for name, (module, purpose) in EXTRAS.items()
-    )
 
 
 def check_machine() -> tuple[Check, ...]:

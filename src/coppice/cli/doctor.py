@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import click
+
 from coppice.cli.envelope import Result, Status
 from coppice.cli.words import examples, pass_context, verb
 from coppice.errors import MachineError
@@ -18,14 +20,26 @@ if TYPE_CHECKING:
 
 @verb(
     "doctor",
-    epilog=examples("coppice doctor", "coppice doctor --json", exits="0 usable, 4 something that is needed is missing"),
+    epilog=examples(
+        "coppice doctor",
+        "coppice doctor --role site",
+        "coppice doctor --json",
+        exits="0 usable, 4 something that is needed is missing",
+    ),
+)
+@click.option(
+    "--role",
+    type=click.Choice(["all", "site"]),
+    default="all",
+    show_default=True,
+    help="What this machine is for: a site builds nothing.",
 )
 @pass_context
-def command(context: Context) -> Result:
+def command(context: Context, role: str) -> Result:
     """Look at tools, rights, space, clock, database and clouds; change nothing."""
-    from coppice.cli.checks import Verdict, all_checks
+    from coppice.cli.checks import Role, Verdict, all_checks
 
-    checks = all_checks(context)
+    checks = all_checks(context, Role(role))
     missing = [check for check in checks if check.verdict is Verdict.MISSING]
 
     def render(output: Output) -> None:
