@@ -177,7 +177,8 @@ class Converter:
                 self._run(work, temporary, task)
             self._unchanged(work.cached, state)
             made = self._inspect_result(work, temporary)
-            checksum, _ = _hash(temporary, "sha512", lambda _: None)
+            with monitor.task("reading what was converted", total=made.size_bytes, unit=Unit.BYTES) as task:
+                checksum, _ = _hash(temporary, "sha512", task.advance)
         image = Image(
             format=work.wanted,
             size_bytes=made.size_bytes,

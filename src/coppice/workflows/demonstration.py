@@ -100,7 +100,6 @@ class Demonstration:
             yield self._take("The publisher is back and signs anew", self._come_back)
 
     def _take(self, title: str, action: Callable[[], tuple[list[str], int]]) -> Step:
-        self._monitor.message(title)
         started = time.monotonic()
         said, bytes_moved = action()
         return Step(
