@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 import uuid
 from dataclasses import replace
@@ -18,9 +19,9 @@ import pytest
 
 from coppice.clock import SystemClock
 from coppice.definition.read import read_definition
-from coppice.errors import BootTestError, BuildError
+from coppice.errors import BootTestError, BuildError, InterruptedRunError
 from coppice.factory import audit
-from coppice.factory.acceleration import _probe
+from coppice.factory.acceleration import Measurement, _probe, remember
 from coppice.factory.boot import BootSettings, boot_test
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.filesystem import Ext4, Population
@@ -195,15 +196,7 @@ def test_an_image_that_does_not_boot_fails_in_time_and_leaves_no_machine_behind(
     raw.write_bytes(bytes(1024 * 1024))
     image = describe_image(raw, DiskFormat.RAW)
     settings = BootSettings(timeout_seconds=8, work_directory=tmp_path / "work", acceleration_file=tmp_path / "a.json")
-    (tmp_path / "a.json").write_text(
-        json.dumps(
-            {
-                "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-                "acceleration": "tcg",
-                "reason": "test",
-            }
-        )
-    )
+    remember(tmp_path / "a.json", Measurement(acceleration=Acceleration.TCG, reason="test"))
     with pytest.raises(BootTestError, match="no login by SSH within 8 s") as caught:
         boot_test(image, firmware=Firmware.BIOS, user="debian", settings=settings, monitor=SILENT, clock=CLOCK)
     assert "The serial console ended with" in (caught.value.details or "")
@@ -211,6 +204,30 @@ def test_an_image_that_does_not_boot_fails_in_time_and_leaves_no_machine_behind(
     assert raw.read_bytes() == bytes(1024 * 1024)
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not [words for words in running if str(tmp_path).encode() in words]
+
+
+def test_a_boot_test_that_is_stopped_ends_at_once(tmp_path):
+    raw = tmp_path / "empty.raw"
+    raw.write_bytes(bytes(1024 * 1024))
+    remember(tmp_path / "a.json", Measurement(acceleration=Acceleration.TCG, reason="test"))
+    settings = BootSettings(
+        timeout_seconds=300, work_directory=tmp_path / "work", acceleration_file=tmp_path / "a.json"
+    )
+    stop = threading.Event()
+    threading.Timer(2, stop.set).start()
+    started = time.monotonic()
+    with pytest.raises(InterruptedRunError):
+        boot_test(
+            describe_image(raw, DiskFormat.RAW),
+            firmware=Firmware.BIOS,
+            user="debian",
+            settings=settings,
+            monitor=SILENT,
+            clock=CLOCK,
+            stop=stop,
+        )
+    assert time.monotonic() - started < 60
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_the_probe_measures_emulation(tmp_path):

@@ -78,7 +78,26 @@ def all_checks(context: Context, role: Role = Role.ALL) -> tuple[Check, ...]:
 def check_tools(role: Role) -> tuple[Check, ...]:
     """Look for every external program; what ``role`` does without is only noted when it is missing."""
     needed = TOOLS.keys() - _OPTIONAL_TOOLS if role is Role.ALL else _SITE_TOOLS
-    return tuple(_check_tool(name, is_needed=name in needed) for name in TOOLS)
+    tools = tuple(_check_tool(name, is_needed=name in needed) for name in TOOLS)
+    return (*tools, _check_uefi(is_needed=role is Role.ALL))
+
+
+def _check_uefi(*, is_needed: bool) -> Check:
+    from coppice.factory.machine import find_uefi
+
+    purpose = "boot tests under UEFI"
+    try:
+        found = find_uefi()
+    except ToolMissingError as problem:
+        return Check(
+            kind="tool",
+            name="UEFI firmware",
+            verdict=Verdict.MISSING if is_needed else Verdict.NOTE,
+            needed_for=purpose,
+            remedy="apt-get install ovmf",
+            error=problem,
+        )
+    return Check(kind="tool", name="UEFI firmware", verdict=Verdict.OK, needed_for=purpose, found=str(found.code))
 
 
 def _check_tool(name: str, *, is_needed: bool) -> Check:

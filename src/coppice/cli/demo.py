@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -91,14 +92,14 @@ def _render(output: Output, steps: list[Step], seconds: float, directory: Path) 
     )
     output.line()
     output.heading("Look at what is there:")
-    program = "coppice" if shutil.which("coppice") else sys.argv[0]
+    program = "coppice" if shutil.which("coppice") else os.path.relpath(sys.argv[0])
     site = directory / "site.toml"
     for line in (
         f"{program} --config {site} status",
         f"{program} --config {site} cloud images",
         f"{program} --config {site} subscription show demo",
         f"{program} --config {directory / 'publisher.toml'} appliance list",
-        f"openssl cms -verify -CAfile {directory}/trust/*.pem -in {directory}/web/demo.list -purpose any",
+        f"openssl cms -verify -in {directory}/web/demo.list -CAfile {directory}/trust/ca.pem -purpose any",
         f"ls {directory}/cloud",
     ):
         output.line(f"  {line}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
-from coppice.errors import BootTestError, ToolFailedError, ToolTimeoutError
+from coppice.errors import BootTestError, InterruptedRunError, ToolFailedError, ToolTimeoutError
 from coppice.factory.acceleration import Measurement, choose_acceleration, remember
 from coppice.factory.files import qemu_format
 from coppice.factory.login import Login, free_port
@@ -27,6 +29,7 @@ from coppice.monitor import Unit
 from coppice.process import run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from coppice.clock import Clock
@@ -91,6 +94,7 @@ def boot_test(
     settings: BootSettings,
     monitor: Monitor,
     clock: Clock,
+    stop: threading.Event | None = None,
 ) -> Verdict:
     """Start ``image`` and return the verdict that it passed.
 
@@ -101,8 +105,10 @@ def boot_test(
         settings: How.
         monitor: Where progress is told.
         clock: For the verdict's date.
+        stop: Set by another thread, it ends the test at once: an interrupt reaches the main thread only.
 
     Raises:
+        InterruptedRunError: ``stop`` was set.
         BootTestError: It did not start, or is not as it should be; ``details`` ends with the serial console's tail.
         ToolMissingError: A program that the test needs is not installed.
         StorageError: The disk failed.
@@ -112,13 +118,13 @@ def boot_test(
         f"booting {image.path.name} under {firmware.upper()}", total=int(settings.timeout_seconds), unit=Unit.SECONDS
     ) as task:
         try:
-            return _Test(image, firmware, user, settings, measured.acceleration, clock, task).run()
+            return _Test(image, firmware, user, settings, measured.acceleration, clock, task).run(stop)
         except BootTestError:
             if measured.acceleration is Acceleration.TCG:
                 raise
             # The probe's little guest ran under KVM. Whether this failure is KVM's or the image's, emulation decides.
             task.note("failed under KVM; trying again under emulation")
-            verdict = _Test(image, firmware, user, settings, Acceleration.TCG, clock, task).run()
+            verdict = _Test(image, firmware, user, settings, Acceleration.TCG, clock, task).run(stop)
         if settings.acceleration_file is not None:
             reason = "an image that boots under emulation does not boot under KVM"
             remember(settings.acceleration_file, Measurement(acceleration=Acceleration.TCG, reason=reason))
@@ -145,7 +151,7 @@ class _Test:
         self._task = task
         self._started = time.monotonic()
 
-    def run(self) -> Verdict:
+    def run(self, stop: threading.Event | None) -> Verdict:
         with workplace(self._settings.work_directory) as work:
             key = make_key(work)
             public_key = key.with_suffix(".pub").read_text(encoding="ascii")
@@ -163,7 +169,7 @@ class _Test:
                 ssh_port=login.port,
                 serial_log=work / "serial.log",
             )
-            with running(machine, work) as guest:
+            with running(machine, work) as guest, _ended_by(stop, guest):
                 facts = self._visit(guest, login)
         return Verdict(
             gate=boot_gate(self._firmware),
@@ -239,6 +245,32 @@ class _Test:
                 "acceleration": self._acceleration.value,
             },
         )
+
+
+@contextmanager
+def _ended_by(stop: threading.Event | None, guest: RunningMachine) -> Iterator[None]:
+    if stop is None:
+        yield
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if stop.wait(_POLL_SECONDS):
+                guest.end()
+                return
+
+    watcher = threading.Thread(target=watch, name="boot-test-stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BootTestError as problem:
+        if stop.is_set():
+            raise InterruptedRunError("the boot test was stopped") from problem
+        raise
+    finally:
+        over.set()
+        watcher.join()
 
 
 def read_facts(said: str) -> dict[str, str]:

@@ -143,6 +143,10 @@ class RunningMachine:
             self._child.wait(timeout=seconds)
         return self.has_ended()
 
+    def end(self) -> None:
+        """End QEMU now; whoever waits for the machine, or talks to it, then finds it gone."""
+        end_process_group(self._child)
+
     def complaints(self) -> str:
         """Return what QEMU itself wrote."""
         return _tail(self._complaints)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -119,12 +120,20 @@ def boot_everywhere(
         known = has_passed(root, str(image.image.checksum), boot_gate(kind))
         if known is not None:
             return known
-        verdict = boot_test(image, firmware=kind, user=user, settings=boot_settings, monitor=monitor, clock=clock)
+        verdict = boot_test(
+            image, firmware=kind, user=user, settings=boot_settings, monitor=monitor, clock=clock, stop=stop
+        )
         keep_verdict(root, verdict)
         return verdict
 
+    stop = threading.Event()
     with ThreadPoolExecutor(max_workers=max(1, len(firmware))) as pool:
-        return tuple(pool.map(pass_gate, firmware))
+        try:
+            return tuple(pool.map(pass_gate, firmware))
+        except BaseException:
+            # One failed, or Ctrl-C: the pool would wait for the others to the end of their time.
+            stop.set()
+            raise
 
 
 def factory_root(settings: Settings) -> Path:
