@@ -126,14 +126,22 @@ def test_a_directory_with_something_else_in_it_is_left_alone(tmp_path):
 def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tmp_path):
     settings = load_settings(config=None, environ={"HOME": str(tmp_path)}, options={"state_directory": str(tmp_path)})
     definition = read_definition(CHECKOUT / "definitions" / "debian-12")
-    verdicts = boot_everywhere(
-        describe_image(disk, DiskFormat.RAW),
-        firmware=definition.firmware,
-        user=definition.user,
-        settings=settings,
-        clock=SystemClock(),
-        monitor=SILENT,
-    )
+    registered = describe_image(disk, DiskFormat.RAW)
+    before = disk.stat().st_mtime_ns
+
+    def boot():
+        return boot_everywhere(
+            registered,
+            firmware=definition.firmware,
+            user=definition.user,
+            settings=settings,
+            clock=SystemClock(),
+            monitor=SILENT,
+        )
+
+    verdicts = boot()
+    assert disk.stat().st_mtime_ns == before, "a boot test never writes to what it tests"
+    assert boot() == verdicts, "the same bytes pass a gate once"
     assert {verdict.gate for verdict in verdicts} == {f"boot-{firmware}" for firmware in Firmware}
     for verdict in verdicts:
         facts = dict(verdict.facts)
