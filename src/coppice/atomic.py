@@ -14,13 +14,13 @@ import secrets
 import shutil
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.errors import NoSpaceError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PARTIAL_PREFIX = ".coppice-"
 PARTIAL_SUFFIX = ".partial"
@@ -46,7 +46,8 @@ def storage_errors(doing: str, path: Path) -> Iterator[None]:
             raise NoSpaceError(
                 f"no space left while {doing} {path}",
                 details=str(problem),
-                resolution="Free space on that file system (`coppice cache prune` removes what nothing needs), then run again.",
+                resolution="Free space on that file system, then run again; `coppice cache prune` removes what nothing "
+                "needs.",
                 context={"path": str(path)},
             ) from problem
         raise StorageError(

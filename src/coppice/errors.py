@@ -20,7 +20,8 @@
     │   ├── SignerExpiredError            ├── SignerUsageError        ├── SignerRevokedError
     │   ├── RevocationUnknownError        ├── WrongSignerError        ├── EndorserMismatchError
     │   ├── ListIdentifierError           ├── FutureListError         ├── ExpiredListError
-    │   ├── OlderListError                ├── ChangedListError        └── TrustAnchorError
+    │   ├── OlderListError                ├── ChangedListError        ├── MalformedListError
+    │   └── TrustAnchorError
     ├── TransferError                     bytes could not be had                               exit 6
     │   ├── UnreachableError              ├── HttpStatusError         ├── TransferCutError
     │   ├── TransferStalledError          ├── TransferTooLargeError   ├── RedirectRefusedError
@@ -254,6 +255,12 @@ class EndorserMismatchError(TrustError):
     """The endorser written in the list is not the signer."""
 
     code = "list-endorser-mismatch"
+
+
+class MalformedListError(TrustError):
+    """The signature holds, but what was signed is no image list."""
+
+    code = "list-malformed"
 
 
 class ListIdentifierError(TrustError):

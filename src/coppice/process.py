@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024
 TAIL_LINES = 20
+_PR_SET_PDEATHSIG = 1
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
 
@@ -174,7 +175,7 @@ def run(
             cwd=cwd,
             env=_environment(env),
             start_new_session=True,
-            preexec_fn=limits.apply if limits else None,  # noqa: PLW1509 - only setrlimit runs in it
+            preexec_fn=_preparation(limits),  # noqa: PLW1509 - only prctl and setrlimit run in it
         )
     except FileNotFoundError as problem:
         raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
@@ -216,6 +217,20 @@ def end_process_group(child: subprocess.Popen[bytes], *, grace_seconds: float = 
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)
             return
+
+
+def _preparation(limits: Limits | None) -> Callable[[], None]:
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+
+    def prepare() -> None:
+        # Whatever ends this process, the program ends with it: nothing goes on working for nobody.
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if limits is not None:
+            limits.apply()
+
+    return prepare
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -13,13 +14,11 @@ from coppice.cloud.directory import DirectoryCloud
 from coppice.cloud.memory import MemoryCloud, StoredImage
 from coppice.cloud.model import ImageState
 from coppice.cloud.properties import STATE, metadata_of
-from coppice.errors import ChecksumMismatchError, CloudError
+from coppice.errors import ChecksumMismatchError, CloudError, StorageError
 from coppice.monitor import SILENT
 from coppice.testing.desired import LATER, NOW, SITE, content_of, converted_image, desired_image, marker_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from coppice.cloud.model import Cloud, DesiredImage, RegisteredImage
 
 pytestmark = pytest.mark.contract
@@ -397,3 +396,25 @@ def test_a_foreign_file_in_the_way_of_the_current_link_is_kept(tmp_path: Path, s
         register(cloud, desired_image(), store)
     assert link.read_text() == "theirs"
     assert image.marker.expires == LATER
+
+
+@pytest.mark.threat("T90")
+def test_a_version_that_the_link_does_not_lead_to_yet_is_not_ready(tmp_path: Path, store: Path):
+    cloud = DirectoryCloud("test", SITE, tmp_path / "cloud")
+    old, new = desired_image(version="1"), desired_image(version="2")
+    before = register(cloud, old, store)
+    (link,) = (tmp_path / "cloud" / "current").iterdir()
+    after = register(cloud, new, store)
+    # As a run leaves it that is killed between the folder's name and its link.
+    link.unlink()
+    link.symlink_to(f"../{before.cloud_identifier}")
+    assert [image.ready for image in cloud.describe() if image.marker.version == "2"] == [False]
+    assert register(cloud, new, store) == after
+    to_state(cloud, before, ImageState.SUPERSEDED)
+    assert link.resolve() == tmp_path / "cloud" / after.cloud_identifier
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_storage(store: Path):
+    cloud = DirectoryCloud("test", SITE, Path("/proc/nowhere/cloud"))
+    with pytest.raises(StorageError):
+        register(cloud, desired_image(), store)

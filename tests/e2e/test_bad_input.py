@@ -152,7 +152,7 @@ def test_a_signed_list_that_is_malformed_is_refused_and_changes_nothing(settled,
     settled.publish(make(settled))
     before = settled.snapshot()
     ended = settled.sync()
-    assert (ended.code, ended.codes) == (3, ["document-invalid"]), ended
+    assert (ended.code, ended.codes) == (5, ["list-malformed"]), ended
     assert len(ended.stdout) < 10_000
     assert settled.snapshot() == before
 

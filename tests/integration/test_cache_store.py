@@ -246,3 +246,11 @@ def test_credentials_in_a_uri_are_not_recorded(cache, loopback_server):
     with pytest.raises(TransferError) as caught:
         cache.obtain(KEY, image)
     assert "secret" not in str(caught.value.as_dict())
+
+
+@pytest.mark.threat("T57")
+@pytest.mark.parametrize("uri", ["http://[bad", "http://a\u2100b/x"])
+def test_a_uri_that_cannot_be_read_is_an_error_of_that_image(cache, uri):
+    with pytest.raises(AddressRefusedError):
+        cache.obtain(KEY, listed(uri))
+    assert leftovers(cache) == []

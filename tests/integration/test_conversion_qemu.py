@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,9 @@ def test_a_disk_over_the_limit_is_refused(tmp_path):
 FAULTS = [
     pytest.param("echo broken >&2; exit 1", ConversionError, id="exit-1"),
     pytest.param("kill -9 $$", ConversionError, id="killed"),
-    pytest.param('head -c 5000 /dev/zero > "$last"; exit 0', ConversionError, id="wrong-output"),
+    pytest.param(
+        'test "$1" = measure && exit 0; head -c 5000 /dev/zero > "$last"; exit 0', ConversionError, id="wrong-output"
+    ),
     pytest.param('echo "error while writing: No space left on device" >&2; exit 1', NoSpaceError, id="no-space"),
     pytest.param("sleep 30", ConversionError, id="hangs"),
 ]
@@ -193,4 +196,27 @@ def test_a_file_altered_during_the_conversion_gives_no_result(tmp_path, converte
     stand_in(f'/usr/bin/qemu-img "$@"; printf x >> {source.path}')
     with pytest.raises(ChecksumMismatchError):
         converter.convert(source, (F.QCOW2,))
+    assert list((converter.directory / "objects").iterdir()) == []
+
+
+def test_one_cluster_listed_many_times_does_not_fill_the_disk(tmp_path, converter, monkeypatch):
+    # Two tables and one cluster of data: a file of kilobytes whose guest sees gigabytes of it.
+    small = tmp_path / "x"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", small, "16G"], check=True)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", small], check=True, stdout=subprocess.DEVNULL)
+    header = small.read_bytes()
+    table = int.from_bytes(header[40:48], "big")
+    entries = int.from_bytes(header[36:40], "big")
+    first = header[table : table + 8]
+    second_level = int.from_bytes(first, "big") & 0x00FFFFFFFFFFFE00
+    data = header[second_level : second_level + 8]
+    with small.open("r+b") as stream:
+        stream.seek(table)
+        stream.write(first * entries)
+        stream.seek(second_level)
+        stream.write(data * 8192)
+    plenty = shutil.disk_usage(tmp_path)._replace(free=2 * 1024**3)
+    monkeypatch.setattr("coppice.conversion.convert.shutil.disk_usage", lambda _: plenty)
+    with pytest.raises(NoSpaceError):
+        converter.convert(cached(small), (F.VDI,))
     assert list((converter.directory / "objects").iterdir()) == []

@@ -198,3 +198,12 @@ def test_the_file_server_serves_only_what_is_below_its_directory(tmp_path):
         for path in ("../outside", "%2e%2e/outside", ".hidden", "link", "", "nothing"):
             with pytest.raises(HttpStatusError):
                 client().get_bytes(server.url(path), limit_bytes=10)
+
+
+@pytest.mark.threat("T46")
+def test_an_announced_length_of_thousands_of_digits_is_too_large(loopback_server):
+    def boast(conversation):
+        conversation.whole(200, {"Content-Length": "9" * 5000}, b"x")
+
+    with pytest.raises(TransferTooLargeError):
+        client().get_bytes(loopback_server.set("x", boast), limit_bytes=10)

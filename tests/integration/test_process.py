@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -101,3 +103,13 @@ def test_limits_hold_in_the_child(tmp_path: Path) -> None:
     with pytest.raises(ToolFailedError):
         run(["sh", "-c", f"head -c 100000 /dev/zero > {tmp_path}/big"], timeout_seconds=10, limits=limits)
     assert (tmp_path / "big").stat().st_size <= 4096
+
+
+def test_a_program_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
+    argv = ["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 300"]
+    script = f"from coppice.process import run; run({argv!r}, timeout_seconds=60)"
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))

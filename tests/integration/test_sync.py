@@ -24,7 +24,7 @@ from coppice.schedule.lock import run_lock
 from coppice.settings.model import ConversionSettings, FactorySettings, PlanSettings, Settings, TransferSettings
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
-from coppice.testing.server import status
+from coppice.testing.server import serve, status
 from coppice.testing.simulator import Simulator
 from coppice.workflows.retire import retire
 from coppice.workflows.sync import sync
@@ -368,3 +368,37 @@ def test_while_a_list_is_out_of_reach_what_was_verified_last_still_serves_a_new_
     assert len(report.errors) == 1
     assert running.states("late") == {"1": ImageState.AVAILABLE}
     assert running.states() == {"1": ImageState.AVAILABLE}
+
+
+@pytest.mark.threat("T53")
+def test_a_list_that_is_also_followed_over_http_may_not_name_files_of_this_machine(
+    running: World, loopback_server: LoopbackServer
+):
+    running.add("Local")
+    running.publisher.version = "9"
+    url = loopback_server.set("list", serve(running.publisher.message()))
+    running.store.add(replace(running.publisher.subscription(running.anchors, name="web"), uri=url))
+    report = running.sync()
+    assert {error.code for error in report.errors} == {"address-refused"}
+    assert running.states() == {"1": ImageState.AVAILABLE}
+
+
+@pytest.mark.threat("T57")
+def test_an_image_whose_uri_cannot_be_read_stops_nothing_else(world: World):
+    world.add("Good")
+    world.add("Bad")["hv:uri"] = "http://[bad"
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    report = world.sync()
+    assert len(report.errors) == len(world.clouds)
+    assert world.states() == {"1": ImageState.AVAILABLE}
+
+
+@pytest.mark.threat("T93")
+def test_credentials_in_an_address_do_not_reach_the_journal(world: World):
+    subscription = world.publisher.subscription(world.anchors)
+    world.store.add(replace(subscription, uri="https://me:canary@127.0.0.1:1/list"))
+    world.sync()
+    events = world.journal.events()
+    assert events
+    assert "canary" not in str(events)

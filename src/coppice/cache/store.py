@@ -251,7 +251,7 @@ class ImageCache:
             stream.seek(0)
             stream.truncate()
 
-        if urlsplit(listed.uri).scheme.lower() == "file":
+        if _scheme(listed) == "file":
             self._copy(listed, take, task)
         else:
             try:
@@ -292,6 +292,17 @@ class ImageCache:
                 task.reach(received, size)
             if received != size:
                 raise _wrong_size(listed, received)
+
+
+def _scheme(listed: ListedImage) -> str:
+    try:
+        return urlsplit(listed.uri).scheme.lower()
+    except ValueError as problem:
+        raise AddressRefusedError(
+            f"the URI of the image {listed.title!r} cannot be read: {problem}",
+            resolution="Tell whoever publishes the list.",
+            context={"uri": listed.uri[:200]},
+        ) from problem
 
 
 def _wrong_size(listed: ListedImage, received: object) -> SizeMismatchError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from coppice.cli.envelope import Result
 from coppice.cli.output import moment
 from coppice.cli.words import examples, pass_context, verb
+from coppice.log import redact
 
 if TYPE_CHECKING:
     from coppice.cli.context import Context
@@ -74,7 +75,7 @@ def _subscriptions(database: Database) -> list[dict[str, object]]:
     return [
         {
             "name": each.name,
-            "uri": each.uri,
+            "uri": redact(each.uri),
             "list_identifier": each.list_identifier,
             "version": each.version,
             "verified_at": each.verified_at,

@@ -12,6 +12,7 @@ from coppice.cli.envelope import Result, Status
 from coppice.cli.output import moment
 from coppice.cli.words import examples, noun, pass_context
 from coppice.errors import InputError, UnreadableFileError, UsageError
+from coppice.log import redact
 
 if TYPE_CHECKING:
     from coppice.cli.context import Context
@@ -243,7 +244,7 @@ def _as_dict(subscription: Subscription) -> dict[str, object]:
     trust = subscription.trust
     return {
         "name": subscription.name,
-        "uri": subscription.uri,
+        "uri": redact(subscription.uri),
         "list_identifier": subscription.list_identifier,
         "endorser_dn": str(trust.endorser_subject),
         "endorser_ca": str(trust.endorser_issuer),

@@ -64,7 +64,8 @@ class DirectoryCloud:
         self, converted: ConvertedImage, marker: OwnershipMarker, metadata: Mapping[str, str], monitor: Monitor
     ) -> RegisteredImage:
         """Make the image's folder under a temporary name, verify the disk in it, and rename it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic.storage_errors("making", self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         tag = identity(marker)
         for folder in self._folders():
             if not folder.is_partial and folder.tag == tag:
@@ -142,8 +143,10 @@ class DirectoryCloud:
         try:
             ready = not folder.is_partial and folder.is_whole(description, startable=marker.state in STARTABLE)
             if marker.state is ImageState.AVAILABLE:
-                # Some version must be the one to use; which one it is, the registration of a newer one decides.
-                ready = ready and (self.path / CURRENT / current_name(marker, description.metadata)).is_symlink()
+                # A run that is killed between the folder's last name and its link leaves the link at the older version.
+                # Were this one ready then, retiring that one would leave nothing listed.
+                link = self.path / CURRENT / current_name(marker, description.metadata)
+                ready = ready and link.is_symlink() and link.readlink() == Path("..") / folder.path.name
         except OSError as problem:
             raise CloudError(
                 f"image {folder.path.name} in cloud {self.name} cannot be looked at: {problem}",

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from coppice.monitor import Monitor, Task
 
 _PIECE_BYTES = 1024 * 1024
+_RESERVE_BYTES = 64 * 1024 * 1024
+"""Kept free for the database and all else that lies on the same file system."""
 _OVERHEAD_BYTES = 256 * 1024 * 1024
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
 _SECTOR = 512
@@ -213,15 +215,15 @@ class Converter:
         return made
 
     def _admit(self, work: _Work) -> None:
+        # What the guest's data takes uncompressed bounds every target: a small file may hold one cluster many times.
         needed = work.found.size_bytes
-        if work.wanted is DiskFormat.RAW:
-            done = self._tool(
-                ["qemu-img", "measure", "-f", _QEMU_NAMES[work.found.format], "-O", "raw", "--output=json"],
-                work.cached.path,
-            )
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                needed = int(json.loads(done.stdout)["required"])
-        free = shutil.disk_usage(work.path.parent).free
+        done = self._tool(
+            ["qemu-img", "measure", "-f", _QEMU_NAMES[work.found.format], "-O", "raw", "--output=json"],
+            work.cached.path,
+        )
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            needed = max(needed, int(json.loads(done.stdout)["required"]))
+        free = shutil.disk_usage(work.path.parent).free - _RESERVE_BYTES
         if free < needed:
             raise NoSpaceError(
                 f"the converted image needs about {needed} bytes; {self.directory} has room for {free}",

@@ -92,7 +92,7 @@ def _second_opinion(path: Path, stream: io.FileIO, size: int, kind: DiskFormat, 
     tail = os.pread(stream.fileno(), SMALLEST_IMAGE_BYTES, size - SMALLEST_IMAGE_BYTES)
     problem = {
         DiskFormat.QCOW2: lambda: qcow2_problem(qcow2_header(head)),
-        DiskFormat.VMDK: lambda: vmdk_problem(head),
+        DiskFormat.VMDK: lambda: vmdk_problem(head, os.pread(stream.fileno(), 1024, max(0, size - 1024))),
         DiskFormat.VHD: lambda: vhd_problem(head, tail, size),
         DiskFormat.VDI: lambda: vdi_problem(head),
     }.get(kind, lambda: None)()

@@ -11,6 +11,7 @@ from coppice.model.image import DiskFormat
 HEAD_BYTES = 64 * 1024
 _ISO_OFFSET = 32768
 _SECTOR = 512
+_GRAINS_AT_END = 2**64 - 1
 
 _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", "gzip-compressed data"),
@@ -105,11 +106,19 @@ def qcow2_problem(header: Qcow2Header) -> str | None:
     return next((words for wrong, words in reasons if wrong), None)
 
 
-def vmdk_problem(head: bytes) -> str | None:
-    """Return why a sparse VMDK is refused, in words; the descriptor inside it may name other files."""
+def vmdk_problem(head: bytes, end: bytes) -> str | None:
+    """Return why a sparse VMDK is refused, in words; the descriptor inside it may name other files.
+
+    Args:
+        head: The first `HEAD_BYTES`.
+        end: The last 1024 bytes, where a stream-optimised image has a second header, which counts.
+    """
     capacity = struct.unpack_from("<Q", head, 12)[0]
     if capacity == 0:
         return "its header leaves its size to a descriptor that can name other files"
+    at_end = struct.unpack_from("<Q", head, 56)[0] == _GRAINS_AT_END
+    if at_end and (not end.startswith(b"KDMV") or struct.unpack_from("<Q", end, 12)[0] != capacity):
+        return "the header at its end states another size than the one at its beginning"
     descriptor = head[_SECTOR:].split(b"\0", 1)[0].lower()
     if b"parentfilenamehint" in descriptor:
         return "it names a parent image: its content would come from another file of this machine"

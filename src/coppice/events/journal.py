@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from coppice.events.model import Event, EventKind
 from coppice.events.tables import EventRow
+from coppice.log import redact_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 def write_event(session: Session, kind: EventKind, *, subject: str, facts: Mapping[str, object], at: datetime) -> None:
     """Add an event to the transaction of ``session``."""
-    session.add(EventRow(kind=str(kind), subject=subject, facts=dict(facts), at=at))
+    session.add(EventRow(kind=str(kind), subject=subject, facts=_without_secrets(facts), at=at))
+
+
+def _without_secrets(facts: Mapping[str, object]) -> dict[str, object]:
+    # The journal is kept and handed on; a URI may carry a password.
+    return {name: redact_value(name, value) for name, value in facts.items()}
 
 
 class Journal:

@@ -112,7 +112,7 @@ class Fields:
         Raises:
             DocumentError: It is something else.
         """
-        return None if self.take(key) in {None, ""} else self.integer(key)
+        return None if self._is_blank(key) else self.integer(key)
 
     def instant(self, key: str) -> datetime:
         """Return the date and time ``key`` in UTC; fractions of a second and offsets are understood.
@@ -132,7 +132,12 @@ class Fields:
         Raises:
             DocumentError: It is something else.
         """
-        return None if self.take(key) in {None, ""} else self.instant(key)
+        return None if self._is_blank(key) else self.instant(key)
+
+    def _is_blank(self, key: str) -> bool:
+        value = self.take(key)
+        # Not by membership of a set: a list or an object has no hash.
+        return value is None or value == ""
 
     def group(self, key: str) -> Fields:
         """Return the fields of the object ``key``.

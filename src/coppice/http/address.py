@@ -19,6 +19,8 @@ Resolver = Callable[[str, int], Sequence[str]]
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Site-local addresses, and a network's own way of carrying IPv4 in IPv6: Python takes them for global.
+_LOCAL = (ipaddress.ip_network("fec0::/10"), ipaddress.ip_network("64:ff9b:1::/48"))
 _NEVER = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -28,6 +30,7 @@ _NEVER = tuple(
         "fe80::/10",
         # Where clouds answer machines about themselves, beside 169.254.169.254: credentials are handed out there.
         "100.100.100.200/32",
+        "168.63.129.16/32",
         "192.0.0.192/32",
         "fd00:ec2::254/128",
     )
@@ -60,9 +63,13 @@ def refusal(text: str, *, allow_private: bool) -> str | None:  # noqa: PLR0911 -
             return "is a multicast address"
         if each.is_unspecified:
             return "is the unspecified address"
-    if not allow_private and not all(each.is_global for each in _layers(address)):
+    if not allow_private and (any(address in network for network in _LOCAL) or not _are_global(address)):
         return "is a private or loopback address"
     return None
+
+
+def _are_global(address: _Address) -> bool:
+    return all(each.is_global for each in _layers(address))
 
 
 def addresses_of(host: str, port: int, *, resolver: Resolver, allow_private: bool) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 
 PIECE_BYTES = 256 * 1024
+_MAX_LENGTH_DIGITS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,10 @@ class Answer:
     def length_bytes(self) -> int | None:
         """Return the length that the server announces; None when it does not."""
         text = self.header("Content-Length")
-        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+        if text is None or not text.isascii() or not text.isdigit():
+            return None
+        # Python refuses to read numbers of thousands of digits; no length needs more than these.
+        return int(text[:_MAX_LENGTH_DIGITS])
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from coppice.errors import TransferError, TransferTooLargeError, UnreachableError, UnsignedListError
+from coppice.http.location import show
 
 if TYPE_CHECKING:
     from coppice.http import Client
@@ -38,13 +39,13 @@ def fetch_list(uri: str, client: Client, limit_bytes: int) -> bytes:
     else:
         raise _not_fetchable(uri)
     if not data:
-        raise UnsignedListError(f"what lies at {uri} is empty: no list, and no signature")
+        raise UnsignedListError(f"what lies at {show(uri)} is empty: no list, and no signature")
     return data
 
 
 def _not_fetchable(uri: str) -> TransferError:
     return TransferError(
-        f"a list cannot be fetched from {uri[:200]!r}", resolution="Use an address with https://, http:// or file:///."
+        f"a list cannot be fetched from {show(uri)}", resolution="Use an address with https://, http:// or file:///."
     )
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MAX_PATH_LENGTH = 6
 _MAX_PATHS = 16
+_MAX_STEPS = 200
+"""Certificates that certify each other in circles make more paths than anyone could look at."""
 _SIGNING_USAGES = {
     ExtendedKeyUsageOID.CLIENT_AUTH,
     ExtendedKeyUsageOID.EMAIL_PROTECTION,
@@ -100,6 +102,7 @@ def _check(
         if count >= _MAX_PATHS:
             break
         try:
+            _check_names(path, anchors)
             _check_dates(path, dates_at)
             _check_usage(signer)
             _check_strength(path, anchors)
@@ -121,15 +124,22 @@ def _untrusted(signer: x509.Certificate, anchors: TrustAnchors) -> NoReturn:
 
 
 def _paths(
-    path: list[x509.Certificate], others: Sequence[x509.Certificate], anchors: TrustAnchors
+    path: list[x509.Certificate],
+    others: Sequence[x509.Certificate],
+    anchors: TrustAnchors,
+    looked_at: list[int] | None = None,
 ) -> Iterator[list[x509.Certificate]]:
     """Yield each path that leads as far up as is known and contains an anchor above the signer."""
+    looked_at = looked_at if looked_at is not None else [0]
+    looked_at[0] += 1
+    if looked_at[0] > _MAX_STEPS:
+        return
     top = path[-1]
     above = []
     if not _issued(top, top) and len(path) < MAX_PATH_LENGTH:
         above = [one for one in (*anchors.certificates, *others) if one not in path and _issued(one, top)]
     for issuer in above:
-        yield from _paths([*path, issuer], others, anchors)
+        yield from _paths([*path, issuer], others, anchors, looked_at)
     if not above and any(link in anchors.certificates for link in path[1:]):
         yield path
 
@@ -142,6 +152,17 @@ def _issued(issuer: x509.Certificate, subject: x509.Certificate) -> bool:
     except (InvalidSignature, *_PARSE_PROBLEMS):
         return False
     return True
+
+
+def _check_names(path: list[x509.Certificate], anchors: TrustAnchors) -> None:
+    # Any trusted authority could certify another one's name; who is pinned by that name would then be anybody.
+    for link in path[1:]:
+        if link not in anchors.certificates and any(link.subject == anchor.subject for anchor in anchors.certificates):
+            raise UntrustedSignerError(
+                f"a certificate that came with the list bears the name of the trust anchor "
+                f"{distinguished_name(link.subject)}, and is not that anchor's",
+                resolution="If that authority has a new certificate, add it to the subscription's trust anchors.",
+            )
 
 
 def _check_dates(path: list[x509.Certificate], at: datetime) -> None:

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING
 
 from coppice.errors import (
     ChangedListError,
+    DocumentError,
     EndorserMismatchError,
     ExpiredListError,
     FutureListError,
     ListIdentifierError,
+    MalformedListError,
     OlderListError,
     WrongSignerError,
 )
@@ -73,7 +75,6 @@ def verify_list(
 
     Raises:
         TrustError: A rule failed; the class says which.
-        DocumentError: The signed content is no image list.
     """
     opened = open_message(message)
     warnings = list(
@@ -89,7 +90,7 @@ def verify_list(
     signer = distinguished_name(opened.signer_certificate.subject)
     issuer = distinguished_name(opened.signer_certificate.issuer)
     _check_pin(signer, issuer, subscription.trust)
-    content = read_list(opened.payload)
+    content = _read(opened.payload)
     _check_endorser(content, signer, issuer)
     _check_identifier(content, subscription)
     _check_validity(content, now)
@@ -106,6 +107,18 @@ def verify_list(
         verified_at=now,
         warnings=(*warnings, *_warnings(content, subscription, last, now)),
     )
+
+
+def _read(payload: bytes) -> ImageList:
+    try:
+        return read_list(payload)
+    except DocumentError as problem:
+        raise MalformedListError(
+            f"what was signed is no image list: {problem.message}",
+            details=problem.details,
+            resolution="The publisher must correct the list and sign it anew.",
+            context=problem.context,
+        ) from problem
 
 
 def _check_pin(signer: DistinguishedName, issuer: DistinguishedName, trust: TrustPolicy) -> None:

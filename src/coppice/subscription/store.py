@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import delete, select
 
-from coppice.errors import ExistsError, InputError, NotFoundError
+from coppice.errors import DatabaseError, ExistsError, InputError, ListIdentifierError, NotFoundError
 from coppice.model.checksum import Checksum
 from coppice.model.endorser import DistinguishedName
 from coppice.model.identifiers import ImageIdentifier, ListIdentifier, is_name, is_uuid
+from coppice.model.version import Version
 from coppice.subscription.model import RevocationPolicy, Subscription, TrustedVersion, TrustPolicy
 from coppice.subscription.rules import check_version, verify_list
 from coppice.subscription.tables import SubscriptionRow, TrustedVersionRow, UnsubscribedListRow, VerifiedListRow
@@ -105,12 +106,14 @@ class SubscriptionStore:
 
         Raises:
             NotFoundError: The subscription is gone.
+            ListIdentifierError: A subscription to another endorser follows a list of this identifier.
             OlderListError: A higher version of this list was verified before.
             ChangedListError: This version was verified before with other content.
         """
         content = verified.content
         with self._database.session() as session:
             row = _row(session, verified.subscription)
+            _refuse_taken(session, row, content.identifier)
             floor = session.get(TrustedVersionRow, content.identifier)
             check_version(content, verified.payload_checksum, None if floor is None else _trusted(floor))
             if row.list_identifier is None:
@@ -212,7 +215,28 @@ def _check(subscription: Subscription) -> None:
 
 
 def _trusted(row: TrustedVersionRow) -> TrustedVersion:
-    return TrustedVersion(version=row.version, payload_checksum=Checksum("sha512", row.payload_sha512))
+    try:
+        Version(row.version)
+        return TrustedVersion(version=row.version, payload_checksum=Checksum("sha512", row.payload_sha512))
+    except ValueError as problem:
+        raise _damaged(f"list {row.list_identifier}", problem) from problem
+
+
+def _refuse_taken(session: Session, row: SubscriptionRow, list_identifier: str) -> None:
+    """Refuse a list whose identifier another endorser's list has: it would take that list's place."""
+    others = select(SubscriptionRow).where(
+        SubscriptionRow.list_identifier == list_identifier, SubscriptionRow.name != row.name
+    )
+    for other in session.scalars(others):
+        if (other.endorser_subject, other.endorser_issuer) != (row.endorser_subject, row.endorser_issuer):
+            raise ListIdentifierError(
+                f"the list has the identifier {list_identifier}, as the list of subscription {other.name!r}, which "
+                "another endorser signs",
+                details="Neither list may touch the other's images.",
+                resolution=f"If the list has a new endorser, remove the subscription {other.name!r} first. Otherwise "
+                "ask the publisher of this one for an identifier of its own.",
+                context={"list": list_identifier, "subscription": other.name},
+            )
 
 
 def _follow(session: Session, list_identifier: str) -> None:
@@ -247,6 +271,20 @@ def _row_of(subscription: Subscription) -> SubscriptionRow:
 
 
 def _subscription(row: SubscriptionRow) -> Subscription:
+    try:
+        return _read_subscription(row)
+    except (ValueError, TypeError) as problem:
+        raise _damaged(f"subscription {row.name!r}", problem) from problem
+
+
+def _damaged(what: str, problem: Exception) -> DatabaseError:
+    return DatabaseError(
+        f"the database holds something that cannot be about {what}: {problem}",
+        resolution="Restore the database from a backup. What is registered in clouds is not touched.",
+    )
+
+
+def _read_subscription(row: SubscriptionRow) -> Subscription:
     return Subscription(
         name=row.name,
         uri=row.uri,

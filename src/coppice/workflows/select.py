@@ -23,7 +23,8 @@ def select(outcomes: Iterable[ListOutcome], unsubscribed: Collection[ListIdentif
     """Return what is wanted.
 
     Two subscriptions to one list are one: its highest version counts, and what either wants is wanted. A list that is
-    subscribed to again is not unsubscribed, whatever was said before.
+    subscribed to again is not unsubscribed, whatever was said before. While it is not known which list a subscription
+    is to, nothing counts as unsubscribed or as not selected.
     """
     outcomes = tuple(outcomes)
     contents: dict[ListIdentifier, ImageList] = {}
@@ -39,10 +40,14 @@ def select(outcomes: Iterable[ListOutcome], unsubscribed: Collection[ListIdentif
             _add(wanted, content.identifier, outcome.subscription.images)
         elif identifier is not None:
             _add(in_doubt, identifier, outcome.subscription.images)
+    # A subscription whose first list was not verified yet may be to any list.
+    nameless = any(each.verified is None and each.subscription.list_identifier is None for each in outcomes)
     lists = tuple(
-        _desired_list(content, wanted[identifier], in_doubt.get(identifier, set()))
+        _desired_list(content, wanted[identifier], None if nameless else in_doubt.get(identifier, set()))
         for identifier, content in sorted(contents.items())
     )
+    if nameless:
+        return Desired(lists=lists)
     followed = {each.subscription.list_identifier for each in outcomes} | contents.keys()
     return Desired(lists=lists, unsubscribed=frozenset(each for each in unsubscribed if each not in followed))
 

@@ -104,11 +104,17 @@ def _chosen(followed: tuple[Subscription, ...], only: Collection[str] | None) ->
 
 
 def _local_lists(refreshed: RefreshReport) -> frozenset[ListIdentifier]:
-    return frozenset(
-        outcome.verified.content.identifier
-        for outcome in refreshed.outcomes
-        if outcome.verified is not None and outcome.subscription.uri.startswith("file:")
+    known = [outcome for outcome in refreshed.outcomes if outcome.verified is not None]
+    # A list that is followed at two places counts as local only when both are.
+    local, distant = (
+        {
+            outcome.verified.content.identifier
+            for outcome in known
+            if outcome.verified is not None and outcome.subscription.uri.startswith("file:") is is_local
+        }
+        for is_local in (True, False)
     )
+    return frozenset(local - distant)
 
 
 def _obtain(

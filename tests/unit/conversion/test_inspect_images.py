@@ -42,6 +42,7 @@ HOSTILE = {
     "backing-json": ("T58", images.qcow2(backing_file='json:{"driver":"raw"}'), "backing file"),
     "data-file": ("T59", images.qcow2(data_file="/etc/passwd"), "data file"),
     "vmdk-flat": ("T60", images.vmdk_descriptor("/etc/passwd"), "names other files"),
+    "vmdk-footer": ("T63", images.vmdk_with_footer(footer_sectors=2**31), "states another size"),
     "iso+vmdk": ("T62", images.iso(system_area=images.vmdk_descriptor("/etc/passwd")), "names other files"),
     "iso+version": ("T62", images.iso(system_area=b"#x\n\nversion=1\n"), "names other files"),
     "iso+qcow2": ("T62", images.iso(system_area=images.qcow2()[:512]), "several formats"),

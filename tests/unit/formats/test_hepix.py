@@ -111,6 +111,8 @@ def test_a_missing_key_is_named(publisher: Simulator, key: str) -> None:
         ("hv:size", True),
         ("hv:size", "0"),
         ("dc:date:expires", "soon"),
+        ("dc:date:expires", {}),
+        ("hv:core_minimum", []),
         ("hv:version", "---"),
         ("dc:title", "x" * 5000),
         ("hv:uri", "http://x/\x00y"),

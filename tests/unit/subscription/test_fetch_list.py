@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coppice.errors import TransferError, TransferTooLargeError, UnreachableError, UnsignedListError
+from coppice.errors import CoppiceError, TransferError, TransferTooLargeError, UnreachableError, UnsignedListError
 from coppice.subscription.fetch import fetch_list
 
 if TYPE_CHECKING:
@@ -62,3 +62,12 @@ def test_an_empty_answer_is_no_list() -> None:
     client: Any = Recorder(b"")
     with pytest.raises(UnsignedListError, match="empty"):
         fetch_list("http://lists.example.org/", client, 10)
+
+
+@pytest.mark.threat("T54")
+def test_credentials_in_an_address_stay_out_of_errors() -> None:
+    client: Any = Recorder(b"")
+    for uri in ("https://me:canary@lists.example.org/a", "ftp://me:canary@lists.example.org/a"):
+        with pytest.raises(CoppiceError) as caught:
+            fetch_list(uri, client, 10)
+        assert "canary" not in caught.value.message

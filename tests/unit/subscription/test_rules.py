@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from coppice.errors import (
     ChangedListError,
-    DocumentError,
     EndorserMismatchError,
     ExpiredListError,
     FutureListError,
     ListIdentifierError,
+    MalformedListError,
     OlderListError,
     RevocationUnknownError,
     SignerExpiredError,
@@ -32,7 +34,7 @@ from coppice.model.endorser import DistinguishedName
 from coppice.subscription.anchors import TrustAnchors
 from coppice.subscription.model import RevocationPolicy, TrustedVersion
 from coppice.subscription.rules import verify_list
-from coppice.testing.authority import Authority, Identity, make_key
+from coppice.testing.authority import Authority, Identity, make_key, make_name
 from coppice.testing.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -116,6 +118,40 @@ def test_the_same_name_below_another_trusted_authority_is_refused(publisher: Sim
             publisher.message(signer=other.issue("Jane Doe")),
             anchors=anchors_of(publisher.authority, other),
         )
+
+
+@pytest.mark.threat("T15")
+@pytest.mark.parametrize("revocation", RevocationPolicy)
+def test_an_authority_that_another_one_certified_under_the_pinned_name_is_refused(
+    publisher: Simulator, revocation: RevocationPolicy
+) -> None:
+    other = Authority.create("Other CA")
+    imposter = other.issue_authority("Example CA")
+    crls = [other.crl(), imposter.crl()] if revocation is RevocationPolicy.REQUIRE else []
+    with pytest.raises(UntrustedSignerError, match="bears the name"):
+        verify(
+            publisher,
+            publisher.message(signer=imposter.issue("Jane Doe")),
+            anchors=anchors_of(publisher.authority, other, crls=crls),
+            revocation=revocation,
+        )
+
+
+@pytest.mark.threat("T28")
+def test_certificates_that_certify_each_other_in_circles_are_refused_fast(publisher: Simulator) -> None:
+    key, validity = make_key(), (NOW - DAY, NOW + DAY)
+    names = [make_name("A"), make_name("B")]
+
+    def certify(subject: x509.Name, issuer: x509.Name) -> x509.Certificate:
+        builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number(), *validity)
+        return builder.sign(key, hashes.SHA256())
+
+    circle = tuple(certify(*pair) for _ in range(7) for pair in (names, names[::-1]))
+    signer = Identity(certificate=certify(publisher.endorser.certificate.subject, names[0]), key=key, chain=circle)
+    started = time.process_time()
+    with pytest.raises(UntrustedSignerError):
+        verify(publisher, publisher.message(signer=signer))
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.threat("T16")
@@ -378,5 +414,5 @@ def test_a_bad_entry_is_said(publisher: Simulator) -> None:
 
 
 def test_signed_nonsense_is_no_list(publisher: Simulator) -> None:
-    with pytest.raises(DocumentError):
+    with pytest.raises(MalformedListError, match="no image list"):
         verify(publisher, publisher.message(payload=b'{"hv:imagelist": []}'))

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import text
 
 from coppice.database import Database
 from coppice.errors import (
     ChangedListError,
+    DatabaseError,
     ExistsError,
     ExpiredListError,
     InputError,
+    ListIdentifierError,
     NotFoundError,
     OlderListError,
     SignerRevokedError,
@@ -155,3 +158,36 @@ def test_the_kept_list_is_recalled_while_its_dates_and_its_signer_hold(store: Su
     authority.revoke(short.certificate)
     with pytest.raises(SignerRevokedError):
         store.recall("demo", anchors_of(authority), NOW + 2 * DAY)
+
+
+@pytest.mark.threat("T41")
+def test_another_endorsers_list_does_not_take_the_identifier_of_one_that_is_followed(
+    store: SubscriptionStore, publisher: Simulator
+) -> None:
+    store.add(publisher.subscription(Path("/anchors")))
+    take(store, publisher)
+    mallory = Simulator.create(Authority.create("Other CA"))
+    mallory.identifier, mallory.version = publisher.identifier, "999"
+    store.add(replace(mallory.subscription(Path("/anchors"), name="mallory"), list_identifier=None))
+    with pytest.raises(ListIdentifierError, match="'demo'"):
+        take(store, mallory, "mallory")
+    assert store.get("mallory").list_identifier is None
+    trusted = store.last_trusted(ListIdentifier(publisher.identifier))
+    assert trusted is not None
+    assert trusted.version == "1"
+    store.remove("demo", now=NOW)
+    take(store, mallory, "mallory")
+
+
+@pytest.mark.threat("T85")
+@pytest.mark.parametrize(
+    "damage", ["UPDATE subscription SET revocation = 'never'", "UPDATE subscription SET endorser_subject = '[1]'"]
+)
+def test_a_damaged_row_is_an_error_and_no_missing_subscription(
+    store: SubscriptionStore, publisher: Simulator, damage: str
+) -> None:
+    store.add(publisher.subscription(Path("/anchors")))
+    with store._database.session() as session:
+        session.execute(text(damage))
+    with pytest.raises(DatabaseError, match="cannot be"):
+        store.all()

@@ -127,3 +127,11 @@ def test_what_only_a_subscription_in_doubt_wants_is_unknown_and_not_unwanted():
     (wanted,) = select([sure, outcome(name="two", wanted=("y",), verified=False)], ()).lists
     assert [image.key.image_identifier for image in wanted.images] == [image_identifier("x")]
     assert wanted.unknown == {image_identifier("y")}
+
+
+def test_while_the_list_of_a_subscription_is_not_known_nothing_is_unsubscribed_or_unwanted():
+    new = outcome(name="new", verified=False)
+    new = replace(new, subscription=replace(new.subscription, list_identifier=None))
+    desired = select([outcome(listed("x"), listed("y"), wanted=("x",)), new], (list_identifier("gone"),))
+    assert desired.unsubscribed == frozenset()
+    assert desired.lists[0].unknown == {image_identifier("y")}
