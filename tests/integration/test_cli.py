@@ -113,7 +113,7 @@ def test_a_reader_that_goes_away_is_no_error_to_shout_about(coppice):
 def test_an_interrupted_command_ends_with_a_clean_message(coppice, tmp_path, number, code):
     slow = (
         "import time, coppice.cli.checks as checks\n"
-        "def wait(context):\n    print('ready', flush=True)\n    time.sleep(30)\n"
+        "def wait(context, role):\n    print('ready', flush=True)\n    time.sleep(30)\n"
         "checks.all_checks = wait\nimport sys\nfrom coppice.cli.main import main\nsys.exit(main(['doctor']))"
     )
     with subprocess.Popen(
