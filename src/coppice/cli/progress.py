@@ -31,6 +31,14 @@ def make_monitor(stream: TextIO, *, silent: bool = False, color: bool = True) ->
     return RichMonitor(stream, color=color) if stream.isatty() else PlainMonitor(stream)
 
 
+_LONGEST_NOTE = 90
+
+
+def _shortened(text: str) -> str:
+    """Return ``text`` cut to what still reads beside a bar: programs say long things."""
+    return text if len(text) <= _LONGEST_NOTE else f"{text[: _LONGEST_NOTE - 1]}…"
+
+
 class PlainMonitor:
     """One line an event, for tasks that take longer than two seconds and at most every ten seconds each."""
 
@@ -72,7 +80,7 @@ class _PlainTask:
         self._tell()
 
     def note(self, text: str) -> None:
-        self._note = text
+        self._note = _shortened(text)
         self._tell()
 
     def end(self, how: str) -> None:
@@ -177,7 +185,7 @@ class _RichTask:
         self._show()
 
     def note(self, text: str) -> None:
-        self._note = text
+        self._note = _shortened(text)
         self._show()
 
     def end(self, how: str) -> None:
