@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from coppice.atomic import replacing
-from coppice.errors import ChecksumMismatchError, UnreadableFileError
+from coppice.errors import ChecksumMismatchError, SizeMismatchError, UnreadableFileError
 from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def keep_image(directory: Path, source: Path, image: Image) -> Path:
 
     Raises:
         UnreadableFileError: ``source`` is not there, or cannot be read.
+        SizeMismatchError: It is longer or shorter than described.
         ChecksumMismatchError: It has other bytes than described.
         StorageError: ``directory`` cannot be written.
     """
@@ -35,6 +36,13 @@ def keep_image(directory: Path, source: Path, image: Image) -> Path:
         return kept
     with replacing(kept, mode=0o444) as temporary:
         _link_or_copy(source, temporary)
+        size = temporary.stat().st_size
+        if size != image.size_bytes:
+            raise SizeMismatchError(
+                f"{source} has {size} bytes, and {image.size_bytes} are described",
+                resolution="Describe the image anew, or restore the one that was described.",
+                context={"path": str(source)},
+            )
         found = _checksum(temporary)
         if not found.matches(image.checksum):
             raise ChecksumMismatchError(

@@ -67,6 +67,9 @@ def add(
     if (definition is None) == (descriptor is None):
         message = "name a definition, or a --descriptor: one of them"
         raise click.UsageError(message)
+    if descriptor is not None and (version is not None or untested):
+        message = "--version and --untested are for builds; a descriptor says its own version"
+        raise click.UsageError(message)
     if definition is not None:
         from coppice.definition.read import find_definition
         from coppice.workflows.build import find_build

@@ -88,7 +88,7 @@ def show(context: Context, name: str) -> Result:
 @click.argument("what", nargs=-1, metavar="[NAME|FOLDER]...")
 @pass_context
 def validate(context: Context, what: tuple[str, ...]) -> Result:
-    """Check definitions against the schema: those named, or all."""
+    """Validate definitions against the schema: those named, or all."""
     from coppice.definition.read import find_definition, find_definitions, read_definition
     from coppice.errors import CoppiceError
 

@@ -53,6 +53,10 @@ def inspect_file(context: Context, file: Path) -> Result:
     """Say what FILE is by its content, or why it is refused; no tool opens it."""
     from coppice.conversion.inspect import inspect
     from coppice.conversion.model import ConversionLimits
+    from coppice.errors import UnreadableFileError
+
+    if not file.exists():
+        raise UnreadableFileError(f"there is no file {file}", context={"path": str(file)})
 
     bounds = context.settings.conversion
     limits = ConversionLimits(

@@ -175,12 +175,13 @@ def publish(context: Context, name: str) -> Result:
                 "at": report.publication.list_uri,
                 "signer": report.signed.signer,
                 "expires": moment(content.validity.expires, context.clock.now()),
-                "written": f"{len(report.publication.images_written)} images, "
-                f"{format_size(report.publication.bytes_written)}",
+                "images": f"{len(content.images)} listed, {len(report.publication.images_written)} newly written "
+                f"({format_size(report.publication.bytes_written)})",
             }
         )
 
-    return Result(command="imagelist publish", data=data, show=render)
+    warnings = () if content.images else ("the list names no image: sites hold what it withdraws",)
+    return Result(command="imagelist publish", data=data, messages=warnings, show=render)
 
 
 @command.command(
@@ -193,10 +194,11 @@ def publish(context: Context, name: str) -> Result:
 @click.argument("file", type=click.Path(path_type=Path))
 @pass_context
 def validate(context: Context, file: Path) -> Result:
-    """Check that FILE has the form of an image list, signed or plain. Whom to believe is not asked here."""
+    """Validate that FILE has the form of an image list, signed or plain. Whom to believe is not asked here."""
     from coppice.errors import UnsignedListError
     from coppice.formats.cms import open_message
     from coppice.formats.hepix import read_list
+    from coppice.formats.names import distinguished_name
 
     message = _read(file, context.settings.transfer.list_size_limit_bytes)
     signer = None
@@ -206,7 +208,7 @@ def validate(context: Context, file: Path) -> Result:
         content = read_list(message)
     else:
         content = read_list(opened.payload)
-        signer = opened.signer_certificate.subject.rfc4514_string()
+        signer = str(distinguished_name(opened.signer_certificate.subject))
 
     def render(output: Output) -> None:
         output.pairs(

@@ -84,7 +84,8 @@ def _plan_list(draft: Draft, wanted: DesiredList, groups: Mapping[ImageIdentifie
     floor = max((Version(image.marker.list_version) for group in groups.values() for image in group), default=None)
     if floor is not None and Version(wanted.version) < floor:
         draft.held.append(Held(list_identifier=wanted.identifier, action=None, error=_rollback(wanted, floor)))
-        _keep_unknown(draft, groups.values(), listed=False)
+        # What its newest version names is not known: whatever may still be listed keeps its last good version.
+        _keep_unknown(draft, groups.values(), listed=True)
         return
     listed = {image.key.image_identifier: image for image in wanted.images}
     missing: dict[ImageIdentifier, Group] = {}

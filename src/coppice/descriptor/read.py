@@ -35,6 +35,6 @@ def read_descriptor(path: Path) -> Descriptor:
         raise DocumentError(
             f"{path}: {problem.message}",
             details=problem.details,
-            resolution="Compare it with a descriptor that `coppice build` wrote.",
+            resolution="The reference page on descriptors says what it must hold.",
             context={**problem.context, "file": str(path)},
         ) from problem

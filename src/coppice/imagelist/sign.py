@@ -72,6 +72,12 @@ def load_identity(identity: EndorserIdentity) -> SigningIdentity:
             resolution="Name the key that the certificate was made for.",
             context={"key": str(identity.key), "certificate": str(identity.certificate)},
         )
+    if certificate.version is not x509.Version.v3:
+        raise UnreadableFileError(
+            f"the certificate {identity.certificate} is not an X.509 v3 certificate; every subscriber would refuse it",
+            resolution="Have the authority issue it with extensions: keyUsage digitalSignature, and key identifiers.",
+            context={"certificate": str(identity.certificate)},
+        )
     warnings = []
     mode = stat.S_IMODE(identity.key.stat().st_mode)
     if mode & 0o077:

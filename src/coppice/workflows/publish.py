@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.images import keep_image
 from coppice.catalogue.selections import Selections
+from coppice.conversion.inspect import inspect
+from coppice.conversion.model import ConversionLimits
+from coppice.descriptor.model import Action
 from coppice.descriptor.read import read_descriptor
 from coppice.descriptor.write import describe, write_descriptor
-from coppice.errors import BootTestError, InputError, SettingsError
+from coppice.errors import BootTestError, InputError, SettingsError, UnreadableFileError
 from coppice.factory.model import Outcome
 from coppice.imagelist.compose import compose, next_version
 from coppice.imagelist.publishers import load_publisher
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from coppice.catalogue.model import ApplianceVersion, Selection
     from coppice.clock import Clock
     from coppice.database import Database
-    from coppice.descriptor.model import Descriptor
+    from coppice.descriptor.model import Descriptor, Disk
     from coppice.factory.model import BuildResult
     from coppice.imagelist.model import Publication, Publisher, SignedImageList
     from coppice.monitor import Monitor
@@ -105,12 +108,37 @@ def add_descriptor(
         ChecksumMismatchError: Its image is not the one that it describes.
     """
     descriptor = read_descriptor(path)
-    if not descriptor.disks:
-        raise InputError(f"the descriptor {path} names no image", resolution="A descriptor to add names one.")
+    if descriptor.action is not Action.REGISTRATION or not descriptor.disks:
+        raise InputError(
+            f"the descriptor {path} asks for no registration of an image",
+            resolution='A descriptor to add has the action "registration" and names an image.',
+        )
+    _check_facts(descriptor.disks[0], path.parent, settings)
     kept = _keep(descriptor, path.parent, settings)
     return Catalogue(database).add(
         name or descriptor.identifier, kept, directory=settings.state_directory, expires=expires
     )
+
+
+def _check_facts(disk: Disk, directory: Path, settings: Settings) -> None:
+    # A foreign image is believed in nothing: what it is, its content decides.
+    source = directory / disk.path
+    if not source.exists():
+        raise UnreadableFileError(
+            f"there is no image {source}",
+            resolution="Put the image where its descriptor says, relative to the descriptor.",
+            context={"path": str(source)},
+        )
+    limits = ConversionLimits(maximum_virtual_size_bytes=settings.conversion.maximum_virtual_size_bytes)
+    found = inspect(source, limits)
+    said = (disk.image.format, disk.image.virtual_size_bytes)
+    if (found.format, found.virtual_size_bytes) != said:
+        raise InputError(
+            f"{source} is a {found.format} disk of {found.virtual_size_bytes} bytes, and is described as {said[0]} of "
+            f"{said[1]}",
+            resolution="Correct the descriptor.",
+            context={"path": str(source)},
+        )
 
 
 def _keep(descriptor: Descriptor, directory: Path, settings: Settings) -> Descriptor:

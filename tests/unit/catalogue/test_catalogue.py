@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.catalogue.catalogue import Catalogue
+from coppice.catalogue.images import keep_image
 from coppice.catalogue.model import EndorserIdentity
 from coppice.catalogue.selections import Selections
 from coppice.database import Database
 from coppice.descriptor.model import Action, Descriptor, Disk
-from coppice.errors import ExistsError, InputError, NotFoundError, VersionExistsError
+from coppice.errors import (
+    ChecksumMismatchError,
+    ExistsError,
+    InputError,
+    NotFoundError,
+    SizeMismatchError,
+    UnreadableFileError,
+    VersionExistsError,
+)
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import is_uuid
 from coppice.model.image import DiskFormat, Image
@@ -190,3 +199,19 @@ def test_an_endorser_is_forgotten_only_when_no_list_names_it(database: Database)
         selections.remove_endorser("jane")
     with pytest.raises(NotFoundError):
         selections.endorser("joe")
+
+
+def test_an_image_is_kept_once_and_only_as_it_was_described(tmp_path: Path) -> None:
+    source = tmp_path / "disk.qcow2"
+    source.write_bytes(b"one")
+    kept = keep_image(tmp_path / "catalogue", source, image(b"one"))
+    assert kept.read_bytes() == b"one"
+    assert keep_image(tmp_path / "catalogue", source, image(b"one")) == kept
+    with pytest.raises(SizeMismatchError, match="3 bytes"):
+        keep_image(tmp_path / "catalogue", source, image(b"longer"))
+    with pytest.raises(ChecksumMismatchError):
+        keep_image(tmp_path / "catalogue", source, image(b"two"))
+    with pytest.raises(UnreadableFileError, match="no image"):
+        keep_image(tmp_path / "catalogue", tmp_path / "absent", image(b"four"))
+    source.unlink()
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
