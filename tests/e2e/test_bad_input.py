@@ -305,7 +305,7 @@ def test_a_missing_tool_is_named_with_its_package_and_the_next_run_needs_no_seco
 
 
 @pytest.mark.threat("T81")
-@pytest.mark.parametrize(("place", "size_mib"), [("state/cache", 20), ("state/conversion", 6), ("cloud", 6)])
+@pytest.mark.parametrize(("place", "size_mib"), [("state/cache", 20), ("state/conversion", 22), ("cloud", 6)])
 def test_a_full_disk_is_told_and_nothing_half_made_stays_on_it(fresh, tmp_path, place, size_mib):
     full, after = fresh.root / place, tmp_path / "after"
     full.mkdir(parents=True, exist_ok=True)

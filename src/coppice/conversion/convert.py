@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from coppice.monitor import Monitor, Task
 
 _PIECE_BYTES = 1024 * 1024
-_RESERVE_BYTES = 64 * 1024 * 1024
+_RESERVE_BYTES = 16 * 1024 * 1024
 """Kept free for the database and all else that lies on the same file system."""
 _OVERHEAD_BYTES = 256 * 1024 * 1024
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
@@ -223,7 +223,7 @@ class Converter:
         )
         with contextlib.suppress(ValueError, KeyError, TypeError):
             needed = max(needed, int(json.loads(done.stdout)["required"]))
-        free = shutil.disk_usage(work.path.parent).free - _RESERVE_BYTES
+        free = max(0, shutil.disk_usage(work.path.parent).free - _RESERVE_BYTES)
         if free < needed:
             raise NoSpaceError(
                 f"the converted image needs about {needed} bytes; {self.directory} has room for {free}",
