@@ -175,7 +175,7 @@ def run(
             cwd=cwd,
             env=_environment(env),
             start_new_session=True,
-            preexec_fn=_preparation(limits),  # noqa: PLW1509 - only prctl and setrlimit run in it
+            preexec_fn=preparation(limits),  # noqa: PLW1509 - only prctl and setrlimit run in it
         )
     except FileNotFoundError as problem:
         raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
@@ -219,7 +219,8 @@ def end_process_group(child: subprocess.Popen[bytes], *, grace_seconds: float = 
             return
 
 
-def _preparation(limits: Limits | None) -> Callable[[], None]:
+def preparation(limits: Limits | None = None) -> Callable[[], None]:
+    """Return what a child does before it becomes the program: it ends with its parent, within ``limits``."""
     import ctypes
 
     prctl = ctypes.CDLL(None).prctl

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 OTHER_EXITS = {0, 2, 143}
-OUTSIDE = re.compile(r"(?<![\w.])/home/\w|(?<![\w/])\.\./\.\./\.\./")
+OUTSIDE = re.compile(r"(?<![\w.])/(?:root|home)/\w|(?<![\w/])\.\./\.\./\.\./")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,9 @@ def test_links_inside_the_repository_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_page_names_a_place_that_only_its_writer_has(page):
-    assert OUTSIDE.findall(read(page)) == []
+    # What a program printed is shown as it was printed, wherever it ran.
+    written = re.sub(r"(?ms)^```text$.*?^```$", "", read(page))
+    assert OUTSIDE.findall(written) == []
 
 
 def test_every_page_can_be_reached_from_the_read_me():

@@ -18,7 +18,7 @@ from coppice.atomic import storage_errors
 from coppice.errors import BootTestError, ToolMissingError
 from coppice.factory.files import qemu_format
 from coppice.model.operating_system import Firmware
-from coppice.process import end_process_group, find_tool
+from coppice.process import end_process_group, find_tool, preparation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,7 +172,13 @@ def running(machine: Machine, work: Path) -> Iterator[RunningMachine]:
     with storage_errors("writing", complaints), complaints.open("wb") as stream:
         try:
             child = subprocess.Popen(  # noqa: S603 - an argument list, no shell
-                words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=work, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                cwd=work,
+                start_new_session=True,
+                preexec_fn=preparation(),  # noqa: PLW1509 - only prctl runs in it
             )
         except OSError as problem:
             raise BootTestError(f"cannot start {words[0]}: {problem}") from problem
