@@ -8,17 +8,20 @@
     │   ├── SettingsError
     │   ├── DefinitionError
     │   ├── DocumentError                 an image list or descriptor is malformed
-    │   ├── UnreadableFileError
-    │   └── VersionExistsError
+    │   ├── UnreadableFileError           ├── CredentialError
+    │   ├── InconsistentListError         └── VersionExistsError
     ├── MachineError                 this machine lacks something                         exit 4
     │   ├── ToolMissingError
     │   ├── ToolFailedError
-    │   └── ToolTimeoutError
+    │   ├── ToolTimeoutError
+    │   └── KeyTokenError                 a hardware token with a signing key
     ├── TrustError                        a list was fetched and is refused                    exit 5
     │   ├── UnsignedListError             ├── TamperedListError       ├── SignerCountError
     │   ├── SignatureFormError            ├── WeakSignatureError      ├── UntrustedSignerError
     │   ├── SignerExpiredError            ├── SignerUsageError        ├── SignerRevokedError
-    │   ├── RevocationUnknownError        ├── WrongSignerError        ├── EndorserMismatchError
+    │   ├── AuthorityRevokedError         ├── RevocationUnknownError  ├── RevocationExpiredError
+    │   ├── RevocationForgedError         ├── NamespaceError          ├── NamespaceUnknownError
+    │   ├── WrongSignerError              ├── EndorserMismatchError   ├── EndorserUnknownError
     │   ├── ListIdentifierError           ├── FutureListError         ├── ExpiredListError
     │   ├── OlderListError                ├── ChangedListError        ├── MalformedListError
     │   └── TrustAnchorError
@@ -34,6 +37,7 @@
     │   ├── DeletionCapError              └── StalePlanError
     ├── StorageError                      disk or database                                     exit 10
     │   ├── NoSpaceError                  └── DatabaseError
+    ├── PublicationError                  a place to publish to refused or failed              exit 13
     ├── BuildError                                                                             exit 11
     │   └── BootTestError
     ├── StateError                        what was named does not exist, or exists already     exit 12
@@ -147,6 +151,18 @@ class UnreadableFileError(InputError):
     code = "file-unreadable"
 
 
+class CredentialError(InputError):
+    """A credential that is referred to is missing, empty, or not what it should be."""
+
+    code = "credential-unusable"
+
+
+class InconsistentListError(InputError):
+    """An edit would make an image list, or what it carries, contradict itself."""
+
+    code = "list-inconsistent"
+
+
 class VersionExistsError(InputError):
     """A version was published before with other content; versions never change."""
 
@@ -176,6 +192,12 @@ class ToolTimeoutError(MachineError):
     """An external program did not end in time and was stopped."""
 
     code = "tool-timeout"
+
+
+class KeyTokenError(MachineError):
+    """A token that keeps a signing key (PKCS#11) cannot be used."""
+
+    code = "key-token-failed"
 
 
 class TrustError(CoppiceError):
@@ -234,15 +256,45 @@ class SignerUsageError(TrustError):
 
 
 class SignerRevokedError(TrustError):
-    """The signer's certificate, or one above it, is revoked."""
+    """The signer's certificate is revoked."""
 
     code = "signer-revoked"
 
 
+class AuthorityRevokedError(TrustError):
+    """The certificate of an authority above the signer is revoked."""
+
+    code = "authority-revoked"
+
+
 class RevocationUnknownError(TrustError):
-    """The revocation list that is needed is missing, expired or not signed by its authority."""
+    """The revocation list that is needed is missing."""
 
     code = "revocation-unknown"
+
+
+class RevocationExpiredError(TrustError):
+    """The revocation list that is needed is not current."""
+
+    code = "revocation-expired"
+
+
+class RevocationForgedError(TrustError):
+    """The revocation list that bears an authority's name is not signed by it."""
+
+    code = "revocation-forged"
+
+
+class NamespaceError(TrustError):
+    """The authority may not certify the signer's name: its namespaces or signing policy say so."""
+
+    code = "signer-namespace"
+
+
+class NamespaceUnknownError(TrustError):
+    """Which names an authority may certify is needed, and nothing says it."""
+
+    code = "signer-namespace-unknown"
 
 
 class WrongSignerError(TrustError):
@@ -255,6 +307,12 @@ class EndorserMismatchError(TrustError):
     """The endorser written in the list is not the signer."""
 
     code = "list-endorser-mismatch"
+
+
+class EndorserUnknownError(TrustError):
+    """The subscription trusts no endorser yet, and was not told to trust the first one."""
+
+    code = "endorser-unknown"
 
 
 class MalformedListError(TrustError):
@@ -422,6 +480,13 @@ class DatabaseError(StorageError):
     """The database cannot be used."""
 
     code = "database-failed"
+
+
+class PublicationError(CoppiceError):
+    """A place to publish to refused or failed; what is published there stays whole."""
+
+    code = "publication-failed"
+    exit_code = 13
 
 
 class BuildError(CoppiceError):

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from coppice.cli.envelope import Result
+from coppice.cli.imagelist_validate import describe_content, validate
 from coppice.cli.output import format_size, moment
 from coppice.cli.words import examples, noun, pass_context
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from coppice.catalogue.model import Selection
     from coppice.cli.context import Context
     from coppice.cli.output import Output
-    from coppice.imagelist.model import ImageList
 
 command = noun("imagelist", "The image lists that are published from here.")
+command.add_command(validate)
 
 
 @command.command(
@@ -160,7 +160,7 @@ def publish(context: Context, name: str) -> Result:
     )
     content = report.signed.content
     data = {
-        **_describe(content),
+        **describe_content(content),
         "payload": str(report.signed.payload_checksum),
         "signer": str(report.signed.signer),
         "uri": report.publication.list_uri,
@@ -182,86 +182,6 @@ def publish(context: Context, name: str) -> Result:
 
     warnings = () if content.images else ("the list names no image: sites hold what it withdraws",)
     return Result(command="imagelist publish", data=data, messages=warnings, show=render)
-
-
-@command.command(
-    "validate",
-    epilog=examples(
-        "coppice imagelist validate general.list",
-        exits="0 it has the form of an image list, 3 it has not, 5 it is signed and the signature does not hold",
-    ),
-)
-@click.argument("file", type=click.Path(path_type=Path))
-@pass_context
-def validate(context: Context, file: Path) -> Result:
-    """Validate that FILE has the form of an image list, signed or plain. Whom to believe is not asked here."""
-    from coppice.errors import UnsignedListError
-    from coppice.formats.cms import open_message
-    from coppice.formats.hepix import read_list
-    from coppice.formats.names import distinguished_name
-
-    message = _read(file, context.settings.transfer.list_size_limit_bytes)
-    signer = None
-    try:
-        opened = open_message(message)
-    except UnsignedListError:
-        content = read_list(message)
-    else:
-        content = read_list(opened.payload)
-        signer = str(distinguished_name(opened.signer_certificate.subject))
-
-    def render(output: Output) -> None:
-        output.pairs(
-            {
-                "list": f"{content.title}, version {content.version}",
-                "identifier": content.identifier,
-                "signature": f"whole, by {signer}" if signer else "none",
-                "expires": moment(content.validity.expires, context.clock.now()),
-            }
-        )
-        rows = [[each.identifier, each.version, format_size(each.size_bytes), each.title] for each in content.images]
-        output.table(["image", "version", "size", "title"], rows)
-
-    return Result(command="imagelist validate", data={**_describe(content), "signer": signer}, show=render)
-
-
-def _read(file: Path, limit_bytes: int) -> bytes:
-    from coppice.errors import DocumentError, UnreadableFileError
-
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(limit_bytes + 1)
-    except OSError as problem:
-        raise UnreadableFileError(f"cannot read {file}: {problem.strerror}", context={"path": str(file)}) from problem
-    if len(content) > limit_bytes:
-        raise DocumentError(
-            f"{file} is longer than {limit_bytes} bytes",
-            resolution="`transfer.list_size_limit` in the settings sets the limit.",
-        )
-    return content
-
-
-def _describe(content: ImageList) -> dict[str, object]:
-    return {
-        "identifier": content.identifier,
-        "version": content.version,
-        "title": content.title,
-        "created": content.validity.created,
-        "expires": content.validity.expires,
-        "endorser": str(content.endorser.subject),
-        "images": [
-            {
-                "identifier": each.identifier,
-                "version": each.version,
-                "title": each.title,
-                "uri": each.uri,
-                "size_bytes": each.size_bytes,
-                "checksum": str(each.checksum),
-            }
-            for each in content.images
-        ],
-        "unreadable": content.unreadable,
-    }
 
 
 def _plain(selection: Selection) -> dict[str, object]:

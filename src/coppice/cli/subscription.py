@@ -59,7 +59,7 @@ def add(
     """Follow the image list at URI under NAME, if this endorser signed it; nothing is fetched yet."""
     from coppice.model.identifiers import ImageIdentifier
     from coppice.subscription.anchors import load_anchors
-    from coppice.subscription.model import RevocationPolicy, Subscription, TrustPolicy
+    from coppice.subscription.model import ImageSelection, PinnedEndorser, RevocationPolicy, Subscription, TrustPolicy
     from coppice.subscription.store import SubscriptionStore
 
     subject, issuer = _endorser(endorser_dn, endorser_ca, endorser_certificate)
@@ -70,12 +70,11 @@ def add(
         uri=uri,
         list_identifier=None,
         trust=TrustPolicy(
-            endorser_subject=subject,
-            endorser_issuer=issuer,
+            endorsers=(PinnedEndorser(subject=subject, issuer=issuer),),
             anchors=anchors,
             revocation=RevocationPolicy(revocation),
         ),
-        images=tuple(ImageIdentifier(each) for each in images),
+        selection=ImageSelection(images=tuple(ImageIdentifier(each) for each in images)),
         added_at=context.clock.now(),
     )
     SubscriptionStore(context.database).add(subscription)
@@ -100,7 +99,15 @@ def list_subscriptions(context: Context) -> Result:
     found = SubscriptionStore(database).all() if database is not None else ()
 
     def render(output: Output) -> None:
-        rows = [[each.name, each.uri, each.trust.endorser_subject, len(each.images) or "all"] for each in found]
+        rows = [
+            [
+                each.name,
+                each.uri,
+                ", ".join(str(one.subject) for one in each.trust.endorsers),
+                len(each.selection.images) or "all",
+            ]
+            for each in found
+        ]
         output.table(["subscription", "uri", "endorser", "images"], rows)
 
     return Result(
@@ -246,11 +253,11 @@ def _as_dict(subscription: Subscription) -> dict[str, object]:
         "name": subscription.name,
         "uri": redact(subscription.uri),
         "list_identifier": subscription.list_identifier,
-        "endorser_dn": str(trust.endorser_subject),
-        "endorser_ca": str(trust.endorser_issuer),
+        "endorser_dn": ", ".join(str(each.subject) for each in trust.endorsers),
+        "endorser_ca": ", ".join(str(each.issuer) for each in trust.endorsers),
         "anchors": trust.anchors,
         "revocation": trust.revocation,
-        "images": subscription.images,
+        "images": subscription.selection.images,
         "added_at": subscription.added_at,
     }
 

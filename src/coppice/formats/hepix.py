@@ -52,7 +52,7 @@ def read_list(payload: bytes) -> ImageList:
         source=fields.text("dc:source"),
         uri=fields.word("hv:uri"),
         validity=Validity(created=fields.instant("dc:date:created"), expires=fields.instant("dc:date:expires")),
-        endorser=_endorser(fields.group("hv:endorser").group("hv:x509")),
+        endorsers=(_endorser(fields.group("hv:endorser").group("hv:x509")),),
         vo=fields.optional_text("ad:vo"),
         images=images,
         unreadable=unreadable,
@@ -78,19 +78,23 @@ def write_list(content: ImageList) -> bytes:
         "hv:version": content.version,
         "hv:uri": content.uri,
         "ad:vo": content.vo,
-        "hv:endorser": {
-            "hv:x509": {
-                "dc:creator": content.endorser.name,
-                "hv:email": content.endorser.email,
-                "hv:ca": str(content.endorser.issuer),
-                "hv:dn": str(content.endorser.subject),
-            }
-        },
+        "hv:endorser": _endorser_fields(content.endorsers[0]) if content.endorsers else None,
         "hv:images": [{"hv:image": _image_fields(image)} for image in content.images],
         **content.extra,
     }
     document = {"hv:imagelist": _said(fields)}
     return (json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
+
+def _endorser_fields(endorser: Endorser) -> dict[str, object]:
+    return {
+        "hv:x509": {
+            "dc:creator": endorser.name,
+            "hv:email": endorser.email,
+            "hv:ca": str(endorser.issuer),
+            "hv:dn": str(endorser.subject),
+        }
+    }
 
 
 def _said(fields: Mapping[str, object]) -> dict[str, object]:

@@ -66,7 +66,7 @@ def compose(
         source=selection.source,
         uri=list_uri,
         validity=Validity(created=created, expires=expires),
-        endorser=endorser,
+        endorsers=(endorser,),
         vo=selection.vo,
         images=tuple(
             _listed(known, uri=image_uris[known.appliance.name], list_uri=list_uri, expires=expires)

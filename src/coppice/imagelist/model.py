@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
     from coppice.model.requirements import Requirements
     from coppice.model.validity import Validity
     from coppice.monitor import Monitor
+
+
+class Profile(StrEnum):
+    """How much of the HEPiX format a list must keep to."""
+
+    STRICT = "strict"
+    """Every required key is there, and identifiers are UUIDs."""
+    LENIENT = "lenient"
+    """As some publishers write: the endorser, the title, version and address of the list may be missing, and
+    identifiers may be any text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketplaceUser:
+    """Who brought an image into a marketplace: ``ad:user:fullname``, ``ad:user:guid``, ``ad:user:uri``."""
+
+    full_name: str | None = None
+    guid: str | None = None
+    uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +61,10 @@ class ListedImage:
         groups: ``ad:group``.
         mpuri: ``ad:mpuri``: marketplace URI of this version.
         base_mpuri: ``ad:base_mpuri``: of the appliance.
+        appliance_id: ``ad:appid``: the appliance's number in the marketplace.
+        user: ``ad:user:*``.
+        traffic_in: ``ad:traffic_in`` as it was written.
+        traffic_out: ``ad:traffic_out`` as it was written.
         extra: Keys that Coppice does not know, as they were written.
     """
 
@@ -60,6 +84,10 @@ class ListedImage:
     groups: tuple[str, ...]
     mpuri: str | None
     base_mpuri: str | None
+    appliance_id: str | None = None
+    user: MarketplaceUser | None = None
+    traffic_in: object | None = None
+    traffic_out: object | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -88,8 +116,10 @@ class ImageList:
         source: ``dc:source``.
         uri: ``hv:uri``: where new versions are fetched.
         validity: ``dc:date:created`` and ``dc:date:expires``.
-        endorser: ``hv:endorser``.
+        endorsers: ``hv:endorser``: who vouch for it; one, in nearly every list. Empty only in the lenient profile.
         vo: ``ad:vo``.
+        swid: ``ad:swid``.
+        number_of_images: ``ad:num_of_images`` as it was written; never trusted.
         images: What is listed, in the list's order; identifiers are unique.
         unreadable: Entries of which nothing but the identifier is known.
         extra: Keys that Coppice does not know, as they were written.
@@ -102,11 +132,17 @@ class ImageList:
     source: str
     uri: str
     validity: Validity
-    endorser: Endorser
+    endorsers: tuple[Endorser, ...]
     vo: str | None
     images: tuple[ListedImage, ...]
+    swid: str | None = None
+    number_of_images: int | None = None
     unreadable: tuple[UnreadableEntry, ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict)
+
+    def names_endorser(self, subject: DistinguishedName, issuer: DistinguishedName) -> bool:
+        """Tell whether one of the list's endorsers has this name, below that authority."""
+        return any((each.subject, each.issuer) == (subject, issuer) for each in self.endorsers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,17 +170,20 @@ class Publication:
         list_uri: Where the list is now.
         images_written: Names of the image files that were copied; others were there already.
         bytes_written: How many bytes were copied.
+        images_retired: Names of image files that were removed: no published list named them for long enough.
     """
 
     list_uri: str
     images_written: tuple[str, ...]
     bytes_written: int
+    images_retired: tuple[str, ...] = ()
 
 
 class Publisher(Protocol):
     """A plug-in that puts a list and its images where subscribers fetch them (group ``coppice.publishers``).
 
-    Images come first, the list last; a reader never sees a list whose images are not there.
+    Images come first, and are verified where they are; then the list is replaced in one step. A reader never sees a
+    list whose images are not there, nor a moment without a list. What was cut off is taken up by the next call.
     """
 
     def image_uri(self, file_name: str) -> str:
@@ -155,13 +194,38 @@ class Publisher(Protocol):
         """Return the URI under which the list of that name will be fetched."""
         ...
 
+    def published(self, list_name: str) -> bytes | None:
+        """Return the list as readers get it now; None when there is none.
+
+        Raises:
+            StorageError: The place cannot be read.
+            TransferError: The place cannot be reached.
+            PublicationError: The place refused.
+        """
+        ...
+
     def publish(
         self, list_name: str, signed: SignedImageList, files: Mapping[str, Path], monitor: Monitor
     ) -> Publication:
         """Put ``files`` (name → local path) and then the list in place.
 
         Raises:
+            InputError: A file is not the one that the list tells of.
+            ExistsError: A file of that name is there with other content.
             StorageError: The place cannot be written.
             TransferError: The place cannot be reached.
+            PublicationError: The place refused.
+        """
+        ...
+
+    def retire(self, *, unnamed_since: datetime, monitor: Monitor) -> tuple[str, ...]:
+        """Remove image files that no published list has named since ``unnamed_since``; return their names.
+
+        While any published list cannot be read, nothing is removed.
+
+        Raises:
+            StorageError: The place cannot be written.
+            TransferError: The place cannot be reached.
+            PublicationError: The place refused.
         """
         ...

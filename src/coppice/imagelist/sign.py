@@ -107,7 +107,7 @@ def sign_list(content: ImageList, identity: SigningIdentity, now: datetime) -> S
     message = sign(payload, certificate=identity.certificate, key=identity.key, chain=identity.chain)
     opened = open_message(message)
     read = read_list(opened.payload)
-    if (read.endorser.subject, read.endorser.issuer) != (identity.endorser.subject, identity.endorser.issuer):
+    if not read.names_endorser(identity.endorser.subject, identity.endorser.issuer):
         raise EndorserMismatchError(
             f"the name {identity.endorser.subject} is ambiguous in an image list, and every subscriber would refuse it",
             resolution="Use a certificate whose name contains no '/…=' inside a value.",
@@ -123,9 +123,10 @@ def sign_list(content: ImageList, identity: SigningIdentity, now: datetime) -> S
 
 
 def _check_signer(content: ImageList, identity: SigningIdentity, now: datetime) -> None:
-    named, own = content.endorser, identity.endorser
-    if (named.subject, named.issuer) != (own.subject, own.issuer):
-        raise EndorserMismatchError(f"the list names the endorser {named.subject}, the signer is {own.subject}")
+    own = identity.endorser
+    if not content.names_endorser(own.subject, own.issuer):
+        named = ", ".join(str(each.subject) for each in content.endorsers) or "nobody"
+        raise EndorserMismatchError(f"the list names as endorser {named}, the signer is {own.subject}")
     certificate = identity.certificate
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise SignerExpiredError(

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from coppice.errors import SettingsError, UnreadableFileError
+from coppice.formats.limits import ListLimits
 from coppice.settings.model import (
     CloudSettings,
     ConversionSettings,
     FactorySettings,
     PlanSettings,
     PublisherSettings,
+    PublishingSettings,
     Settings,
+    SubscriptionsSettings,
     TransferSettings,
 )
 from coppice.settings.places import SYSTEM_FILE, default_state_directory, home_directory, settings_files
@@ -232,6 +235,15 @@ def _settings(parsed: SettingsFile, origins: Mapping[KeyPath, str], environ: Map
         definitions_directory=_path(parsed.definitions_directory, said.get("definitions_directory"), environ),
         factory=FactorySettings(**parsed.factory.model_dump()),
         transfer=TransferSettings(**parsed.transfer.model_dump()),
+        lists=ListLimits(
+            size_bytes=parsed.transfer.list_size_limit_bytes,
+            images=parsed.lists.maximum_images,
+            depth=parsed.lists.maximum_depth,
+            text_bytes=parsed.lists.maximum_text_bytes,
+            title_bytes=parsed.lists.maximum_title_bytes,
+        ),
+        subscriptions=SubscriptionsSettings(**parsed.subscriptions.model_dump()),
+        publishing=PublishingSettings(**parsed.publishing.model_dump()),
         conversion=ConversionSettings(**parsed.conversion.model_dump()),
         plan=PlanSettings(**parsed.plan.model_dump()),
         publishers=MappingProxyType(

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from coppice.formats.limits import ListLimits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactorySettings:
@@ -49,6 +51,40 @@ class TransferSettings:
     total_timeout_seconds: float
     attempts: int
     allow_private_addresses: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionsSettings:
+    """How subscribed lists are refreshed.
+
+    Attributes:
+        parallel: How many lists are fetched at a time.
+        clock_skew_seconds: How far in the future a list may say that it was created.
+        warn_list_days: Before a list expires.
+        warn_image_days: Before an image expires.
+        warn_certificate_days: Before an endorser's certificate expires.
+        warn_revocation_days: Before a CRL expires.
+        archive_keep: Verified versions of each list that are kept.
+    """
+
+    parallel: int
+    clock_skew_seconds: float
+    warn_list_days: float
+    warn_image_days: float
+    warn_certificate_days: float
+    warn_revocation_days: float
+    archive_keep: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishingSettings:
+    """How lists are published.
+
+    Attributes:
+        retire_images_days: From when no published list names an image file to its removal.
+    """
+
+    retire_images_days: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +159,9 @@ class Settings:
         definitions_directory: Where definitions are looked for; None: those that Coppice ships.
         factory: How appliances are built.
         transfer: Bounds on what comes from outside.
+        lists: Bounds on image lists.
+        subscriptions: How subscribed lists are refreshed.
+        publishing: How lists are published.
         conversion: Bounds on conversion.
         plan: How what is registered is treated.
         publishers: By name.
@@ -135,6 +174,9 @@ class Settings:
     definitions_directory: Path | None
     factory: FactorySettings
     transfer: TransferSettings
+    lists: ListLimits
+    subscriptions: SubscriptionsSettings
+    publishing: PublishingSettings
     conversion: ConversionSettings
     plan: PlanSettings
     publishers: Mapping[str, PublisherSettings]

@@ -145,6 +145,41 @@ class TransferSection(Section):
     )
 
 
+class ListsSection(Section):
+    """Bounds on image lists; how long one may be is `transfer.list_size_limit_bytes`."""
+
+    maximum_images: Number = Field(default=10_000, description="Most images that a list may name.")
+    maximum_depth: Number = Field(default=16, description="Deepest nesting of a list's objects and arrays.")
+    maximum_text_bytes: Size = Field(default=64 * 1024, description="Longest text in a list.")
+    maximum_title_bytes: Size = Field(default=4096, description="Longest title in a list.")
+
+
+class SubscriptionsSection(Section):
+    """How subscribed lists are refreshed."""
+
+    parallel: Number = Field(default=8, description="How many lists are fetched at a time.")
+    clock_skew_seconds: Seconds = Field(
+        default=300.0, description="How far in the future a list may say that it was created."
+    )
+    warn_list_days: Days = Field(default=7.0, description="How long before a list expires a warning is given.")
+    warn_image_days: Days = Field(default=14.0, description="How long before an image expires a warning is given.")
+    warn_certificate_days: Days = Field(
+        default=14.0, description="How long before an endorser's certificate expires a warning is given."
+    )
+    warn_revocation_days: Days = Field(
+        default=2.0, description="How long before a certificate revocation list expires a warning is given."
+    )
+    archive_keep: Number = Field(default=50, description="How many verified versions of each list are kept.")
+
+
+class PublishingSection(Section):
+    """How lists are published."""
+
+    retire_images_days: Days = Field(
+        default=7.0, description="How long an image file stays after no published list names it any more."
+    )
+
+
 class ConversionSection(Section):
     """Bounds on conversion."""
 
@@ -224,6 +259,11 @@ class SettingsFile(Section):
     )
     factory: FactorySection = Field(default_factory=FactorySection, description="How appliances are built.")
     transfer: TransferSection = Field(default_factory=TransferSection, description="Bounds on what is fetched.")
+    lists: ListsSection = Field(default_factory=ListsSection, description="Bounds on image lists.")
+    subscriptions: SubscriptionsSection = Field(
+        default_factory=SubscriptionsSection, description="How subscribed lists are refreshed."
+    )
+    publishing: PublishingSection = Field(default_factory=PublishingSection, description="How lists are published.")
     conversion: ConversionSection = Field(default_factory=ConversionSection, description="Bounds on conversion.")
     plan: PlanSection = Field(default_factory=PlanSection, description="How what is registered is treated.")
     clouds: Annotated[dict[str, CloudSection], BeforeValidator(_named)] = Field(

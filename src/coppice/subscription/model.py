@@ -6,9 +6,11 @@ A list that could not be fetched, or was refused, has no type that the cache or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from coppice.imagelist.model import Profile
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from coppice.imagelist.model import ImageList
     from coppice.model.checksum import Checksum
+    from coppice.model.credential import CredentialReference
     from coppice.model.endorser import DistinguishedName
     from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 
@@ -29,21 +32,88 @@ class RevocationPolicy(StrEnum):
     """A CRL that is there must be valid and is obeyed; a missing one is tolerated, and said."""
 
 
+class NamespacePolicy(StrEnum):
+    """What is asked of an authority's namespaces and signing policy: which names it may certify."""
+
+    REQUIRE = "require"
+    """Every authority in the path must have a policy that permits the name below it."""
+    IF_PRESENT = "if-present"
+    """A policy that is there is obeyed; an authority without one is tolerated, and said."""
+    AUTOMATIC = "automatic"
+    """`REQUIRE` where the anchors come from a directory that holds such policies (as the IGTF's does); where there are
+    none at all, as with a PEM bundle, nothing is asked."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrustPolicy:
-    """Who must have signed.
+class PinnedEndorser:
+    """An endorser whom a subscription trusts.
 
     Attributes:
-        endorser_subject: Subject of the pinned endorser's certificate.
-        endorser_issuer: Subject of the authority that issued it.
-        anchors: PEM bundle, single certificate or directory of trust anchors, CRLs included.
-        revocation: What is asked of CRLs.
+        subject: Of the endorser's certificate.
+        issuer: Subject of the authority that issued it.
+        fingerprint: SHA-256 of the certificate, when this one certificate alone is trusted; None: any certificate of
+            that name below that authority.
+        first_use: True when this endorser was trusted because it signed the first list, not because somebody named it.
     """
 
-    endorser_subject: DistinguishedName
-    endorser_issuer: DistinguishedName
+    subject: DistinguishedName
+    issuer: DistinguishedName
+    fingerprint: Checksum | None = None
+    first_use: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustPolicy:
+    """Who must have signed, and what is asked of the signature and the certificates.
+
+    Attributes:
+        endorsers: Any one of them must have signed. Empty only as long as ``trust_on_first_use`` waits for a list.
+        anchors: PEM bundle, single certificate or directory of trust anchors, CRLs included.
+        revocation: What is asked of CRLs.
+        namespaces: What is asked of namespaces and signing policies.
+        trust_on_first_use: Whether the endorser of the first list is pinned, if nobody was named before.
+        allow_sha1: Whether a signature or certificate with SHA-1 is accepted; for publishers of long ago only.
+        allow_host_certificate: Whether a signer's certificate may be a host's (serverAuth without clientAuth).
+        profile: How much of the format the list must keep to.
+    """
+
+    endorsers: tuple[PinnedEndorser, ...]
     anchors: Path
     revocation: RevocationPolicy = RevocationPolicy.REQUIRE
+    namespaces: NamespacePolicy = NamespacePolicy.AUTOMATIC
+    trust_on_first_use: bool = False
+    allow_sha1: bool = False
+    allow_host_certificate: bool = False
+    profile: Profile = Profile.STRICT
+
+    def pins(self, subject: DistinguishedName, issuer: DistinguishedName, fingerprint: Checksum) -> bool:
+        """Tell whether a certificate of this name, authority and SHA-256 fingerprint is one that is trusted."""
+        return any(
+            (each.subject, each.issuer) == (subject, issuer)
+            and (each.fingerprint is None or each.fingerprint.matches(fingerprint))
+            for each in self.endorsers
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSelection:
+    """Which images of a list a site wants; every condition that is given must hold.
+
+    Attributes:
+        images: Identifiers; empty: any.
+        refused: Identifiers that are never wanted.
+        vos: Virtual organisations (``ad:vo`` of the list); empty: any.
+        operating_systems: ``sl:osname`` or ``sl:os``, whatever the case; empty: any.
+        architectures: ``sl:arch``; empty: any.
+        expression: A condition over an image's fields; None: none.
+    """
+
+    images: tuple[ImageIdentifier, ...] = ()
+    refused: tuple[ImageIdentifier, ...] = ()
+    vos: tuple[str, ...] = ()
+    operating_systems: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    expression: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,19 +122,25 @@ class Subscription:
 
     Attributes:
         name: How commands call it.
-        uri: Where the list is fetched (``https://``, ``http://`` or ``file://``).
+        uri: Where the list is fetched (``https://``, ``http://``, ``file://`` or ``oci://``).
         list_identifier: The list that this is; None until the first list was verified, which fixes it.
         trust: Who must have signed.
-        images: Identifiers of the images wanted; empty: all.
+        selection: Which images are wanted.
         added_at: When the site subscribed.
+        credential: How the site shows who it is; only where a secret lies, never the secret.
+        server_anchors: Authorities that the server's certificate may come from, beside the machine's; None: none.
+        paused_at: From when on the list is not fetched; None: it is.
     """
 
     name: str
     uri: str
     list_identifier: ListIdentifier | None
     trust: TrustPolicy
-    images: tuple[ImageIdentifier, ...]
     added_at: datetime
+    selection: ImageSelection = field(default_factory=ImageSelection)
+    credential: CredentialReference | None = None
+    server_anchors: Path | None = None
+    paused_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +150,12 @@ class TrustedVersion:
     Attributes:
         version: Its ``hv:version``.
         payload_checksum: Of its signed bytes.
+        created: Its ``dc:date:created``; None where an older database did not keep it.
     """
 
     version: str
     payload_checksum: Checksum
+    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +168,7 @@ class VerifiedImageList:
         payload_checksum: Of its signed bytes.
         signer: Subject of the certificate that signed it.
         signer_issuer: Subject of the authority above.
+        signer_fingerprint: SHA-256 of that certificate.
         verified_at: When the rules were applied.
         warnings: What the site should know although the list is accepted.
     """
@@ -99,5 +178,6 @@ class VerifiedImageList:
     payload_checksum: Checksum
     signer: DistinguishedName
     signer_issuer: DistinguishedName
+    signer_fingerprint: Checksum
     verified_at: datetime
     warnings: tuple[str, ...] = ()

@@ -20,6 +20,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives import hashes
+
 from coppice.errors import (
     ChangedListError,
     DocumentError,
@@ -89,7 +91,8 @@ def verify_list(
     )
     signer = distinguished_name(opened.signer_certificate.subject)
     issuer = distinguished_name(opened.signer_certificate.issuer)
-    _check_pin(signer, issuer, subscription.trust)
+    fingerprint = Checksum("sha256", opened.signer_certificate.fingerprint(hashes.SHA256()).hex())
+    _check_pin(signer, issuer, fingerprint, subscription.trust)
     content = _read(opened.payload)
     _check_endorser(content, signer, issuer)
     _check_identifier(content, subscription)
@@ -104,6 +107,7 @@ def verify_list(
         payload_checksum=payload_checksum,
         signer=signer,
         signer_issuer=issuer,
+        signer_fingerprint=fingerprint,
         verified_at=now,
         warnings=(*warnings, *_warnings(content, subscription, last, now)),
     )
@@ -121,22 +125,23 @@ def _read(payload: bytes) -> ImageList:
         ) from problem
 
 
-def _check_pin(signer: DistinguishedName, issuer: DistinguishedName, trust: TrustPolicy) -> None:
-    if (signer, issuer) != (trust.endorser_subject, trust.endorser_issuer):
+def _check_pin(signer: DistinguishedName, issuer: DistinguishedName, fingerprint: Checksum, trust: TrustPolicy) -> None:
+    if not trust.pins(signer, issuer, fingerprint):
+        pinned = "\n".join(f"subscribed: {each.subject}\n  below     {each.issuer}" for each in trust.endorsers)
         raise WrongSignerError(
             f"the list is signed by {signer}, whom this subscription does not name",
-            details=f"signed by:  {signer}\n  below     {issuer}\nsubscribed: {trust.endorser_subject}\n"
-            f"  below     {trust.endorser_issuer}",
+            details=f"signed by:  {signer}\n  below     {issuer}\n{pinned}",
             resolution="If the endorser has changed, and the publisher confirms it, subscribe anew with that name.",
         )
 
 
 def _check_endorser(content: ImageList, signer: DistinguishedName, issuer: DistinguishedName) -> None:
-    endorser = content.endorser
-    if (endorser.subject, endorser.issuer) != (signer, issuer):
+    if not content.names_endorser(signer, issuer):
+        named = "\n".join(f"hv:dn {each.subject}\nhv:ca {each.issuer}" for each in content.endorsers)
         raise EndorserMismatchError(
-            f"the list says that {endorser.subject} endorses it, but {signer} signed it",
-            details=f"hv:dn {endorser.subject}\nhv:ca {endorser.issuer}\nsigner {signer}\nbelow  {issuer}",
+            f"the list says that {', '.join(str(each.subject) for each in content.endorsers)} endorses it, but "
+            f"{signer} signed it",
+            details=f"{named}\nsigner {signer}\nbelow  {issuer}",
             resolution="The publisher must sign with the endorser's own certificate, or correct hv:endorser.",
         )
 

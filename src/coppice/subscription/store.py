@@ -14,7 +14,14 @@ from coppice.model.checksum import Checksum
 from coppice.model.endorser import DistinguishedName
 from coppice.model.identifiers import ImageIdentifier, ListIdentifier, is_name, is_uuid
 from coppice.model.version import Version
-from coppice.subscription.model import RevocationPolicy, Subscription, TrustedVersion, TrustPolicy
+from coppice.subscription.model import (
+    ImageSelection,
+    PinnedEndorser,
+    RevocationPolicy,
+    Subscription,
+    TrustedVersion,
+    TrustPolicy,
+)
 from coppice.subscription.rules import check_version, verify_list
 from coppice.subscription.tables import SubscriptionRow, TrustedVersionRow, UnsubscribedListRow, VerifiedListRow
 
@@ -208,7 +215,7 @@ def _check(subscription: Subscription) -> None:
             f"a list cannot be fetched from {subscription.uri[:200]!r}",
             resolution="Use an address with https://, http:// or file:///.",
         )
-    wanted = (*subscription.images, *([subscription.list_identifier] if subscription.list_identifier else []))
+    wanted = (*subscription.selection.images, *([subscription.list_identifier] if subscription.list_identifier else []))
     wrong = [identifier for identifier in wanted if not is_uuid(identifier)]
     if wrong:
         raise InputError(f"not an identifier (a UUID): {wrong[0][:80]!r}")
@@ -261,11 +268,11 @@ def _row_of(subscription: Subscription) -> SubscriptionRow:
         name=subscription.name,
         uri=subscription.uri,
         list_identifier=subscription.list_identifier and subscription.list_identifier.lower(),
-        endorser_subject=[list(pair) for pair in trust.endorser_subject.attributes],
-        endorser_issuer=[list(pair) for pair in trust.endorser_issuer.attributes],
+        endorser_subject=[list(pair) for pair in trust.endorsers[0].subject.attributes],
+        endorser_issuer=[list(pair) for pair in trust.endorsers[0].issuer.attributes],
         anchors=str(trust.anchors),
         revocation=str(trust.revocation),
-        images=[identifier.lower() for identifier in subscription.images],
+        images=[identifier.lower() for identifier in subscription.selection.images],
         added_at=subscription.added_at,
     )
 
@@ -290,11 +297,15 @@ def _read_subscription(row: SubscriptionRow) -> Subscription:
         uri=row.uri,
         list_identifier=ListIdentifier(row.list_identifier) if row.list_identifier else None,
         trust=TrustPolicy(
-            endorser_subject=DistinguishedName.of(*((kind, value) for kind, value in row.endorser_subject)),
-            endorser_issuer=DistinguishedName.of(*((kind, value) for kind, value in row.endorser_issuer)),
+            endorsers=(
+                PinnedEndorser(
+                    subject=DistinguishedName.of(*((kind, value) for kind, value in row.endorser_subject)),
+                    issuer=DistinguishedName.of(*((kind, value) for kind, value in row.endorser_issuer)),
+                ),
+            ),
             anchors=Path(row.anchors),
             revocation=RevocationPolicy(row.revocation),
         ),
-        images=tuple(ImageIdentifier(identifier) for identifier in row.images),
+        selection=ImageSelection(images=tuple(ImageIdentifier(identifier) for identifier in row.images)),
         added_at=row.added_at,
     )

@@ -36,7 +36,13 @@ from typing import TYPE_CHECKING, Any
 from coppice import atomic
 from coppice.formats.cms import sign
 from coppice.model.identifiers import ListIdentifier
-from coppice.subscription.model import RevocationPolicy, Subscription, TrustPolicy
+from coppice.subscription.model import (
+    ImageSelection,
+    PinnedEndorser,
+    RevocationPolicy,
+    Subscription,
+    TrustPolicy,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,12 +197,11 @@ class Simulator:
             uri=self.uri,
             list_identifier=ListIdentifier(self.identifier),
             trust=TrustPolicy(
-                endorser_subject=self.endorser.subject,
-                endorser_issuer=self.endorser.issuer,
+                endorsers=(PinnedEndorser(subject=self.endorser.subject, issuer=self.endorser.issuer),),
                 anchors=anchors,
                 revocation=revocation,
             ),
-            images=images,
+            selection=ImageSelection(images=images),
             added_at=self.created,
         )
 

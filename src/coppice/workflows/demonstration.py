@@ -162,8 +162,8 @@ class Demonstration:
     def _subscribe(self) -> tuple[list[str], int]:
         subscription = self._scene.subscribe()
         return [
-            f"only {subscription.trust.endorser_subject} is believed",
-            f"certified by {subscription.trust.endorser_issuer}, revocation lists required",
+            f"only {subscription.trust.endorsers[0].subject} is believed",
+            f"certified by {subscription.trust.endorsers[0].issuer}, revocation lists required",
         ], 0
 
     def _sync(self, expected: dict[str, ImageState]) -> tuple[list[str], int]:

@@ -33,6 +33,6 @@ def listed_images(
         known += [
             (subscription.name, image)
             for image in recalled.content.images
-            if not subscription.images or image.identifier in subscription.images
+            if not subscription.selection.images or image.identifier in subscription.selection.images
         ]
     return tuple(known), tuple(unknown)

@@ -27,7 +27,7 @@ from coppice.formats.cms import open_message, sign
 from coppice.http import Client
 from coppice.model.image import DiskFormat
 from coppice.settings.load import load_settings
-from coppice.subscription.model import Subscription, TrustPolicy
+from coppice.subscription.model import PinnedEndorser, Subscription, TrustPolicy
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
 from coppice.testing.server import StaticServer
@@ -188,11 +188,9 @@ class Scene:
             uri=self._list_uri,
             list_identifier=None,
             trust=TrustPolicy(
-                endorser_subject=self._endorser.subject,
-                endorser_issuer=self._endorser.issuer,
+                endorsers=(PinnedEndorser(subject=self._endorser.subject, issuer=self._endorser.issuer),),
                 anchors=self.directory / "trust",
             ),
-            images=(),
             added_at=self.clock.now(),
         )
         SubscriptionStore(self.site_database).add(subscription)

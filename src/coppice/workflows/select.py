@@ -37,9 +37,9 @@ def select(outcomes: Iterable[ListOutcome], unsubscribed: Collection[ListIdentif
             known = contents.get(content.identifier)
             if known is None or Version(content.version) > Version(known.version):
                 contents[content.identifier] = content
-            _add(wanted, content.identifier, outcome.subscription.images)
+            _add(wanted, content.identifier, outcome.subscription.selection.images)
         elif identifier is not None:
-            _add(in_doubt, identifier, outcome.subscription.images)
+            _add(in_doubt, identifier, outcome.subscription.selection.images)
     # A subscription whose first list was not verified yet may be to any list.
     nameless = any(each.verified is None and each.subscription.list_identifier is None for each in outcomes)
     lists = tuple(

@@ -33,7 +33,7 @@ def test_a_list_is_read_whole(publisher: Simulator) -> None:
     assert content.identifier == publisher.identifier
     assert (content.version, content.title, content.vo) == ("1", "Example list", "vo.example.org")
     assert content.validity.expires == publisher.expires
-    assert content.endorser.subject == DistinguishedName.parse("/DC=org/DC=example/CN=Jane Doe")
+    assert content.endorsers[0].subject == DistinguishedName.parse("/DC=org/DC=example/CN=Jane Doe")
     [image] = content.images
     assert image.size_bytes == 4
     assert image.requirements.minimum_ram_mib == 512

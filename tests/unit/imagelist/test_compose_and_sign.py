@@ -111,7 +111,7 @@ def test_what_is_composed_says_what_is_selected(jane: Identity, tmp_path: Path) 
     assert image.expires == content.validity.expires
     assert content.vo == "vo.example.org"
     with pytest.raises(InputError, match="debian-12"):
-        compose(SELECTION, version="1", now=NOW, endorser=content.endorser, image_uris={}, list_uri="https://x/")
+        compose(SELECTION, version="1", now=NOW, endorser=content.endorsers[0], image_uris={}, list_uri="https://x/")
 
 
 def test_a_signed_list_opens_and_reads_the_same(jane: Identity, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from coppice.imagelist.model import ImageList, UnreadableEntry
 from coppice.model.checksum import Checksum
 from coppice.model.endorser import DistinguishedName, Endorser
 from coppice.model.validity import Validity
-from coppice.subscription.model import Subscription, TrustPolicy, VerifiedImageList
+from coppice.subscription.model import ImageSelection, PinnedEndorser, Subscription, TrustPolicy, VerifiedImageList
 from coppice.testing.desired import LATER, NOW, desired_image, image_identifier, list_identifier
 from coppice.workflows.refresh import ListOutcome
 from coppice.workflows.select import select, unreadable_entries
@@ -41,8 +41,8 @@ def outcome(
         name=name,
         uri="https://example.org/list",
         list_identifier=LIST,
-        trust=TrustPolicy(endorser_subject=NAME, endorser_issuer=NAME, anchors=Path("/anchors")),
-        images=tuple(image_identifier(each) for each in wanted),
+        trust=TrustPolicy(endorsers=(PinnedEndorser(subject=NAME, issuer=NAME),), anchors=Path("/anchors")),
+        selection=ImageSelection(images=tuple(image_identifier(each) for each in wanted)),
         added_at=NOW,
     )
     content = ImageList(
@@ -53,7 +53,7 @@ def outcome(
         source="",
         uri="https://example.org/list",
         validity=Validity(created=NOW, expires=LATER),
-        endorser=Endorser(name="Jane", email="jane@example.org", subject=NAME, issuer=NAME),
+        endorsers=(Endorser(name="Jane", email="jane@example.org", subject=NAME, issuer=NAME),),
         vo=None,
         images=images,
         unreadable=tuple(UnreadableEntry(identifier=image_identifier(each), problem="size") for each in unreadable),
@@ -64,6 +64,7 @@ def outcome(
         payload_checksum=Checksum.of(b""),
         signer=NAME,
         signer_issuer=NAME,
+        signer_fingerprint=Checksum.of(b"", "sha256"),
         verified_at=NOW,
     )
     return ListOutcome(subscription=subscription, verified=made if verified else None, fresh=verified)
