@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,22 +70,41 @@ class Selection:
     versions: tuple[ApplianceVersion, ...]
 
 
+class KeyKind(StrEnum):
+    """Where a private key is kept."""
+
+    PEM = "pem"
+    """A PEM file, the certificate in another."""
+    PKCS12 = "pkcs12"
+    """A PKCS#12 file (``.p12``, ``.pfx``) with certificate and key."""
+    PKCS11 = "pkcs11"
+    """A token, reached by PKCS#11; the key never leaves it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndorserIdentity:
-    """An endorser who can sign here: the certificate and the key, as paths; secrets are never stored.
+    """An endorser who can sign here: where certificate and key lie; secrets are never stored.
 
     Attributes:
         name: How commands call it.
-        certificate: PEM file.
-        key: PEM file of the private key.
-        passphrase_file: File whose first line is the key's passphrase, or None.
+        kind: Where the key is kept.
+        certificate: PEM file; None: in the PKCS#12 file, or on the token.
+        key: PEM or PKCS#12 file; for a token the ``pkcs11:`` URI (RFC 7512).
+        passphrase_file: File whose first line is the key's passphrase or the token's PIN, or None.
+        passphrase_variable: Environment variable that holds it instead, or None.
+        ask_passphrase: Whether it is asked for on the terminal.
+        digest: ``sha256``, ``sha384`` or ``sha512``: what is signed with.
         creator: ``dc:creator``.
         email: ``hv:email``.
     """
 
     name: str
-    certificate: Path
-    key: Path
-    passphrase_file: Path | None
+    certificate: Path | None
+    key: Path | str
     creator: str
     email: str
+    kind: KeyKind = KeyKind.PEM
+    passphrase_file: Path | None = None
+    passphrase_variable: str | None = None
+    ask_passphrase: bool = False
+    digest: str = "sha256"

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Selections: what goes into which list; and the endorsers who can sign here."""
+"""Selections: what goes into which list."""
 
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from coppice.catalogue.catalogue import versions_of
-from coppice.catalogue.model import EndorserIdentity, Selection
-from coppice.catalogue.tables import EndorserRow, SelectedApplianceRow, SelectionRow
+from coppice.catalogue.endorsers import endorser_row, require_name
+from coppice.catalogue.model import Selection
+from coppice.catalogue.tables import SelectedApplianceRow, SelectionRow
 from coppice.errors import ExistsError, InputError, NotFoundError
 from coppice.events.journal import write_event
 from coppice.events.model import EventKind
-from coppice.model.identifiers import ListIdentifier, is_name
+from coppice.model.identifiers import ListIdentifier
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Selections:
-    """The image lists of one publisher and their endorsers."""
+    """The image lists of one publisher."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,13 +51,13 @@ class Selections:
             ExistsError: There is a list of that name.
             NotFoundError: There is no such endorser.
         """
-        _check_name(name, "an image list")
+        require_name(name, "an image list")
         if not 1 <= lifetime_days <= _LONGEST_LIFETIME_DAYS:
             raise InputError(f"a list cannot live for {lifetime_days} days", resolution="Use 1 to 3650 days.")
         with self._database.session() as session:
             if session.get(SelectionRow, name) is not None:
                 raise ExistsError(f"there is an image list {name!r} already", resolution="Choose another name.")
-            _endorser(session, endorser)
+            endorser_row(session, endorser)
             row = SelectionRow(
                 name=name,
                 identifier=str(uuid.uuid4()),
@@ -126,63 +126,8 @@ class Selections:
                 row.last_version = version
             write_event(session, EventKind.LIST_PUBLISHED, subject=name, facts={**facts, "version": version}, at=at)
 
-    def add_endorser(self, identity: EndorserIdentity) -> None:
-        """Remember an endorser who can sign here; the same name again replaces where certificate and key lie.
-
-        Raises:
-            InputError: The name cannot be one.
-        """
-        _check_name(identity.name, "an endorser")
-        with self._database.session() as session:
-            session.merge(
-                EndorserRow(
-                    name=identity.name,
-                    certificate=str(identity.certificate),
-                    key=str(identity.key),
-                    passphrase_file=str(identity.passphrase_file) if identity.passphrase_file else None,
-                    creator=identity.creator,
-                    email=identity.email,
-                )
-            )
-
-    def endorser(self, name: str) -> EndorserIdentity:
-        """Return the endorser ``name``.
-
-        Raises:
-            NotFoundError: There is no such endorser.
-        """
-        with self._database.session() as session:
-            return _identity(_endorser(session, name))
-
-    def endorsers(self) -> tuple[EndorserIdentity, ...]:
-        """Return every endorser, by name."""
-        with self._database.session() as session:
-            return tuple(_identity(row) for row in session.scalars(select(EndorserRow).order_by(EndorserRow.name)))
-
-    def remove_endorser(self, name: str) -> None:
-        """Forget an endorser; certificate and key stay where they are.
-
-        Raises:
-            NotFoundError: There is no such endorser.
-            ExistsError: An image list still names it.
-        """
-        with self._database.session() as session:
-            _endorser(session, name)
-            lists = session.scalars(select(SelectionRow.name).where(SelectionRow.endorser == name)).all()
-            if lists:
-                raise ExistsError(f"the endorser {name!r} still vouches for: {', '.join(lists)}")
-            session.execute(delete(EndorserRow).where(EndorserRow.name == name))
-
 
 _LONGEST_LIFETIME_DAYS = 3650
-
-
-def _check_name(name: str, what: str) -> None:
-    if not is_name(name):
-        raise InputError(
-            f"{name[:80]!r} cannot name {what}",
-            resolution="Use 1 to 64 characters out of a-z, 0-9, '.', '_', '-', with a letter or digit at both ends.",
-        )
 
 
 def _row(session: Session, name: str) -> SelectionRow:
@@ -195,29 +140,6 @@ def _row(session: Session, name: str) -> SelectionRow:
             resolution="`coppice imagelist create` makes one.",
         )
     return row
-
-
-def _endorser(session: Session, name: str) -> EndorserRow:
-    row = session.get(EndorserRow, name)
-    if row is None:
-        known = ", ".join(session.scalars(select(EndorserRow.name).order_by(EndorserRow.name))) or "none yet"
-        raise NotFoundError(
-            f"there is no endorser {name!r}",
-            details=f"there are: {known}",
-            resolution="`coppice endorser add` makes one known, with its certificate and key.",
-        )
-    return row
-
-
-def _identity(row: EndorserRow) -> EndorserIdentity:
-    return EndorserIdentity(
-        name=row.name,
-        certificate=Path(row.certificate),
-        key=Path(row.key),
-        passphrase_file=Path(row.passphrase_file) if row.passphrase_file else None,
-        creator=row.creator,
-        email=row.email,
-    )
 
 
 def _selection(session: Session, row: SelectionRow) -> Selection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations when it maps the class
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from coppice.database import Base, Instant
@@ -55,9 +55,14 @@ class EndorserRow(Base):
     __tablename__ = "endorser"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), server_default="pem")
     certificate: Mapped[str] = mapped_column(Text)
+    """Empty where it comes with the key."""
     key: Mapped[str] = mapped_column(Text)
     passphrase_file: Mapped[str | None] = mapped_column(Text)
+    passphrase_variable: Mapped[str | None] = mapped_column(String(256))
+    ask_passphrase: Mapped[bool] = mapped_column(server_default=false())
+    digest: Mapped[str] = mapped_column(String(16), server_default="sha256")
     creator: Mapped[str] = mapped_column(Text)
     email: Mapped[str] = mapped_column(Text)
 

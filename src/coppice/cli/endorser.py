@@ -45,8 +45,8 @@ def add(
     email: str,
 ) -> Result:
     """Make the endorser NAME known, by certificate and key; both are tried before anything is kept."""
+    from coppice.catalogue.endorsers import Endorsers
     from coppice.catalogue.model import EndorserIdentity
-    from coppice.catalogue.selections import Selections
     from coppice.imagelist.sign import load_identity
 
     identity = EndorserIdentity(
@@ -63,7 +63,7 @@ def add(
 
         common_names = [value for kind, value in loaded.endorser.subject.attributes if kind == "cn"]
         identity = replace(identity, creator=common_names[-1] if common_names else name)
-    Selections(context.database).add_endorser(identity)
+    Endorsers(context.database).add(identity)
 
     def render(output: Output) -> None:
         output.pairs({"endorser": name, "subject": loaded.endorser.subject, "issuer": loaded.endorser.issuer})
@@ -76,10 +76,10 @@ def add(
 @pass_context
 def list_endorsers(context: Context) -> Result:
     """List the endorsers."""
-    from coppice.catalogue.selections import Selections
+    from coppice.catalogue.endorsers import Endorsers
 
     database = context.existing_database()
-    known = Selections(database).endorsers() if database is not None else ()
+    known = Endorsers(database).all() if database is not None else ()
 
     def render(output: Output) -> None:
         rows = [[each.name, each.creator, each.email, each.certificate, each.key] for each in known]
@@ -93,9 +93,9 @@ def list_endorsers(context: Context) -> Result:
 @pass_context
 def remove(context: Context, name: str) -> Result:
     """Forget the endorser NAME; the files stay."""
-    from coppice.catalogue.selections import Selections
+    from coppice.catalogue.endorsers import Endorsers
 
-    Selections(context.database).remove_endorser(name)
+    Endorsers(context.database).remove(name)
     return Result(command="endorser remove", data={"removed": name}, messages=(f"{name} is forgotten here",))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice.catalogue.catalogue import Catalogue
+from coppice.catalogue.endorsers import Endorsers
 from coppice.catalogue.images import keep_image
 from coppice.catalogue.selections import Selections
 from coppice.conversion.inspect import inspect
@@ -160,7 +161,7 @@ def publish(list_name: str, *, settings: Settings, database: Database, clock: Cl
     selections = Selections(database)
     selection = selections.get(list_name)
     publisher = open_publisher(settings, selection.publisher)
-    identity = load_identity(selections.endorser(selection.endorser))
+    identity = load_identity(Endorsers(database).get(selection.endorser))
     files = {file_name(version): version.path for version in selection.versions}
     content = compose(
         selection,

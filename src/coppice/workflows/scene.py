@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from coppice import atomic
+from coppice.catalogue.endorsers import Endorsers
 from coppice.catalogue.model import EndorserIdentity
 from coppice.catalogue.selections import Selections
 from coppice.clock import ShiftedClock
@@ -150,8 +151,7 @@ class Scene:
         in_two_months = self.clock.now() + timedelta(days=60)
         self._authority.write_to(self.directory / "trust", crl=self._authority.crl(next_update=in_two_months))
         certificate, key = self._endorser.write_to(self.directory / "endorser", "endorser")
-        selections = Selections(self.publisher_database)
-        selections.add_endorser(
+        Endorsers(self.publisher_database).add(
             EndorserIdentity(
                 name="demo",
                 certificate=certificate,
@@ -161,7 +161,7 @@ class Scene:
                 email="endorser@demo.example",
             )
         )
-        selections.create(
+        Selections(self.publisher_database).create(
             LIST,
             title="Coppice demonstration",
             description="One appliance that lives its whole life",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.catalogue.catalogue import Catalogue
+from coppice.catalogue.endorsers import Endorsers
 from coppice.catalogue.images import keep_image
 from coppice.catalogue.model import EndorserIdentity
 from coppice.catalogue.selections import Selections
@@ -141,7 +142,7 @@ def identity(name: str = "jane") -> EndorserIdentity:
 
 def make_list(database: Database, **changes: object) -> Selections:
     selections = Selections(database)
-    selections.add_endorser(identity())
+    Endorsers(database).add(identity())
     arguments: dict[str, object] = {
         "title": "Images",
         "description": "All of them",
@@ -187,18 +188,6 @@ def test_lists_need_what_they_name(database: Database) -> None:
         selections.get("other")
     with pytest.raises(NotFoundError, match="does not carry"):
         selections.deselect("general", "debian-12")
-
-
-def test_an_endorser_is_forgotten_only_when_no_list_names_it(database: Database) -> None:
-    selections = make_list(database)
-    selections.add_endorser(identity("joe"))
-    assert [endorser.name for endorser in selections.endorsers()] == ["jane", "joe"]
-    assert selections.endorser("joe") == identity("joe")
-    selections.remove_endorser("joe")
-    with pytest.raises(ExistsError, match="general"):
-        selections.remove_endorser("jane")
-    with pytest.raises(NotFoundError):
-        selections.endorser("joe")
 
 
 def test_an_image_is_kept_once_and_only_as_it_was_described(tmp_path: Path) -> None:
