@@ -7,6 +7,7 @@ is then judged by ``cryptography``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from cryptography import x509
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from coppice.subscription.anchors import TrustAnchors
-    from coppice.subscription.model import RevocationPolicy
+    from coppice.subscription.model import TrustPolicy
 
 MAX_PATH_LENGTH = 6
 _MAX_PATHS = 16
@@ -50,27 +51,43 @@ _PARSE_PROBLEMS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedPath:
+    """A path whose every certificate was found good.
+
+    Attributes:
+        certificates: From the signer up to the root, or as far up as is known.
+        anchor: The lowest of them that is trusted.
+        warnings: What the site should know although the path is accepted.
+        crl_next_update: When the first of the CRLs that were used is due; None: none was used.
+        pinned: True when the signer's own certificate is the anchor, with no authority above it.
+    """
+
+    certificates: tuple[x509.Certificate, ...]
+    anchor: x509.Certificate
+    warnings: tuple[str, ...] = ()
+    crl_next_update: datetime | None = None
+    pinned: bool = False
+
+
 def check_path(
     signer: x509.Certificate,
     others: Sequence[x509.Certificate],
     anchors: TrustAnchors,
     *,
-    revocation: RevocationPolicy,
+    trust: TrustPolicy,
     dates_at: datetime,
     now: datetime,
-) -> tuple[str, ...]:
+) -> CheckedPath:
     """Check that ``signer`` may sign, and that a path of valid certificates leads from it to an anchor.
 
     Args:
         signer: The signer's certificate.
         others: Certificates that came with the message; not trusted.
         anchors: What is trusted, and the CRLs.
-        revocation: What is asked of CRLs.
+        trust: What is asked of CRLs, namespaces, digests and usage.
         dates_at: When the certificates must be valid.
         now: When revocation is judged.
-
-    Returns:
-        Warnings.
 
     Raises:
         UntrustedSignerError: No path leads to an anchor.
@@ -81,7 +98,7 @@ def check_path(
         WeakSignatureError: A certificate of the path is signed with sha1 or md5.
     """
     try:
-        return _check(signer, others, anchors, revocation=revocation, dates_at=dates_at, now=now)
+        return _check(signer, others, anchors, trust=trust, dates_at=dates_at, now=now)
     except _PARSE_PROBLEMS as problem:
         raise UntrustedSignerError(
             "a certificate in the signer's path is malformed", details=f"{type(problem).__name__}: {str(problem)[:300]}"
@@ -93,10 +110,10 @@ def _check(
     others: Sequence[x509.Certificate],
     anchors: TrustAnchors,
     *,
-    revocation: RevocationPolicy,
+    trust: TrustPolicy,
     dates_at: datetime,
     now: datetime,
-) -> tuple[str, ...]:
+) -> CheckedPath:
     first: TrustError | None = None
     for count, path in enumerate(_paths([signer], others, anchors)):
         if count >= _MAX_PATHS:
@@ -107,7 +124,9 @@ def _check(
             _check_usage(signer)
             _check_strength(path, anchors)
             _check_whole(path, anchors, dates_at)
-            return check_revocation(path, anchors, policy=revocation, now=now)
+            warnings = check_revocation(path, anchors, policy=trust.revocation, now=now)
+            anchor = next(link for link in path[1:] if link in anchors.certificates)
+            return CheckedPath(certificates=tuple(path), anchor=anchor, warnings=warnings)
         except TrustError as problem:
             first = first or problem
     if first is not None:

@@ -79,16 +79,15 @@ def verify_list(
         TrustError: A rule failed; the class says which.
     """
     opened = open_message(message)
-    warnings = list(
-        check_path(
-            opened.signer_certificate,
-            opened.other_certificates,
-            anchors,
-            revocation=subscription.trust.revocation,
-            dates_at=first_verified_at or now,
-            now=now,
-        )
+    path = check_path(
+        opened.signer_certificate,
+        opened.other_certificates,
+        anchors,
+        trust=subscription.trust,
+        dates_at=first_verified_at or now,
+        now=now,
     )
+    warnings = list(path.warnings)
     signer = distinguished_name(opened.signer_certificate.subject)
     issuer = distinguished_name(opened.signer_certificate.issuer)
     fingerprint = Checksum("sha256", opened.signer_certificate.fingerprint(hashes.SHA256()).hex())
