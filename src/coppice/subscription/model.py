@@ -158,6 +158,54 @@ class TrustedVersion:
     created: datetime | None = None
 
 
+class WarningKind(StrEnum):
+    """What a site should know about a list although it is accepted."""
+
+    LIST_EXPIRING = "list-expiring"
+    """The list expires soon."""
+    LIST_STALE = "list-stale"
+    """Three quarters of the list's life are over."""
+    IMAGE_EXPIRING = "image-expiring"
+    """An image of the list expires soon, or has expired."""
+    CERTIFICATE_EXPIRING = "certificate-expiring"
+    """The endorser's certificate, or one above it, expires soon."""
+    REVOCATION_EXPIRING = "revocation-expiring"
+    """A CRL that was used is due soon."""
+    PATH = "path"
+    """Something about the certificates above the signer was tolerated."""
+    URI_DIFFERS = "uri-differs"
+    """The list says that it lives elsewhere; nothing follows it there."""
+    VERSION_JUMP = "version-jump"
+    """The version rose so far that hardly another one can come after it."""
+    CREATED_EARLIER = "created-earlier"
+    """The version is higher than the last one's, and the date of creation is earlier."""
+    FIRST_USE = "first-use"
+    """The endorser is trusted because it signed the first list."""
+    NO_ENDORSER = "no-endorser"
+    """The list names nobody as its endorser; the signer is pinned all the same."""
+    UNREADABLE_ENTRIES = "unreadable-entries"
+    """Some entries could not be read: their images stay as they are."""
+    WEAK_ACCEPTED = "weak-accepted"
+    """SHA-1 was accepted, as the subscription allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListWarning:
+    """Something about an accepted list that the site should know.
+
+    Attributes:
+        kind: What sort of thing.
+        text: For people: one clause, without a full stop.
+    """
+
+    kind: WarningKind
+    text: str
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedImageList:
     """An image list that passed every rule. Only `coppice.subscription.rules` makes one.
@@ -171,6 +219,8 @@ class VerifiedImageList:
         signer_fingerprint: SHA-256 of that certificate.
         verified_at: When the rules were applied.
         warnings: What the site should know although the list is accepted.
+        newly_pinned: The endorser whom this first list makes trusted (trust on first use); whoever records the list
+            must record it as well. None: the subscription named its endorsers before.
     """
 
     subscription: str
@@ -180,4 +230,5 @@ class VerifiedImageList:
     signer_issuer: DistinguishedName
     signer_fingerprint: Checksum
     verified_at: datetime
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ListWarning, ...] = ()
+    newly_pinned: PinnedEndorser | None = None
