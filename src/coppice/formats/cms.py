@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sign a payload as S/MIME, and open a signed message: everything that the signature itself can tell.
+"""Open a signed message: everything that the signature itself can tell.
 
 `open_message` says that the payload is what the holder of the signer's key signed. Whether that signer is trusted is
 judged elsewhere. asn1crypto parses only; all cryptography is done by ``cryptography``.
@@ -11,22 +11,15 @@ import hmac
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asn1crypto import cms
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs7
 
 from coppice.errors import SignatureFormError, SignerCountError, TamperedListError
-from coppice.formats.algorithms import check_signature, digest_by_name, digest_by_oid, digest_of, require_strong_key
+from coppice.formats.algorithms import check_signature, digest_by_oid, digest_of
 from coppice.formats.smime import MAX_MESSAGE_BYTES, unwrap, without_inner_headers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 MAX_CERTIFICATES = 16
 _MAX_SIGNATURE_STRUCTURE_BYTES = 1024 * 1024
@@ -62,36 +55,6 @@ class SignedMessage:
     other_certificates: tuple[x509.Certificate, ...]
     digest: str
     signing_time: datetime | None
-
-
-def sign(
-    payload: bytes,
-    *,
-    certificate: x509.Certificate,
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
-    chain: Iterable[x509.Certificate] = (),
-    digest: str = "sha256",
-) -> bytes:
-    """Return ``payload`` as an S/MIME message with a detached signature.
-
-    Args:
-        payload: What is signed; its line ends become CRLF, as S/MIME demands.
-        certificate: The signer's.
-        key: The signer's.
-        chain: Certificates between the signer's and the trust anchor, to be sent along.
-        digest: ``sha256``, ``sha384`` or ``sha512``.
-
-    Raises:
-        WeakSignatureError: Digest or key is below the floor.
-        SignatureFormError: The key is of a kind that is not accepted.
-    """
-    algorithm: Any = digest_by_name(digest)
-    require_strong_key(certificate)
-    builder = pkcs7.PKCS7SignatureBuilder().set_data(payload).add_signer(certificate, key, algorithm)
-    # Certificates come last: the two calls above would forget them.
-    for link in chain:
-        builder = builder.add_certificate(link)
-    return builder.sign(serialization.Encoding.SMIME, [pkcs7.PKCS7Options.DetachedSignature])
 
 
 def open_message(message: bytes, *, limit_bytes: int = MAX_MESSAGE_BYTES) -> SignedMessage:

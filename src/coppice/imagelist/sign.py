@@ -19,7 +19,8 @@ from coppice.errors import (
     TamperedListError,
     UnreadableFileError,
 )
-from coppice.formats.cms import open_message, sign
+from coppice.formats.cms import open_message
+from coppice.formats.cms_sign import sign
 from coppice.formats.hepix import read_list, write_list
 from coppice.formats.names import distinguished_name
 from coppice.imagelist.model import SignedImageList

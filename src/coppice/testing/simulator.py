@@ -34,7 +34,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from coppice import atomic
-from coppice.formats.cms import sign
+from coppice.formats.cms_sign import sign
 from coppice.model.identifiers import ListIdentifier
 from coppice.subscription.model import (
     ImageSelection,

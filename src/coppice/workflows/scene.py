@@ -24,7 +24,8 @@ from coppice.cloud.draft import fingerprint
 from coppice.database import Database
 from coppice.errors import ExistsError
 from coppice.factory.files import describe_image
-from coppice.formats.cms import open_message, sign
+from coppice.formats.cms import open_message
+from coppice.formats.cms_sign import sign
 from coppice.http import Client
 from coppice.model.image import DiskFormat
 from coppice.settings.load import load_settings

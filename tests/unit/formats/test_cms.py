@@ -17,7 +17,8 @@ from coppice.errors import (
     UnsignedListError,
     WeakSignatureError,
 )
-from coppice.formats.cms import open_message, sign
+from coppice.formats.cms import open_message
+from coppice.formats.cms_sign import sign
 from coppice.testing.authority import Identity, KeyType
 from coppice.testing.forgery import as_multipart, as_opaque, as_pem, craft
 
