@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from coppice.clock import to_rfc3339
 from coppice.errors import DocumentError
 from coppice.formats.fields import Fields
+from coppice.formats.limits import DEFAULT_LIMITS, ListLimits
 from coppice.formats.strict_json import read_json, refuse
-from coppice.imagelist.model import ImageList, ListedImage, UnreadableEntry
+from coppice.imagelist.model import ImageList, ListedImage, Profile, UnreadableEntry
 from coppice.model.checksum import Checksum
 from coppice.model.endorser import DistinguishedName, Endorser
 from coppice.model.identifiers import ImageIdentifier, ListIdentifier, is_uuid
@@ -33,13 +34,18 @@ MAX_TITLE_BYTES = 4096
 _WHAT = "image list"
 
 
-def read_list(payload: bytes) -> ImageList:
+def read_list(payload: bytes, *, profile: Profile = Profile.STRICT, limits: ListLimits = DEFAULT_LIMITS) -> ImageList:
     """Return the image list that ``payload`` says.
+
+    Args:
+        payload: UTF-8 JSON.
+        profile: How much of the format it must keep to.
+        limits: How much it may be.
 
     Raises:
         DocumentError: It is no HEPiX image list; the message names the place.
     """
-    document = read_json(payload, what=_WHAT)
+    document = read_json(payload, what=_WHAT, max_bytes=limits.size_bytes, max_depth=limits.depth)
     # An older form of the format has no outer object.
     outer = Fields(document, "$", _WHAT)
     fields = outer if "hv:images" in document else outer.group("hv:imagelist")
