@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from coppice.errors import SignatureFormError, TamperedListError, WeakSignatureError
 
 if TYPE_CHECKING:
     from asn1crypto import cms
-    from cryptography import x509
 
 MINIMUM_RSA_BITS = 2048
 _MAXIMUM_RSA_BITS = 16384
@@ -22,11 +24,14 @@ _DIGESTS: dict[str, tuple[str, hashes.HashAlgorithm]] = {
     "2.16.840.1.101.3.4.2.2": ("sha384", hashes.SHA384()),
     "2.16.840.1.101.3.4.2.3": ("sha512", hashes.SHA512()),
 }
+_SHA1 = ("sha1", hashes.SHA1())  # noqa: S303 - only where a subscription allows it by name
+_SHA1_OID = "1.3.14.3.2.26"
+_SHA1_SIGNATURES = {"1.2.840.113549.1.1.5": "rsa", "1.2.840.10045.4.1": "ecdsa"}
 _WEAK_DIGESTS = {
     "1.2.840.113549.2.2": "md2",
     "1.2.840.113549.2.4": "md4",
     "1.2.840.113549.2.5": "md5",
-    "1.3.14.3.2.26": "sha1",
+    _SHA1_OID: "sha1",
     "2.16.840.1.101.3.4.2.4": "sha224",
 }
 _RSA_ENCRYPTION = "1.2.840.113549.1.1.1"
@@ -51,16 +56,29 @@ _WEAK_SIGNATURES = {
     "1.2.840.10045.4.3.1": "sha224 with ECDSA",
     "1.2.840.10040.4.3": "sha1 with DSA",
 }
+_USAGES = {
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
+    ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "anyExtendedKeyUsage",
+}
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
-def digest_by_oid(oid: str) -> tuple[str, hashes.HashAlgorithm]:
+def digest_by_oid(oid: str, *, allow_sha1: bool = False) -> tuple[str, hashes.HashAlgorithm]:
     """Return name and algorithm of the digest ``oid``.
+
+    Args:
+        oid: Dotted.
+        allow_sha1: Whether SHA-1 is accepted; never md5.
 
     Raises:
         WeakSignatureError: It is below the floor.
         SignatureFormError: It is not known.
     """
+    if oid == _SHA1_OID and allow_sha1:
+        return _SHA1
     if oid in _WEAK_DIGESTS:
         raise _weak(f"the signature's digest is {_WEAK_DIGESTS[oid]}")
     if oid not in _DIGESTS:
@@ -70,9 +88,7 @@ def digest_by_oid(oid: str) -> tuple[str, hashes.HashAlgorithm]:
 
 def digest_of(name: str, data: bytes) -> bytes:
     """Return the digest ``name`` of ``data``."""
-    computed = hashes.Hash(next(algorithm for known, algorithm in _DIGESTS.values() if known == name))
-    computed.update(data)
-    return computed.finalize()
+    return hashlib.new(name, data, usedforsecurity=name != "sha1").digest()
 
 
 def digest_by_name(name: str) -> hashes.HashAlgorithm:
@@ -105,6 +121,26 @@ def require_strong_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | ec.E
     raise SignatureFormError("the signer's key is of a kind that is not accepted (RSA, or ECDSA on P-256 or P-384)")
 
 
+def describe_key(certificate: x509.Certificate) -> str:
+    """Return of what kind and size the key of ``certificate`` is, for people."""
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"RSA {key.key_size} bits"
+    return f"ECDSA {key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+
+
+def describe_usage(certificate: x509.Certificate) -> str:
+    """Return what ``certificate`` may be used for, for people."""
+    said = []
+    for extension in certificate.extensions:
+        value = extension.value
+        if isinstance(value, x509.KeyUsage):
+            said.append("digitalSignature" if value.digital_signature else "no digitalSignature")
+        if isinstance(value, x509.ExtendedKeyUsage):
+            said.extend(_USAGES.get(usage, usage.dotted_string) for usage in value)
+    return ", ".join(said) or "no usage is excluded"
+
+
 def check_signature(
     certificate: x509.Certificate,
     algorithm: cms.SignedDigestAlgorithm,
@@ -120,14 +156,16 @@ def check_signature(
         SignatureFormError: The algorithm is not accepted, or does not fit key or digest.
     """
     oid = algorithm["algorithm"].dotted
-    if oid in _WEAK_SIGNATURES:
+    # The digest was judged before: where it is SHA-1, SHA-1 is allowed.
+    with_sha1 = oid in _SHA1_SIGNATURES and digest[0] == "sha1"
+    if oid in _WEAK_SIGNATURES and not with_sha1:
         raise _weak(f"the signature was made by {_WEAK_SIGNATURES[oid]}")
     key = require_strong_key(certificate)
     name, hashing = digest
     try:
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, signed, _rsa_padding(oid, algorithm, name, hashing), hashing)
-        elif _ECDSA_WITH.get(oid) == name:
+        elif _ECDSA_WITH.get(oid) == name or (with_sha1 and _SHA1_SIGNATURES[oid] == "ecdsa"):
             key.verify(signature, signed, ec.ECDSA(hashing))
         else:
             raise SignatureFormError(f"the signature algorithm {oid} does not fit the signer's key and digest")
@@ -142,7 +180,7 @@ def check_signature(
 def _rsa_padding(
     oid: str, algorithm: cms.SignedDigestAlgorithm, name: str, hashing: hashes.HashAlgorithm
 ) -> padding.AsymmetricPadding:
-    if oid == _RSA_ENCRYPTION or _RSA_WITH.get(oid) == name:
+    if oid == _RSA_ENCRYPTION or _RSA_WITH.get(oid) == name or (name == "sha1" and _SHA1_SIGNATURES.get(oid) == "rsa"):
         return padding.PKCS1v15()
     if oid != _RSA_PSS:
         raise SignatureFormError(f"the signature algorithm {oid} does not fit the signer's key and digest")

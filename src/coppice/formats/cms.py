@@ -19,7 +19,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from coppice.errors import SignatureFormError, SignerCountError, TamperedListError
 from coppice.formats.algorithms import check_signature, digest_by_oid, digest_of
-from coppice.formats.smime import MAX_MESSAGE_BYTES, unwrap, without_inner_headers
+from coppice.formats.limits import DEFAULT_LIMITS, ListLimits
+from coppice.formats.smime import unwrap, without_inner_headers
 
 MAX_CERTIFICATES = 16
 _MAX_SIGNATURE_STRUCTURE_BYTES = 1024 * 1024
@@ -57,12 +58,13 @@ class SignedMessage:
     signing_time: datetime | None
 
 
-def open_message(message: bytes, *, limit_bytes: int = MAX_MESSAGE_BYTES) -> SignedMessage:
+def open_message(message: bytes, *, limits: ListLimits = DEFAULT_LIMITS, allow_sha1: bool = False) -> SignedMessage:
     """Return what ``message`` says, after every check that needs no trust anchor.
 
     Args:
         message: S/MIME (detached or opaque), PEM or DER.
-        limit_bytes: Longest accepted message.
+        limits: How much a list may be.
+        allow_sha1: Whether SHA-1 is accepted as well.
 
     Raises:
         UnsignedListError: It is not signed.
@@ -71,9 +73,9 @@ def open_message(message: bytes, *, limit_bytes: int = MAX_MESSAGE_BYTES) -> Sig
         WeakSignatureError: Digest, key or algorithm is below the floor.
         TamperedListError: The content is not what was signed.
     """
-    envelope = unwrap(message, limit_bytes=limit_bytes)
+    envelope = unwrap(message, limit_bytes=limits.message_bytes)
     try:
-        return _open(envelope.der, envelope.body)
+        return _open(envelope.der, envelope.body, allow_sha1=allow_sha1)
     except _PARSE_PROBLEMS as problem:
         raise SignatureFormError(
             "the signature is not a well-formed CMS structure",
@@ -82,7 +84,7 @@ def open_message(message: bytes, *, limit_bytes: int = MAX_MESSAGE_BYTES) -> Sig
         ) from problem
 
 
-def _open(der: bytes, body: bytes | None) -> SignedMessage:
+def _open(der: bytes, body: bytes | None, *, allow_sha1: bool) -> SignedMessage:
     outer = cms.ContentInfo.load(der, strict=True)
     if outer["content_type"].native != "signed_data":
         raise SignatureFormError("the message is CMS, but not signed data")
@@ -91,7 +93,7 @@ def _open(der: bytes, body: bytes | None) -> SignedMessage:
     candidates = _contents(signed_data, body, len(der))
     certificates = _certificates(signed_data)
     certificate = _signer_certificate(signer["sid"], certificates)
-    digest = digest_by_oid(signer["digest_algorithm"]["algorithm"].dotted)
+    digest = digest_by_oid(signer["digest_algorithm"]["algorithm"].dotted, allow_sha1=allow_sha1)
     attributes = _signed_attributes(signer)
     content = _matching(candidates, digest[0], bytes(_single(attributes, "message_digest").native))
     if _single(attributes, "content_type").native != "data":

@@ -149,3 +149,48 @@ class Judgement:
     rules: tuple[RuleResult, ...]
     verified: VerifiedImageList | None = None
     error: TrustError | None = None
+
+
+class RuleTable:
+    """Gathers what became of each rule while a list is judged."""
+
+    def __init__(self) -> None:
+        self._noted: dict[Rule, tuple[Outcome, str]] = {}
+
+    def passed(self, rule: Rule, compared: str = "") -> None:
+        """Note that ``rule`` is kept; a second note replaces the first."""
+        self._noted[rule] = (Outcome.PASSED, compared)
+
+    def warned(self, rule: Rule, compared: str) -> None:
+        """Note that ``rule`` is kept, and that there is something to say."""
+        self._noted[rule] = (Outcome.WARNED, compared)
+
+    def failed(self, problem: TrustError) -> None:
+        """Note that the first open rule whose error ``problem`` is failed, and that those proven before it are kept."""
+        for rule in _PROVEN_BEFORE.get(type(problem), ()):
+            self._noted.setdefault(rule, (Outcome.PASSED, ""))
+        compared = problem.message if problem.details is None else f"{problem.message}\n{problem.details}"
+        failed = next((rule for rule in Rule if rule not in self._noted and rule.error is type(problem)), None)
+        if failed is not None:
+            self._noted[failed] = (Outcome.FAILED, compared)
+
+    def results(self) -> tuple[RuleResult, ...]:
+        """Return one line a rule, in their order."""
+        unknown = (Outcome.NOT_REACHED, "")
+        return tuple(
+            RuleResult(rule=rule, title=rule.title, outcome=outcome, compared=compared)
+            for rule in Rule
+            for outcome, compared in (self._noted.get(rule, unknown),)
+        )
+
+
+# The signature and the path are judged by one function each; what is known to hold when they end with an error.
+_SIGNATURE_READ = (Rule.SIGNED, Rule.SIGNATURE_FORM, Rule.ONE_SIGNER)
+_PROVEN_BEFORE: dict[type[TrustError], tuple[Rule, ...]] = {
+    SignatureFormError: (Rule.SIGNED,),
+    SignerCountError: (Rule.SIGNED,),
+    WeakSignatureError: _SIGNATURE_READ,
+    TamperedListError: (*_SIGNATURE_READ, Rule.SIGNATURE_STRONG),
+    SignerUsageError: (Rule.SIGNER_VALID,),
+    ChangedListError: (Rule.NOT_OLDER,),
+}

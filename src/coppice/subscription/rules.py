@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules by which a fetched list is believed. Pure: bytes in, `VerifiedImageList` or a named error out.
 
-In their order; the first that fails ends it:
+The first rule that fails ends it; nothing behind it is looked at. `coppice.subscription.judgement.Rule` names all of
+them. They are judged in this order:
 
-1. the message is signed, by exactly one signer, in an accepted form (`coppice.formats.cms`);
-2. the signer's certificate leads to a trust anchor: dates, usage, revocation (`coppice.subscription.path`);
-3. the signer, and the authority above it, are those that the subscription pins;
-4. the content is a HEPiX image list;
-5. its ``hv:endorser`` is the signer;
-6. it is the list that was subscribed to, by its identifier;
-7. it was not created in the future (five minutes of clock skew are granted);
-8. it has not expired;
-9. its version is not lower than the last that was verified;
-10. the same version has the same content.
+1. the signature (`coppice.formats.cms`): signed, in an accepted form, by exactly one signer, strong, intact;
+2. the certificates (`coppice.subscription.path`): a path to a trust anchor, dates, usage, namespaces, revocation;
+3. the signer is an endorser that the subscription names;
+4. the content is a HEPiX image list, which names the signer as its endorser;
+5. it is the list that was subscribed to, created in the past, not expired;
+6. it does not go back behind what was verified before, nor change what has a version already.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -26,33 +24,63 @@ from coppice.errors import (
     ChangedListError,
     DocumentError,
     EndorserMismatchError,
+    EndorserUnknownError,
     ExpiredListError,
     FutureListError,
     ListIdentifierError,
     MalformedListError,
     OlderListError,
+    TrustError,
     WrongSignerError,
 )
+from coppice.formats.algorithms import describe_key, describe_usage
 from coppice.formats.cms import open_message
 from coppice.formats.hepix import read_list
+from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.formats.names import distinguished_name
 from coppice.model.checksum import Checksum
+from coppice.model.identifiers import is_uuid
 from coppice.model.version import Version
-from coppice.subscription.model import VerifiedImageList
+from coppice.subscription.judgement import Judgement, Rule, RuleTable
+from coppice.subscription.list_warnings import DEFAULT_TERMS, warnings_of_content, warnings_of_path
+from coppice.subscription.model import ListWarning, PinnedEndorser, VerifiedImageList, WarningKind
 from coppice.subscription.path import check_path
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from coppice.formats.cms import SignedMessage
+    from coppice.formats.limits import ListLimits
     from coppice.imagelist.model import ImageList
     from coppice.model.endorser import DistinguishedName
+    from coppice.settings.model import SubscriptionsSettings
     from coppice.subscription.anchors import TrustAnchors
     from coppice.subscription.model import Subscription, TrustedVersion, TrustPolicy
+    from coppice.subscription.path import CheckedPath
 
-CLOCK_SKEW = timedelta(minutes=5)
-_STALE_SHARE = 0.75
-_EXPIRY_NEAR = timedelta(days=14)
-_JUMP_DIGITS = 15
+_SECOND = "%Y-%m-%d %H:%M:%S UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """What a list is held against."""
+
+    subscription: Subscription
+    anchors: TrustAnchors
+    last: TrustedVersion | None
+    now: datetime
+    limits: ListLimits
+    terms: SubscriptionsSettings
+    first_verified_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signer:
+    """Who signed."""
+
+    subject: DistinguishedName
+    issuer: DistinguishedName
+    fingerprint: Checksum
 
 
 def verify_list(
@@ -62,9 +90,42 @@ def verify_list(
     anchors: TrustAnchors,
     last: TrustedVersion | None,
     now: datetime,
+    limits: ListLimits = DEFAULT_LIMITS,
+    terms: SubscriptionsSettings | None = None,
     first_verified_at: datetime | None = None,
 ) -> VerifiedImageList:
-    """Apply every rule to ``message``.
+    """Apply every rule to ``message``; the arguments are those of `judge_list`.
+
+    Raises:
+        TrustError: A rule failed; the class says which.
+    """
+    judgement = judge_list(
+        message,
+        subscription=subscription,
+        anchors=anchors,
+        last=last,
+        now=now,
+        limits=limits,
+        terms=terms,
+        first_verified_at=first_verified_at,
+    )
+    if judgement.verified is None:
+        raise judgement.error or TrustError("the list was not verified")
+    return judgement.verified
+
+
+def judge_list(
+    message: bytes,
+    *,
+    subscription: Subscription,
+    anchors: TrustAnchors,
+    last: TrustedVersion | None,
+    now: datetime,
+    limits: ListLimits = DEFAULT_LIMITS,
+    terms: SubscriptionsSettings | None = None,
+    first_verified_at: datetime | None = None,
+) -> Judgement:
+    """Apply every rule to ``message`` until one fails, and tell what became of each.
 
     Args:
         message: As it was fetched, or as it was kept.
@@ -72,49 +133,145 @@ def verify_list(
         anchors: Trust anchors and CRLs.
         last: What was verified last of this list; None: nothing.
         now: This instant.
+        limits: How much a list may be.
+        terms: How far ahead to warn, and how much clock skew is granted; None: the defaults of the settings.
         first_verified_at: Only for a list that was verified before and is recalled: the dates of certificates are
             judged then. Revocation, and the dates of the list itself, are judged now all the same.
-
-    Raises:
-        TrustError: A rule failed; the class says which.
     """
-    opened = open_message(message)
-    path = check_path(
-        opened.signer_certificate,
-        opened.other_certificates,
-        anchors,
-        trust=subscription.trust,
-        dates_at=first_verified_at or now,
+    case = _Case(
+        subscription=subscription,
+        anchors=anchors,
+        last=last,
         now=now,
+        limits=limits,
+        terms=terms or DEFAULT_TERMS,
+        first_verified_at=first_verified_at,
     )
-    warnings = list(path.warnings)
-    signer = distinguished_name(opened.signer_certificate.subject)
-    issuer = distinguished_name(opened.signer_certificate.issuer)
-    fingerprint = Checksum("sha256", opened.signer_certificate.fingerprint(hashes.SHA256()).hex())
-    _check_pin(signer, issuer, fingerprint, subscription.trust)
-    content = _read(opened.payload)
-    _check_endorser(content, signer, issuer)
-    _check_identifier(content, subscription)
-    _check_validity(content, now)
+    table = RuleTable()
+    try:
+        verified = _apply(message, case, table)
+    except TrustError as problem:
+        table.failed(problem)
+        return Judgement(rules=table.results(), error=problem)
+    return Judgement(rules=table.results(), verified=verified)
+
+
+def _apply(message: bytes, case: _Case, table: RuleTable) -> VerifiedImageList:
+    trust = case.subscription.trust
+    opened = open_message(message, limits=case.limits, allow_sha1=trust.allow_sha1)
+    _note_signature(message, opened, table)
+    signer, said = _check_certificates(opened, case, table)
+    newly_pinned = _check_pin(signer, trust, table)
+    content = _read(opened.payload, case)
+    table.passed(Rule.LIST_FORM, f"{len(content.images)} images, {len(content.unreadable)} entries not readable")
+    _check_endorser(content, signer, table)
+    _check_identifier(content, case.subscription, table)
+    _check_validity(content, case, table)
     payload_checksum = Checksum.of(opened.payload)
-    check_version(content, payload_checksum, last)
-    if not first_verified_at and opened.signer_certificate.not_valid_after_utc - now < _EXPIRY_NEAR:
-        warnings.append(f"the signer's certificate expires on {opened.signer_certificate.not_valid_after_utc:%Y-%m-%d}")
+    _check_floor(content, payload_checksum, case.last, table)
+    if opened.digest == "sha1":
+        said.append(ListWarning(kind=WarningKind.WEAK_ACCEPTED, text="the list is signed with SHA-1, as is allowed"))
+    if newly_pinned is not None:
+        said.append(
+            ListWarning(
+                kind=WarningKind.FIRST_USE,
+                text=f"{signer.subject}, below {signer.issuer}, is trusted from now on: it signed the first list",
+            )
+        )
+    said.extend(warnings_of_content(content, case.subscription, case.last, case.now, case.terms))
     return VerifiedImageList(
-        subscription=subscription.name,
+        subscription=case.subscription.name,
         content=content,
         payload_checksum=payload_checksum,
-        signer=signer,
-        signer_issuer=issuer,
-        signer_fingerprint=fingerprint,
-        verified_at=now,
-        warnings=(*warnings, *_warnings(content, subscription, last, now)),
+        signer=signer.subject,
+        signer_issuer=signer.issuer,
+        signer_fingerprint=signer.fingerprint,
+        verified_at=case.now,
+        warnings=tuple(said),
+        newly_pinned=newly_pinned,
     )
 
 
-def _read(payload: bytes) -> ImageList:
+def _note_signature(message: bytes, opened: SignedMessage, table: RuleTable) -> None:
+    table.passed(Rule.SIGNED, f"{len(message)} bytes, of which {len(opened.payload)} are the list")
+    table.passed(Rule.SIGNATURE_FORM, f"CMS signed data with {1 + len(opened.other_certificates)} certificates")
+    table.passed(Rule.ONE_SIGNER, "1 signer")
+    strength = table.warned if opened.digest == "sha1" else table.passed
+    strength(Rule.SIGNATURE_STRONG, f"{opened.digest}, {describe_key(opened.signer_certificate)}")
+    table.passed(Rule.INTACT, f"the {opened.digest} digest is the signed one, and the signature is by the signer's key")
+
+
+def _check_certificates(opened: SignedMessage, case: _Case, table: RuleTable) -> tuple[_Signer, list[ListWarning]]:
+    certificate, trust = opened.signer_certificate, case.subscription.trust
+    path = check_path(
+        certificate,
+        opened.other_certificates,
+        case.anchors,
+        trust=trust,
+        dates_at=case.first_verified_at or case.now,
+        now=case.now,
+    )
+    said = list(warnings_of_path(path, case.now, case.terms, recalled=case.first_verified_at is not None))
+    _note_path(path, case, table)
+    signer = _Signer(
+        subject=distinguished_name(certificate.subject),
+        issuer=distinguished_name(certificate.issuer),
+        fingerprint=Checksum("sha256", certificate.fingerprint(hashes.SHA256()).hex()),
+    )
+    return signer, said
+
+
+def _note_path(path: CheckedPath, case: _Case, table: RuleTable) -> None:
+    trust, links = case.subscription.trust, path.certificates
+    names = " < ".join(str(distinguished_name(link.subject)) for link in links)
+    ending = min(link.not_valid_after_utc for link in links)
+    digests = sorted({link.signature_hash_algorithm.name for link in links if link.signature_hash_algorithm})
+    due = f", due {path.crl_next_update:{_SECOND}}" if path.crl_next_update else ""
+    table.passed(Rule.SIGNER_TRUSTED, f"{names}; trusted: {distinguished_name(path.anchor.subject)}")
+    at = case.first_verified_at or case.now
+    table.passed(Rule.SIGNER_VALID, f"the first of them expires {ending:{_SECOND}}; judged at {at:{_SECOND}}")
+    table.passed(Rule.SIGNER_USAGE, describe_usage(links[0]))
+    table.passed(Rule.PATH_STRONG, ", ".join(digests))
+    for rule in (Rule.NAMESPACE_KNOWN, Rule.NAMESPACE):
+        table.passed(rule, f"asked: {trust.namespaces}")
+    for rule in (Rule.REVOCATION_KNOWN, Rule.REVOCATION_GENUINE, Rule.REVOCATION_CURRENT):
+        table.passed(rule, f"asked: {trust.revocation}{due}")
+    table.passed(Rule.AUTHORITY_NOT_REVOKED, f"{len(links) - 1} authorities")
+    table.passed(Rule.SIGNER_NOT_REVOKED, f"serial number {links[0].serial_number:x}")
+
+
+def _check_pin(signer: _Signer, trust: TrustPolicy, table: RuleTable) -> PinnedEndorser | None:
+    """Return whom a first use makes trusted; None where the subscription says whom it trusts."""
+    if not trust.endorsers:
+        if not trust.trust_on_first_use:
+            raise EndorserUnknownError(
+                f"the list is signed by {signer.subject}, and the subscription names no endorser yet",
+                details=f"signed by:  {signer.subject}\n  below     {signer.issuer}",
+                resolution="If the publisher confirms that name, add it to the subscription's endorsers.",
+            )
+        table.warned(Rule.ENDORSER_KNOWN, "nobody was named: whoever signs the first list is trusted")
+        table.warned(Rule.SIGNER_PINNED, f"{signer.subject} below {signer.issuer}, by first use")
+        return PinnedEndorser(subject=signer.subject, issuer=signer.issuer, first_use=True)
+    table.passed(Rule.ENDORSER_KNOWN, f"{len(trust.endorsers)} named")
+    if not trust.pins(signer.subject, signer.issuer, signer.fingerprint):
+        pinned = "\n".join(
+            f"subscribed: {each.subject}\n  below     {each.issuer}"
+            + (f"\n  exactly   {each.fingerprint}" if each.fingerprint else "")
+            for each in trust.endorsers
+        )
+        raise WrongSignerError(
+            f"the list is signed by {signer.subject}, whom this subscription does not name",
+            details=f"signed by:  {signer.subject}\n  below     {signer.issuer}\n  exactly   {signer.fingerprint}"
+            f"\n{pinned}",
+            resolution="If the endorser has changed, and the publisher confirms it, subscribe anew with that name.",
+        )
+    table.passed(Rule.SIGNER_PINNED, f"{signer.subject} below {signer.issuer}")
+    return None
+
+
+def _read(payload: bytes, case: _Case) -> ImageList:
     try:
-        return read_list(payload)
+        return read_list(payload, profile=case.subscription.trust.profile, limits=case.limits)
     except DocumentError as problem:
         raise MalformedListError(
             f"what was signed is no image list: {problem.message}",
@@ -124,54 +281,78 @@ def _read(payload: bytes) -> ImageList:
         ) from problem
 
 
-def _check_pin(signer: DistinguishedName, issuer: DistinguishedName, fingerprint: Checksum, trust: TrustPolicy) -> None:
-    if not trust.pins(signer, issuer, fingerprint):
-        pinned = "\n".join(f"subscribed: {each.subject}\n  below     {each.issuer}" for each in trust.endorsers)
-        raise WrongSignerError(
-            f"the list is signed by {signer}, whom this subscription does not name",
-            details=f"signed by:  {signer}\n  below     {issuer}\n{pinned}",
-            resolution="If the endorser has changed, and the publisher confirms it, subscribe anew with that name.",
-        )
-
-
-def _check_endorser(content: ImageList, signer: DistinguishedName, issuer: DistinguishedName) -> None:
-    if not content.names_endorser(signer, issuer):
+def _check_endorser(content: ImageList, signer: _Signer, table: RuleTable) -> None:
+    if not content.endorsers:
+        # Only the lenient profile reads such a list; the subscription pins its signer all the same.
+        table.warned(Rule.LIST_ENDORSER, "the list names nobody")
+        return
+    if not content.names_endorser(signer.subject, signer.issuer):
         named = "\n".join(f"hv:dn {each.subject}\nhv:ca {each.issuer}" for each in content.endorsers)
         raise EndorserMismatchError(
             f"the list says that {', '.join(str(each.subject) for each in content.endorsers)} endorses it, but "
-            f"{signer} signed it",
-            details=f"{named}\nsigner {signer}\nbelow  {issuer}",
+            f"{signer.subject} signed it",
+            details=f"{named}\nsigner {signer.subject}\nbelow  {signer.issuer}",
             resolution="The publisher must sign with the endorser's own certificate, or correct hv:endorser.",
         )
+    table.passed(Rule.LIST_ENDORSER, f"hv:dn {signer.subject}, hv:ca {signer.issuer}")
 
 
-def _check_identifier(content: ImageList, subscription: Subscription) -> None:
+def _check_identifier(content: ImageList, subscription: Subscription, table: RuleTable) -> None:
     expected = subscription.list_identifier
-    if expected is not None and content.identifier != expected.lower():
+    if expected is not None and not _is_same(content.identifier, expected):
         raise ListIdentifierError(
             f"the list {content.identifier} is not the one subscribed to",
             details=f"expected {expected}; its title: {content.title[:200]!r}",
             resolution="If the publisher has begun a new list, subscribe to that one, and remove this subscription.",
         )
+    table.passed(Rule.LIST_IDENTIFIER, content.identifier + ("" if expected else ", fixed by this first list"))
 
 
-def _check_validity(content: ImageList, now: datetime) -> None:
-    validity = content.validity
-    if validity.created > now + CLOCK_SKEW:
+def _is_same(one: str, other: str) -> bool:
+    """Tell whether two identifiers are one; only UUIDs have two spellings."""
+    return one == other or (is_uuid(one) and one.lower() == other.lower())
+
+
+def _check_validity(content: ImageList, case: _Case, table: RuleTable) -> None:
+    validity, now = content.validity, case.now
+    skew = timedelta(seconds=case.terms.clock_skew_seconds)
+    if validity.created > now + skew:
         raise FutureListError(
-            f"the list says that it was created on {validity.created:%Y-%m-%d %H:%M:%S} UTC, which is yet to come",
-            details=f"now: {now:%Y-%m-%d %H:%M:%S} UTC",
+            f"the list says that it was created on {validity.created:{_SECOND}}, which is yet to come",
+            details=f"now: {now:{_SECOND}}; granted: {skew.total_seconds():.0f} s",
             resolution="Check this machine's clock.",
         )
+    table.passed(Rule.NOT_FROM_FUTURE, f"created {validity.created:{_SECOND}}, now {now:{_SECOND}}")
     if validity.is_expired(now):
         raise ExpiredListError(
-            f"the list expired on {validity.expires:%Y-%m-%d %H:%M:%S} UTC",
+            f"the list expired on {validity.expires:{_SECOND}}",
+            details=f"now: {now:{_SECOND}}",
             resolution="The publisher must publish a new version.",
         )
+    table.passed(Rule.NOT_EXPIRED, f"expires {validity.expires:{_SECOND}}, now {now:{_SECOND}}")
+
+
+def _check_floor(content: ImageList, payload: Checksum, last: TrustedVersion | None, table: RuleTable) -> None:
+    check_version(content, payload, last)
+    if last is None:
+        table.passed(Rule.NOT_OLDER, f"version {content.version}; none was verified before")
+        table.passed(Rule.NOT_CHANGED, "none was verified before")
+        return
+    table.passed(Rule.NOT_OLDER, f"version {content.version}, before {last.version}")
+    again = payload.matches(last.payload_checksum)
+    table.passed(Rule.NOT_CHANGED, "the same list again" if again else "another version")
 
 
 def check_version(content: ImageList, payload: Checksum, last: TrustedVersion | None) -> None:
     """Check that a list does not go back behind what was verified last of it.
+
+    Versions have an order of their own (`coppice.model.version`). Where one of the two is no version, their dates of
+    creation are compared.
+
+    Args:
+        content: The list.
+        payload: The checksum of its signed bytes.
+        last: What was verified last; None: nothing.
 
     Raises:
         OlderListError: Its version is lower.
@@ -179,34 +360,33 @@ def check_version(content: ImageList, payload: Checksum, last: TrustedVersion | 
     """
     if last is None:
         return
-    if Version(content.version) < Version(last.version):
+    order, compared = _compare(content, last)
+    same_content = payload.matches(last.payload_checksum)
+    if order < 0 and not (same_content and content.version == last.version):
         raise OlderListError(
-            f"the list has version {content.version}; {last.version} was verified before",
+            f"the list has {compared[0]}; {compared[1]} was verified before",
+            details=f"version {content.version or '(none)'}, created {content.validity.created:{_SECOND}}\n"
+            f"before: version {last.version or '(none)'}"
+            + (f", created {last.created:{_SECOND}}" if last.created else ""),
             resolution="Somebody may be replaying an old list. Ask the publisher.",
         )
-    if Version(content.version) == Version(last.version) and not payload.matches(last.payload_checksum):
+    if order == 0 and not same_content:
         raise ChangedListError(
-            f"the list has version {content.version}, as one that was verified before, but other content",
+            f"the list has {compared[0]}, as one that was verified before, but other content",
             details=f"before: {last.payload_checksum}\nnow:    {payload}",
             resolution="The publisher must give each content a version of its own.",
         )
 
 
-def _warnings(
-    content: ImageList, subscription: Subscription, last: TrustedVersion | None, now: datetime
-) -> tuple[str, ...]:
-    said = []
-    if content.uri != subscription.uri:
-        said.append(f"the list says that it lives at {content.uri}; this site keeps to {subscription.uri}")
-    lifetime = content.validity.expires - content.validity.created
-    if now > content.validity.created + lifetime * _STALE_SHARE:
-        said.append(f"the list is stale: it expires on {content.validity.expires:%Y-%m-%d %H:%M} UTC")
-    if content.unreadable:
-        said.append(f"{len(content.unreadable)} of its images cannot be read and stay as they are")
-    if last is not None and _largest_run(content.version) >= _JUMP_DIGITS > _largest_run(last.version):
-        said.append(f"the version jumped from {last.version} to {content.version}: lower ones are refused now")
-    return tuple(said)
-
-
-def _largest_run(version: str) -> int:
-    return max(len(run) for run in "".join(sign if sign.isdigit() else " " for sign in version).split() or [""])
+def _compare(content: ImageList, last: TrustedVersion) -> tuple[int, tuple[str, str]]:
+    """Return -1, 0 or 1 as the list is older, as old or newer, and the values by which that was told."""
+    try:
+        new, old = Version(content.version), Version(last.version)
+    except ValueError:
+        created, before = content.validity.created, last.created
+        if before is None:
+            # It cannot be told: what was verified before is kept.
+            return -1, (f"version {content.version!r}, which has no place in the order", f"version {last.version!r}")
+        said = (f"no version that can be compared, and was created on {created:{_SECOND}}", f"{before:{_SECOND}}")
+        return (created > before) - (created < before), said
+    return (new > old) - (new < old), (f"version {content.version}", last.version)
