@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one HTTP client: limits on size, time and rate; redirect and address rules; retries."""
+"""The one HTTP client: limits on size, time and rate; redirect and address rules; credentials, conditions, retries."""
 
 from __future__ import annotations
 
-from coppice.http.client import Client
+from coppice.http.client import Client, same_origin
+from coppice.http.credential import Credential, resolve_credential
+from coppice.http.message import BodyFile, Fetched, Reply, Validators
 
-__all__ = ["Client"]
+__all__ = [
+    "BodyFile",
+    "Client",
+    "Credential",
+    "Fetched",
+    "Reply",
+    "Validators",
+    "resolve_credential",
+    "same_origin",
+]

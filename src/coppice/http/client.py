@@ -1,55 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Client`: fetches bytes from servers that nobody vouches for.
+"""`Client`: talks to servers that nobody vouches for.
 
 Each transfer has a size limit, a time without a byte, a least rate and a total time. Redirects are followed by own
 rules, each with its name resolved and judged anew. There is no proxy, no cookie, no netrc: nothing is taken from the
-environment but the machine's trusted authorities.
+environment but the machine's trusted authorities. Threads may share a client.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from coppice.clock import Clock, SystemClock
-from coppice.errors import (
-    HttpStatusError,
-    RedirectRefusedError,
-    SettingsError,
-    TransferCutError,
-    TransferError,
-    TransferStalledError,
-    TransferTooLargeError,
-    UnreachableError,
-)
-from coppice.http.address import Resolver, addresses_of, resolve
-from coppice.http.exchange import Answer, Timeouts, exchange
-from coppice.http.guard import Guard
-from coppice.http.location import Location, parse_location, redirected, show
+from coppice.errors import TransferError, UnreachableError
+from coppice.http import failures
+from coppice.http.address import Resolver, resolve
+from coppice.http.ask import NOT_MODIFIED, Asker
+from coppice.http.location import parse_location
+from coppice.http.message import BodyFile, Fetched, Question, Reply, Validators
+from coppice.http.tls import Contexts
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
+    from coppice.http.credential import Credential
+    from coppice.http.exchange import Answer
     from coppice.monitor import Task
     from coppice.settings.model import TransferSettings
 
 _T = TypeVar("_T")
 
-REDIRECT_LIMIT = 5
 RATE_WINDOW_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 4.0
-_EXCERPT_BYTES = 300
-_OK = 200
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_WORTH_RETRYING = frozenset({429, 500, 502, 503, 504})
 
 
 class Client:
-    """Fetches over HTTP and HTTPS.
+    """Talks HTTP and HTTPS.
 
     Args:
         settings: Limits.
@@ -72,35 +60,137 @@ class Client:
     ) -> None:
         self.settings = settings
         self._clock = clock or SystemClock()
-        self._resolver = resolver or resolve
-        self._ca_file = ca_file
         self._sleep = sleep
-        self._rate_window_seconds = rate_window_seconds
-        self._context: ssl.SSLContext | None = None
+        self._asker = Asker(
+            settings,
+            clock=self._clock,
+            resolver=resolver or resolve,
+            contexts=Contexts(ca_file),
+            rate_window_seconds=rate_window_seconds,
+        )
 
-    def get_bytes(self, url: str, *, limit_bytes: int) -> bytes:
+    def get_bytes(
+        self,
+        url: str,
+        *,
+        limit_bytes: int,
+        credential: Credential | None = None,
+        accept: str | None = None,
+        server_anchors: Path | None = None,
+    ) -> bytes:
         """Return what is at ``url``.
 
         Args:
             url: An ``http`` or ``https`` URL.
             limit_bytes: More than this is refused.
+            credential: Shown to this server, and to none that it redirects to.
+            accept: Media types that are wanted.
+            server_anchors: Authorities that the server's certificate may come from, beside the machine's.
 
         Raises:
             TransferError: It could not be had, or is too large; the class says which.
+            CredentialError: The credential cannot be used there.
         """
-        body = bytearray()
+        question = Question(
+            headers={} if accept is None else {"Accept": accept}, credential=credential, server_anchors=server_anchors
+        )
+        return self._whole(url, question, limit_bytes).body
 
-        def fetch(deadline: float) -> bytes:
-            body.clear()
-            with self._answer(url, deadline) as answer:
-                _refuse_larger(answer, limit_bytes)
-                for piece in answer.pieces():
-                    body.extend(piece)
-                    if len(body) > limit_bytes:
-                        raise _too_large(answer.location, limit_bytes)
-            return bytes(body)
+    def get_if_changed(
+        self,
+        url: str,
+        *,
+        limit_bytes: int,
+        validators: Validators | None,
+        credential: Credential | None = None,
+        accept: str | None = None,
+        server_anchors: Path | None = None,
+    ) -> Fetched:
+        """Return what is at ``url`` unless it is what it was when ``validators`` were given.
 
-        return self._attempts(fetch, can_restart=lambda: True, task=None)
+        Validators belong to one URL. They are not sent to where it redirects to, and an answer that came by a redirect
+        brings none: two files can bear the same date or tag.
+
+        Args:
+            url: An ``http`` or ``https`` URL.
+            limit_bytes: More than this is refused.
+            validators: Of the last answer for this very URL; None: it is fetched in any case.
+            credential: Shown to this server, and to none that it redirects to.
+            accept: Media types that are wanted.
+            server_anchors: Authorities that the server's certificate may come from, beside the machine's.
+
+        Raises:
+            HttpStatusError: Among others: "not modified" (304) was answered to a request that set no condition.
+            TransferError: It could not be had, or is too large; the class says which.
+            CredentialError: The credential cannot be used there.
+        """
+        question = Question(
+            headers={} if accept is None else {"Accept": accept},
+            validators=validators or None,
+            credential=credential,
+            server_anchors=server_anchors,
+        )
+        reply = self._whole(url, question, limit_bytes)
+        if reply.status == NOT_MODIFIED:
+            # What was sent describes the body that the caller holds; what the server says beside a 304 may not.
+            return Fetched(body=None, validators=validators or Validators())
+        return Fetched(
+            body=reply.body, validators=Validators() if reply.was_redirected else Validators.of(reply.headers)
+        )
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        expected: Collection[int],
+        limit_bytes: int,
+        body: bytes | BodyFile | None = None,
+        headers: Mapping[str, str] | None = None,
+        credential: Credential | None = None,
+        server_anchors: Path | None = None,
+        deadline_seconds: float | None = None,
+        retry: bool = False,
+        monitor_task: Task | None = None,
+    ) -> Reply:
+        """Send one request and return the whole answer.
+
+        What changes something is sent once, unless the connection was never made or ``retry`` says that it may be sent
+        again; it follows only redirects that keep the method (307, 308) on the same server. An expected redirect is an
+        answer, and is not followed.
+
+        Args:
+            method: ``GET``, ``HEAD``, ``PUT``, ``POST``, ``PATCH``, ``DELETE``, ``OPTIONS``, ``MKCOL``, ``MOVE``,
+                ``COPY`` or ``PROPFIND``.
+            url: An ``http`` or ``https`` URL.
+            expected: Status codes that are an answer.
+            limit_bytes: A longer answer is refused.
+            body: Sent with its length; a file is not held in memory.
+            headers: Beside those that the client says itself.
+            credential: Shown to this server, and to none that it redirects to.
+            server_anchors: Authorities that the server's certificate may come from, beside the machine's.
+            deadline_seconds: For all attempts together; None: the setting.
+            retry: Whether a request that changes something may be sent again.
+            monitor_task: Told how many bytes of the body were sent.
+
+        Raises:
+            HttpStatusError: Another status than expected; it is ``context["status"]``.
+            TransferError: There was no answer, or it is too large; the class says which.
+            UnreadableFileError: The body cannot be read.
+            InputError: Method or headers cannot be sent.
+            CredentialError: The credential cannot be used there.
+        """
+        question = Question(
+            method=method,
+            headers=headers or {},
+            body=body,
+            credential=credential,
+            server_anchors=server_anchors,
+            accepted=frozenset(expected),
+        )
+        return self._whole(
+            url, question, limit_bytes, deadline_seconds=deadline_seconds, retry=retry, task=monitor_task
+        )
 
     def download(
         self,
@@ -110,6 +200,8 @@ class Client:
         sink: Callable[[bytes], object],
         monitor_task: Task | None = None,
         restart: Callable[[], object] | None = None,
+        credential: Credential | None = None,
+        server_anchors: Path | None = None,
     ) -> None:
         """Stream what is at ``url`` into ``sink``, exactly ``expected_size_bytes`` of it.
 
@@ -120,13 +212,17 @@ class Client:
             monitor_task: Told how far it is, in bytes.
             restart: Called before a new attempt begins from the start; without it, an attempt that gave bytes
                 to the sink is the last.
+            credential: Shown to this server, and to none that it redirects to.
+            server_anchors: Authorities that the server's certificate may come from, beside the machine's.
 
         Raises:
             TransferTooLargeError: There is more than expected; nothing beyond the size went to the sink.
             TransferCutError: There is less. ``context["complete"]`` is True when the server meant it so.
             TransferError: It could not be had otherwise; the class says why.
+            CredentialError: The credential cannot be used there.
         """
         received = 0
+        question = Question(credential=credential, server_anchors=server_anchors)
 
         def fetch(deadline: float) -> None:
             nonlocal received
@@ -134,109 +230,80 @@ class Client:
                 received = 0
                 if restart is not None:
                     restart()
-            with self._answer(url, deadline) as answer:
+            with self._asker.answer(url, question, deadline) as answer:
                 _refuse_larger(answer, expected_size_bytes)
                 for piece in answer.pieces():
                     if received + len(piece) > expected_size_bytes:
-                        raise _too_large(answer.location, expected_size_bytes)
+                        raise failures.too_large(answer.location, expected_size_bytes)
                     sink(piece)
                     received += len(piece)
                     if monitor_task is not None:
                         monitor_task.reach(received, expected_size_bytes)
                 if received != expected_size_bytes:
-                    raise _too_short(answer, received, expected_size_bytes)
+                    raise failures.too_short(answer, received, expected_size_bytes)
 
-        self._attempts(fetch, can_restart=lambda: restart is not None or not received, task=monitor_task)
+        self._attempts(fetch, can_restart=lambda _: restart is not None or not received, task=monitor_task)
 
-    def _attempts(self, fetch: Callable[[float], _T], *, can_restart: Callable[[], bool], task: Task | None) -> _T:
+    def _whole(
+        self,
+        url: str,
+        question: Question,
+        limit_bytes: int,
+        *,
+        deadline_seconds: float | None = None,
+        retry: bool = False,
+        task: Task | None = None,
+    ) -> Reply:
+        """Ask until there is a whole answer, or no use in asking."""
+
+        def fetch(deadline: float) -> Reply:
+            with self._asker.answer(url, question, deadline, task) as answer:
+                body = b"" if question.method == "HEAD" else _read(answer, limit_bytes)
+                return Reply(
+                    status=answer.status,
+                    headers=answer.headers,
+                    body=body,
+                    url=answer.location.url,
+                    was_redirected=answer.location.url != parse_location(url).url,
+                )
+
+        def can_restart(error: TransferError) -> bool:
+            # Where no connection was made, nothing was sent.
+            return retry or question.is_safe or isinstance(error, UnreachableError)
+
+        return self._attempts(fetch, can_restart=can_restart, task=task, deadline_seconds=deadline_seconds)
+
+    def _attempts(
+        self,
+        fetch: Callable[[float], _T],
+        *,
+        can_restart: Callable[[TransferError], bool],
+        task: Task | None,
+        deadline_seconds: float | None = None,
+    ) -> _T:
         """Call ``fetch`` until it ends well or is not worth another attempt; all attempts share one deadline."""
-        deadline = self._clock.monotonic() + self.settings.total_timeout_seconds
+        seconds = self.settings.total_timeout_seconds if deadline_seconds is None else deadline_seconds
+        deadline = self._clock.monotonic() + seconds
         attempt = 1
         while True:
             try:
                 return fetch(deadline)
             except TransferError as error:
-                if attempt >= self.settings.attempts or not _worth_retrying(error) or not can_restart():
+                if attempt >= self.settings.attempts or not failures.worth_retrying(error) or not can_restart(error):
                     raise
                 if task is not None:
                     task.note(f"attempt {attempt + 1} of {self.settings.attempts}: {error.message}")
             self._sleep(_pause_seconds(attempt))
             attempt += 1
 
-    @contextmanager
-    def _answer(self, url: str, deadline: float) -> Iterator[Answer]:
-        """Follow redirects from ``url`` and yield the answer with status 200."""
-        location = parse_location(url)
-        for _ in range(REDIRECT_LIMIT + 1):
-            with self._connected(location, deadline) as answer:
-                if answer.status == _OK:
-                    yield answer
-                    return
-                target = answer.header("Location")
-                if answer.status not in _REDIRECTS or target is None:
-                    raise _status(answer)
-            location = redirected(location, target)
-        raise RedirectRefusedError(
-            f"{show(url)} redirects more than {REDIRECT_LIMIT} times",
-            resolution="Ask whoever runs the server; there may be a loop.",
-            context={"url": show(url)},
-        )
 
-    @contextmanager
-    def _connected(self, location: Location, deadline: float) -> Iterator[Answer]:
-        """Connect to the first judged address of the location's host that answers."""
-        addresses = addresses_of(
-            location.host,
-            location.port,
-            resolver=self._resolver,
-            allow_private=self.settings.allow_private_addresses,
-        )
-        context = self._tls() if location.scheme == "https" else None
-        timeouts = Timeouts(
-            connect_seconds=self.settings.connect_timeout_seconds, read_seconds=self.settings.read_timeout_seconds
-        )
-        with ExitStack() as stack:
-            for position, address in enumerate(addresses):
-                if self._clock.monotonic() >= deadline:
-                    break
-                guard = Guard(
-                    self._clock,
-                    deadline=deadline,
-                    minimum_rate=self.settings.minimum_rate_bytes_per_second,
-                    window_seconds=self._rate_window_seconds,
-                )
-                try:
-                    answer = stack.enter_context(
-                        exchange(location, address, context=context, timeouts=timeouts, guard=guard)
-                    )
-                except UnreachableError:
-                    if position == len(addresses) - 1:
-                        raise
-                    continue
-                yield answer
-                return
-        raise TransferStalledError(
-            f"{show(location.url)} took too long in all and was given up",
-            resolution="Run again later, or raise transfer.total_timeout_seconds.",
-            context={"url": location.url, "host": location.host},
-        )
+def same_origin(one: str, other: str) -> bool:
+    """Whether two URLs lead to the same scheme, host and port: what is shown to one may be shown to the other.
 
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            import ssl
-
-            context = ssl.create_default_context()
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self._ca_file is not None:
-                try:
-                    context.load_verify_locations(cafile=self._ca_file)
-                except OSError as problem:
-                    raise SettingsError(
-                        f"the file of trusted authorities {self._ca_file} cannot be used: {problem}",
-                        resolution="Name a readable file with certificates in PEM form.",
-                    ) from problem
-            self._context = context
-        return self._context
+    Raises:
+        AddressRefusedError: One of them is no URL that can be asked for.
+    """
+    return parse_location(one).origin == parse_location(other).origin
 
 
 def _pause_seconds(attempt: int) -> float:
@@ -244,53 +311,17 @@ def _pause_seconds(attempt: int) -> float:
     return longest * (0.5 + secrets.randbelow(501) / 1000)
 
 
-def _worth_retrying(error: TransferError) -> bool:
-    if isinstance(error, HttpStatusError):
-        return error.context.get("status") in _WORTH_RETRYING
-    if isinstance(error, UnreachableError):
-        return not error.context.get("final")
-    return isinstance(error, TransferCutError) and not error.context.get("complete")
+def _read(answer: Answer, limit_bytes: int) -> bytes:
+    _refuse_larger(answer, limit_bytes)
+    body = bytearray()
+    for piece in answer.pieces():
+        body.extend(piece)
+        if len(body) > limit_bytes:
+            raise failures.too_large(answer.location, limit_bytes)
+    return bytes(body)
 
 
 def _refuse_larger(answer: Answer, limit_bytes: int) -> None:
     announced = answer.length_bytes
-    if announced is not None and announced > limit_bytes:
-        raise _too_large(answer.location, limit_bytes, f"The server announces {announced} bytes.")
-
-
-def _too_large(location: Location, limit_bytes: int, details: str | None = None) -> TransferTooLargeError:
-    return TransferTooLargeError(
-        f"{show(location.url)} is longer than the {limit_bytes} bytes that it may have",
-        details=details,
-        resolution=f"Nothing of it is used. Ask whoever runs {location.host} what it serves there.",
-        context={"url": location.url, "host": location.host, "limit_bytes": limit_bytes},
-    )
-
-
-def _too_short(answer: Answer, received: int, expected: int) -> TransferCutError:
-    complete = answer.length_bytes == received
-    return TransferCutError(
-        f"{show(answer.location.url)} ended after {received} of {expected} bytes",
-        details="The server announced that length." if complete else "The connection was closed early.",
-        resolution=f"Run again; if it stays so, {answer.location.host} serves another file than the one signed.",
-        context={"url": answer.location.url, "host": answer.location.host, "received": received, "complete": complete},
-    )
-
-
-def _status(answer: Answer) -> HttpStatusError:
-    excerpt = bytearray()
-    try:
-        for piece in answer.pieces():
-            excerpt.extend(piece[:_EXCERPT_BYTES])
-            if len(excerpt) >= _EXCERPT_BYTES:
-                break
-    except TransferError:
-        # The status is what counts; the text below it is only an explanation.
-        pass
-    text = bytes(excerpt[:_EXCERPT_BYTES]).decode("utf-8", errors="replace")
-    return HttpStatusError(
-        f"{answer.location.host} answered {answer.status} for {show(answer.location.url)}",
-        details=show(text, _EXCERPT_BYTES) if text else None,
-        resolution="What was there before stays as it is. Check the URL, or ask whoever runs the server.",
-        context={"url": answer.location.url, "host": answer.location.host, "status": answer.status},
-    )
+    if announced is not None and announced > limit_bytes and answer.status != NOT_MODIFIED:
+        raise failures.too_large(answer.location, limit_bytes, f"The server announces {announced} bytes.")

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request on one connection to one judged address: urllib3 with its conveniences off, its errors made ours."""
+"""One request on one connection to one judged address: urllib3 with its conveniences off, its errors made ours.
+
+A connection serves one exchange and is closed: what a server sends beyond its answer is nobody's, and can never be
+taken for the answer to the next request. What that costs is measured in ``benchmarks/``.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coppice.errors import CoppiceError, TransferCutError, TransferStalledError, UnreachableError
-from coppice.http.guard import Guard, Verdict
-from coppice.http.location import Location, show
+from coppice.errors import CoppiceError
+from coppice.http import failures
+from coppice.http.message import PIECE_BYTES, BodyFile
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 
-PIECE_BYTES = 256 * 1024
+    from coppice.http.guard import Guard
+    from coppice.http.location import Location
+
 _MAX_LENGTH_DIGITS = 24
 
 
@@ -36,6 +42,42 @@ class Timeouts:
     read_seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """What goes over the connection.
+
+    Attributes:
+        method: As it is written.
+        headers: All but those of the connection itself.
+        body: What is sent; None: nothing.
+        on_sent: Told how many bytes of the body went out so far.
+    """
+
+    method: str
+    headers: Mapping[str, str]
+    body: bytes | BodyFile | None = None
+    on_sent: Callable[[int], object] | None = None
+
+    @property
+    def length_bytes(self) -> int | None:
+        """Length of the body; None when there is none."""
+        if self.body is None:
+            return None
+        return self.body.size_bytes if isinstance(self.body, BodyFile) else len(self.body)
+
+    def pieces(self, guard: Guard) -> Iterator[bytes]:
+        """Yield the body, and count what went out: a server that takes nothing is as slow as one that gives nothing."""
+        sent = 0
+        for piece in _split(self.body):
+            guard.wait_begins()
+            yield piece
+            guard.wait_ends(len(piece))
+            sent += len(piece)
+            if self.on_sent is not None:
+                self.on_sent(sent)
+        guard.wait_begins()
+
+
 class Answer:
     """A response whose head was read; its body comes in pieces as the server sent it, never decoded."""
 
@@ -48,6 +90,11 @@ class Answer:
     def header(self, name: str) -> str | None:
         """Return a header of the response."""
         return self._response.headers.get(name)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers; names in lower case, what came several times joined by commas."""
+        return {name.lower(): value for name, value in self._response.headers.items()}
 
     @property
     def length_bytes(self) -> int | None:
@@ -77,7 +124,13 @@ class Answer:
 
 @contextmanager
 def exchange(
-    location: Location, address: str, *, context: ssl.SSLContext | None, timeouts: Timeouts, guard: Guard
+    location: Location,
+    address: str,
+    wire: Wire,
+    *,
+    context: ssl.SSLContext | None,
+    timeouts: Timeouts,
+    guard: Guard,
 ) -> Iterator[Answer]:
     """Ask ``address`` for ``location`` and yield the answer; the connection is closed with the block.
 
@@ -85,23 +138,25 @@ def exchange(
         UnreachableError: No connection could be made.
         TransferCutError: The connection ended before the head of the response did.
         TransferStalledError: The server was silent.
+        UnreadableFileError: The body cannot be read.
     """
     with guard:
         pool = _pool(location, address, context, timeouts, guard)
         headers = {
+            **wire.headers,
             "Host": location.authority,
-            "Accept": "*/*",
             "Accept-Encoding": "identity",
             "Connection": "close",
             "User-Agent": "coppice",
         }
-        if location.authorization is not None:
-            headers["Authorization"] = location.authorization
+        if wire.length_bytes is not None:
+            headers["Content-Length"] = str(wire.length_bytes)
         try:
             with translated(location, guard):
                 response = pool.urlopen(
-                    "GET",
+                    wire.method,
                     location.target,
+                    body=None if wire.body is None else wire.pieces(guard),
                     headers=headers,
                     retries=False,
                     redirect=False,
@@ -120,6 +175,13 @@ def exchange(
             pool.close()
 
 
+def _split(body: bytes | BodyFile | None) -> Iterator[bytes]:
+    if isinstance(body, BodyFile):
+        yield from body.pieces()
+    elif body is not None:
+        yield from (body[start : start + PIECE_BYTES] for start in range(0, len(body), PIECE_BYTES))
+
+
 def _pool(
     location: Location, address: str, context: ssl.SSLContext | None, timeouts: Timeouts, guard: Guard
 ) -> HTTPConnectionPool:
@@ -132,11 +194,20 @@ def _pool(
             guard.watch(connection)
             return connection
 
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(timeouts.read_seconds)
+
     class WatchedTlsConnection(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
             connection = super()._new_conn()
             guard.watch(connection)
             return connection
+
+        def connect(self) -> None:
+            super().connect()
+            # To send a large piece may take longer than to connect.
+            self.sock.settimeout(timeouts.read_seconds)
 
     common: dict[str, Any] = {
         "port": location.port,
@@ -162,55 +233,10 @@ def translated(location: Location, guard: Guard) -> Iterator[None]:
     try:
         yield
         if guard.verdict is not None:
-            raise _stalled(location, guard.verdict)
+            raise failures.stalled(location, guard.verdict)
     except CoppiceError:
         raise
     except (exceptions.HTTPError, OSError, ValueError) as problem:
         if guard.verdict is not None:
-            raise _stalled(location, guard.verdict) from problem
-        raise _translate(location, problem) from problem
-
-
-def _translate(location: Location, problem: Exception) -> CoppiceError:
-    from urllib3 import exceptions
-
-    context = {"url": location.url, "host": location.host}
-    if isinstance(problem, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
-        return UnreachableError(
-            f"{location.host} port {location.port} cannot be reached",
-            details=str(problem),
-            resolution="Check that the server runs and that this machine may connect to it.",
-            context=context,
-        )
-    if isinstance(problem, exceptions.SSLError):
-        return UnreachableError(
-            f"no trusted TLS connection to {location.host} port {location.port}",
-            details=str(problem),
-            resolution="The server's certificate must be valid for that name and come from a trusted authority.",
-            context={**context, "final": True},
-        )
-    if isinstance(problem, exceptions.TimeoutError | TimeoutError):
-        return TransferStalledError(
-            f"{location.host} was silent for too long while {show(location.url)} was fetched",
-            details=str(problem),
-            resolution="Run again later, or raise transfer.read_timeout_seconds.",
-            context=context,
-        )
-    return TransferCutError(
-        f"the connection to {location.host} broke while {show(location.url)} was fetched",
-        details=str(problem),
-        resolution="Run again; what was there before stays as it is.",
-        context=context,
-    )
-
-
-def _stalled(location: Location, verdict: Verdict) -> TransferStalledError:
-    what, setting = {
-        Verdict.DEADLINE: ("took too long in all", "transfer.total_timeout_seconds"),
-        Verdict.TOO_SLOW: ("came too slowly", "transfer.minimum_rate_bytes_per_second"),
-    }[verdict]
-    return TransferStalledError(
-        f"{show(location.url)} from {location.host} {what} and was given up",
-        resolution=f"Run again later, or change {setting}.",
-        context={"url": location.url, "host": location.host},
-    )
+            raise failures.stalled(location, guard.verdict) from problem
+        raise failures.translate(location, problem) from problem

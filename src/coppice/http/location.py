@@ -40,6 +40,11 @@ class Location:
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what is shown to one server is shown to no other."""
+        return self.scheme, self.host, self.port
+
+    @property
     def url(self) -> str:
         """The URL without user information: what messages show."""
         return f"{self.scheme}://{self.authority}{self.target}"
@@ -96,7 +101,7 @@ def redirected(origin: Location, header: str) -> Location:
         raise _redirect_refused(origin, f"from https to plain http ({show(target.url)})")
     if target.authorization is not None:
         raise _redirect_refused(origin, "to a URL with credentials in it")
-    same = (origin.scheme, origin.host, origin.port) == (target.scheme, target.host, target.port)
+    same = origin.origin == target.origin
     return Location(
         scheme=target.scheme,
         host=target.host,

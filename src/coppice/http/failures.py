@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a transfer can fail by, in words: each names the host, and shows nothing that is secret."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from coppice.errors import (
+    AddressRefusedError,
+    CoppiceError,
+    HttpStatusError,
+    RedirectRefusedError,
+    TransferCutError,
+    TransferError,
+    TransferStalledError,
+    TransferTooLargeError,
+    UnreachableError,
+)
+from coppice.http.guard import Verdict
+from coppice.http.location import Location, show
+
+if TYPE_CHECKING:
+    from coppice.http.exchange import Answer
+
+_EXCERPT_BYTES = 300
+_WORTH_RETRYING = frozenset({429, 500, 502, 503, 504})
+
+
+def worth_retrying(error: TransferError) -> bool:
+    """Whether the same request may go better at another time."""
+    if isinstance(error, HttpStatusError):
+        return error.context.get("status") in _WORTH_RETRYING
+    if isinstance(error, UnreachableError):
+        return not error.context.get("final")
+    return isinstance(error, TransferCutError) and not error.context.get("complete")
+
+
+def too_large(location: Location, limit_bytes: int, details: str | None = None) -> TransferTooLargeError:
+    """Return the error for what is longer than it may be."""
+    return TransferTooLargeError(
+        f"{show(location.url)} is longer than the {limit_bytes} bytes that it may have",
+        details=details,
+        resolution=f"Nothing of it is used. Ask whoever runs {location.host} what it serves there.",
+        context={"url": location.url, "host": location.host, "limit_bytes": limit_bytes},
+    )
+
+
+def too_short(answer: Answer, received: int, expected: int) -> TransferCutError:
+    """Return the error for what ended before its size."""
+    complete = answer.length_bytes == received
+    return TransferCutError(
+        f"{show(answer.location.url)} ended after {received} of {expected} bytes",
+        details="The server announced that length." if complete else "The connection was closed early.",
+        resolution=f"Run again; if it stays so, {answer.location.host} serves another file than the one signed.",
+        context={"url": answer.location.url, "host": answer.location.host, "received": received, "complete": complete},
+    )
+
+
+def status(answer: Answer) -> HttpStatusError:
+    """Return the error for a status that is no answer, with the beginning of what the server said."""
+    excerpt = bytearray()
+    try:
+        for piece in answer.pieces():
+            excerpt.extend(piece[:_EXCERPT_BYTES])
+            if len(excerpt) >= _EXCERPT_BYTES:
+                break
+    except TransferError:
+        # The status is what counts; the text below it is only an explanation.
+        pass
+    text = bytes(excerpt[:_EXCERPT_BYTES]).decode("utf-8", errors="replace")
+    return HttpStatusError(
+        f"{answer.location.host} answered {answer.status} for {show(answer.location.url)}",
+        details=show(text, _EXCERPT_BYTES) if text else None,
+        resolution="What was there before stays as it is. Check the URL, or ask whoever runs the server.",
+        context={"url": answer.location.url, "host": answer.location.host, "status": answer.status},
+    )
+
+
+def too_many_redirects(url: str, limit: int) -> RedirectRefusedError:
+    """Return the error for a chain of redirects that does not end."""
+    return RedirectRefusedError(
+        f"{show(url)} redirects more than {limit} times",
+        resolution="Ask whoever runs the server; there may be a loop.",
+        context={"url": show(url)},
+    )
+
+
+def unsafe_redirect(location: Location, method: str, target: Location) -> RedirectRefusedError:
+    """Return the error for a redirect of a request that changes something."""
+    return RedirectRefusedError(
+        f"{show(location.url)} redirects the method {method} to {show(target.url)}",
+        details="What changes something on a server goes where it was addressed to, or stays undone.",
+        resolution="If the new place is right, use its URL.",
+        context={"url": location.url, "host": location.host},
+    )
+
+
+def clear_text(location: Location) -> AddressRefusedError:
+    """Return the error for a credential that would go over a connection that others can read."""
+    return AddressRefusedError(
+        f"{show(location.url)} would get a credential in clear text (http)",
+        resolution="Use https. Without it, credentials are shown to servers on loopback only.",
+        context={"url": location.url, "host": location.host},
+    )
+
+
+def out_of_time(location: Location) -> TransferStalledError:
+    """Return the error for a deadline that passed before a connection was made."""
+    return TransferStalledError(
+        f"{show(location.url)} took too long in all and was given up",
+        resolution="Run again later, or raise transfer.total_timeout_seconds.",
+        context={"url": location.url, "host": location.host},
+    )
+
+
+def stalled(location: Location, verdict: Verdict) -> TransferStalledError:
+    """Return the error for what the guard ended."""
+    what, setting = {
+        Verdict.DEADLINE: ("took too long in all", "transfer.total_timeout_seconds"),
+        Verdict.TOO_SLOW: ("came too slowly", "transfer.minimum_rate_bytes_per_second"),
+    }[verdict]
+    return TransferStalledError(
+        f"{show(location.url)} from {location.host} {what} and was given up",
+        resolution=f"Run again later, or change {setting}.",
+        context={"url": location.url, "host": location.host},
+    )
+
+
+def translate(location: Location, problem: Exception) -> CoppiceError:
+    """Return what an error of urllib3 or of the machine means."""
+    from urllib3 import exceptions
+
+    context = {"url": location.url, "host": location.host}
+    if isinstance(problem, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
+        return UnreachableError(
+            f"{location.host} port {location.port} cannot be reached",
+            details=str(problem),
+            resolution="Check that the server runs and that this machine may connect to it.",
+            context=context,
+        )
+    if isinstance(problem, exceptions.SSLError | ssl.SSLError):
+        return _untrusted(location, problem)
+    if isinstance(problem, exceptions.TimeoutError | TimeoutError):
+        return TransferStalledError(
+            f"{location.host} was silent for too long while {show(location.url)} was fetched",
+            details=str(problem),
+            resolution="Run again later, or raise transfer.read_timeout_seconds.",
+            context=context,
+        )
+    return TransferCutError(
+        f"the connection to {location.host} broke while {show(location.url)} was fetched",
+        details=str(problem),
+        resolution="Run again; what was there before stays as it is.",
+        context=context,
+    )
+
+
+def _untrusted(location: Location, problem: Exception) -> UnreachableError:
+    cause = _tls_cause(problem)
+    context = {"url": location.url, "host": location.host, "final": True}
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return UnreachableError(
+            f"no trusted TLS connection to {location.host} port {location.port}: {cause.verify_message}",
+            details=str(problem),
+            resolution="The server's certificate must be valid today, for that name, and come from an authority that "
+            "this machine, or the named server anchors, trust.",
+            context=context,
+        )
+    if cause is not None and "ALERT" in (cause.reason or "").upper():
+        return UnreachableError(
+            f"{location.host} port {location.port} refused the TLS connection: {cause.reason}",
+            details=str(problem),
+            resolution="The server may ask for a client certificate, or refuse the one that it was shown.",
+            context=context,
+        )
+    return UnreachableError(
+        f"no trusted TLS connection to {location.host} port {location.port}",
+        details=str(problem),
+        resolution="Check that it is an https server, with TLS 1.2 or later.",
+        context=context,
+    )
+
+
+def _tls_cause(problem: BaseException | None) -> ssl.SSLError | None:
+    for _ in range(5):
+        if problem is None or isinstance(problem, ssl.SSLError):
+            return problem
+        inner = problem.args[0] if problem.args and isinstance(problem.args[0], BaseException) else None
+        problem = inner or problem.__cause__ or problem.__context__
+    return None
