@@ -141,7 +141,8 @@ def test_a_directory_hides_nothing_half_made(tmp_path: Path, image: Path) -> Non
     publisher = DirectoryPublisher(tmp_path / "public", "https://lists.example.org/")
     publisher.publish("demo", signed_list(publisher, b"disk"), {NAME: image}, SILENT)
     found = sorted(path.relative_to(tmp_path / "public").as_posix() for path in (tmp_path / "public").rglob("*"))
-    assert found == ["demo.list", "images", f"images/{NAME}"]
+    notes = [".coppice", ".coppice/ledger-demo.json"]
+    assert found == [*notes, "demo.list", "images", f"images/{NAME}"]
     assert publisher.image_uri(NAME) == f"https://lists.example.org/images/{NAME}"
     image.write_bytes(b"changed later")
     assert (tmp_path / "public/images" / NAME).read_bytes() == b"disk"

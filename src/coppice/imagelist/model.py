@@ -186,6 +186,16 @@ class Publisher(Protocol):
     list whose images are not there, nor a moment without a list. What was cut off is taken up by the next call.
     """
 
+    def prepare(self, files: Mapping[str, Path], monitor: Monitor) -> None:
+        """Learn which files (name → local path) are to be published, before `image_uri` is asked for theirs.
+
+        Where addresses are made of content, as in an OCI registry, the files are read here.
+
+        Raises:
+            StorageError: A file cannot be read.
+        """
+        ...
+
     def image_uri(self, file_name: str) -> str:
         """Return the URI under which an image file of that name will be fetched."""
         ...

@@ -3,49 +3,59 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from coppice.errors import SettingsError
-from coppice.imagelist.directory import DirectoryPublisher
+from coppice.imagelist.options import Options
+from coppice.imagelist.publication import PlacePublisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from coppice.imagelist.model import Publisher
-    from coppice.settings.model import PublisherSettings
+    from coppice.settings.model import PublisherSettings, TransferSettings
 
 GROUP = "coppice.publishers"
-BUILT_IN: Mapping[str, Callable[[Mapping[str, object]], Publisher]] = {
-    "directory": DirectoryPublisher.from_options,
+BUILT_IN: Mapping[str, tuple[str, str]] = {
+    "directory": ("coppice.imagelist.directory", "open_directory"),
 }
+"""Driver → module and function; the function takes `Options` and gives a `coppice.imagelist.place.Place`."""
 
 
-def load_publisher(settings: PublisherSettings) -> Publisher:
+def load_publisher(settings: PublisherSettings, transfer: TransferSettings | None = None) -> Publisher:
     """Return the publisher that ``settings`` describe; a plug-in is called with the options.
+
+    Args:
+        settings: Of the publisher.
+        transfer: Bounds on transfers, for the publishers that use Coppice's own HTTP client; None: the defaults.
 
     Raises:
         SettingsError: There is no such driver, it cannot be loaded, or its options are wrong.
+        ToolMissingError: A package that the driver needs is not installed.
     """
-    factory: Any = BUILT_IN.get(settings.driver)
-    if factory is None:
-        found = {point.name: point for point in entry_points(group=GROUP)}
-        if settings.driver not in found:
-            raise SettingsError(
-                f"publishers.{settings.name}: there is no publisher driver {settings.driver!r}",
-                details=f"there are: {', '.join(sorted({*BUILT_IN, *found}))}",
-                resolution="Correct `driver`, or install the package that brings it.",
-            )
-        try:
-            factory = found[settings.driver].load()
-        except (ImportError, AttributeError) as problem:
-            raise SettingsError(
-                f"publishers.{settings.name}: the driver {settings.driver!r} cannot be loaded: {problem}"
-            ) from problem
     try:
-        publisher: Publisher = factory(settings.options)
+        if settings.driver in BUILT_IN:
+            module, function = BUILT_IN[settings.driver]
+            return PlacePublisher(getattr(import_module(module), function)(Options(settings.options, transfer)))
+        publisher: Publisher = _foreign(settings)(settings.options)
     except SettingsError as problem:
         raise SettingsError(
             f"publishers.{settings.name}: {problem.message}", details=problem.details, resolution=problem.resolution
         ) from problem
     return publisher
+
+
+def _foreign(settings: PublisherSettings) -> Any:
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if settings.driver not in found:
+        raise SettingsError(
+            f"there is no publisher driver {settings.driver!r}",
+            details=f"there are: {', '.join(sorted({*BUILT_IN, *found}))}",
+            resolution="Correct `driver`, or install the package that brings it.",
+        )
+    try:
+        return found[settings.driver].load()
+    except (ImportError, AttributeError) as problem:
+        raise SettingsError(f"the driver {settings.driver!r} cannot be loaded: {problem}") from problem
