@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from coppice.catalogue.model import EndorserIdentity, KeyKind
 from coppice.catalogue.tables import EndorserRow, SelectionRow
 from coppice.errors import DatabaseError, ExistsError, InputError, NotFoundError
+from coppice.model.endorser import DistinguishedName
 from coppice.model.identifiers import is_name
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Endorsers:
                     digest=identity.digest,
                     creator=identity.creator,
                     email=identity.email,
+                    subject=_pairs(identity.subject),
+                    issuer=_pairs(identity.issuer),
                 )
             )
 
@@ -126,14 +129,26 @@ def _lists(session: Session, name: str) -> tuple[str, ...]:
     )
 
 
+def _pairs(name: DistinguishedName | None) -> list[list[str]] | None:
+    return None if name is None else [list(pair) for pair in name.attributes]
+
+
+def _name(pairs: list[list[str]] | None) -> DistinguishedName | None:
+    return None if pairs is None else DistinguishedName.of(*((kind, value) for kind, value in pairs))
+
+
 def _identity(row: EndorserRow) -> EndorserIdentity:
     try:
-        kind = KeyKind(row.kind)
-    except ValueError as problem:
+        return _read_identity(row)
+    except (ValueError, TypeError, AttributeError) as problem:
         raise DatabaseError(
-            f"the database holds a kind of key that cannot be about the endorser {row.name!r}: {row.kind!r}",
+            f"the database holds something that cannot be about the endorser {row.name!r}: {problem}",
             resolution="Restore the database from a backup, or add the endorser again under the same name.",
         ) from problem
+
+
+def _read_identity(row: EndorserRow) -> EndorserIdentity:
+    kind = KeyKind(row.kind)
     return EndorserIdentity(
         name=row.name,
         kind=kind,
@@ -145,4 +160,6 @@ def _identity(row: EndorserRow) -> EndorserIdentity:
         digest=row.digest,
         creator=row.creator,
         email=row.email,
+        subject=_name(row.subject),
+        issuer=_name(row.issuer),
     )

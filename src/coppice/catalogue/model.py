@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.model.appliance import Appliance
+    from coppice.model.endorser import DistinguishedName
     from coppice.model.identifiers import ListIdentifier
     from coppice.model.image import Image
 
@@ -96,6 +97,8 @@ class EndorserIdentity:
         digest: ``sha256``, ``sha384`` or ``sha512``: what is signed with.
         creator: ``dc:creator``.
         email: ``hv:email``.
+        subject: Whose certificate it was when the endorser was added; None where an older database did not keep it.
+        issuer: Subject of the authority above.
     """
 
     name: str
@@ -108,3 +111,5 @@ class EndorserIdentity:
     passphrase_variable: str | None = None
     ask_passphrase: bool = False
     digest: str = "sha256"
+    subject: DistinguishedName | None = None
+    issuer: DistinguishedName | None = None

@@ -63,6 +63,8 @@ class EndorserRow(Base):
     passphrase_variable: Mapped[str | None] = mapped_column(String(256))
     ask_passphrase: Mapped[bool] = mapped_column(server_default=false())
     digest: Mapped[str] = mapped_column(String(16), server_default="sha256")
+    subject: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
+    issuer: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
     creator: Mapped[str] = mapped_column(Text)
     email: Mapped[str] = mapped_column(Text)
 

@@ -12,6 +12,7 @@ from coppice.catalogue.model import EndorserIdentity, KeyKind
 from coppice.catalogue.selections import Selections
 from coppice.database import Database
 from coppice.errors import DatabaseError, ExistsError, InputError, NotFoundError
+from coppice.model.endorser import DistinguishedName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,8 @@ TOKEN = EndorserIdentity(
     passphrase_variable="CARD_PIN",  # noqa: S106 - a variable's name
     ask_passphrase=True,
     digest="sha512",
+    subject=DistinguishedName.parse("/DC=org/CN=Jane Doe"),
+    issuer=DistinguishedName.parse("/DC=org/CN=Example CA"),
     creator="Jane Doe",
     email="jane@example.org",
 )
@@ -94,9 +97,10 @@ def test_an_endorser_is_forgotten_only_when_no_list_names_it(database: Database)
         endorsers.lists_of("joe")
 
 
-def test_a_kind_of_key_that_cannot_be_is_told_as_a_damaged_database(database: Database) -> None:
-    Endorsers(database).add(identity())
+@pytest.mark.parametrize(("column", "value"), [("kind", "stone tablet"), ("subject", '[["CN"]]'), ("issuer", "5")])
+def test_what_cannot_be_is_told_as_a_damaged_database(database: Database, column: str, value: str) -> None:
+    Endorsers(database).add(TOKEN)
     with database.session() as session:
-        session.execute(text("UPDATE endorser SET kind = 'stone tablet'"))
-    with pytest.raises(DatabaseError, match="stone tablet"):
+        session.execute(text(f"UPDATE endorser SET {column} = :value"), {"value": value})  # noqa: S608 - from the table above
+    with pytest.raises(DatabaseError, match="cannot be about the endorser 'card'"):
         Endorsers(database).all()

@@ -20,3 +20,5 @@ def _endorsers() -> None:
     op.add_column("endorser", sa.Column("passphrase_variable", sa.String(length=256), nullable=True))
     op.add_column("endorser", sa.Column("ask_passphrase", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("endorser", sa.Column("digest", sa.String(length=16), nullable=False, server_default="sha256"))
+    op.add_column("endorser", sa.Column("subject", sa.JSON(), nullable=True))
+    op.add_column("endorser", sa.Column("issuer", sa.JSON(), nullable=True))
