@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn
@@ -13,10 +14,12 @@ from coppice.formats.strict_json import refuse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_INTEGER = re.compile(r"\d{1,19}")
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:?\d\d)")
+_INTEGER = re.compile(r"[0-9]{1,19}")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:?\d\d)", re.ASCII)
 _MAX_INTEGER = 2**63 - 1
+_MAX_INSTANT_LENGTH = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+MAX_WORD_BYTES = 4096
 
 
 class Fields:
@@ -24,15 +27,26 @@ class Fields:
 
     Args:
         members: The object.
-        path: Where it stands in the document.
+        path: Where it stands in the document: in words, or as the object that holds it and the step from there. It
+            is put into words when it is asked for.
         what: Names the document in errors.
     """
 
-    def __init__(self, members: Mapping[str, object], path: str, what: str) -> None:
-        self.path = path
+    __slots__ = ("_members", "_place", "_taken", "_what")
+
+    def __init__(self, members: Mapping[str, object], path: str | tuple[Fields, str], what: str) -> None:
         self._members = members
+        self._place = path
         self._what = what
         self._taken: set[str] = set()
+
+    @property
+    def path(self) -> str:
+        """Where the object stands in the document."""
+        if isinstance(self._place, str):
+            return self._place
+        holder, step = self._place
+        return f"{holder.path}.{step}"
 
     def refuse(self, key: str, reason: str) -> NoReturn:
         """Say that the field ``key`` is wrong.
@@ -47,46 +61,62 @@ class Fields:
         self._taken.add(key)
         return self._members.get(key)
 
-    def text(self, key: str, *, limit_bytes: int | None = None, empty: bool = True) -> str:
-        """Return the text ``key``.
+    def text(self, key: str, *, limit_bytes: int | None = None) -> str:
+        """Return the text ``key``, which may be empty.
 
         Raises:
-            DocumentError: It is missing, no text, too long, or empty although it must not be.
+            DocumentError: It is missing, no text, or too long.
         """
-        value = self.take(key)
-        if value is None:
-            self.refuse(key, "it is missing")
+        self._taken.add(key)
+        value = self._members.get(key)
         if not isinstance(value, str):
-            self.refuse(key, f"a text is needed, not {_kind(value)}")
-        if limit_bytes is not None and len(value.encode()) > limit_bytes:
+            self._refuse_kind(key, value, "a text")
+        if limit_bytes is not None and _is_longer(value, limit_bytes):
             self.refuse(key, f"a text longer than {limit_bytes} bytes")
-        if not empty and not value.strip():
-            self.refuse(key, "it is empty")
         return value
 
-    def word(self, key: str, *, limit_bytes: int = 4096) -> str:
+    def word(self, key: str, *, limit_bytes: int = MAX_WORD_BYTES) -> str:
         """Return the text ``key``, which has no control characters and is not empty; a whole number will do.
 
         Raises:
             DocumentError: It is not that.
         """
-        value = self.take(key)
+        self._taken.add(key)
+        value = self._members.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        text = self.text(key, limit_bytes=limit_bytes, empty=False).strip()
+        if not isinstance(value, str):
+            self._refuse_kind(key, value, "a text")
+        if _is_longer(value, limit_bytes):
+            self.refuse(key, f"a text longer than {limit_bytes} bytes")
+        text = value.strip()
+        if not text:
+            self.refuse(key, "it is empty")
         if _CONTROL.search(text):
             self.refuse(key, "it contains control characters")
         return text
 
-    def optional_text(self, key: str) -> str | None:
+    def optional_text(self, key: str, *, limit_bytes: int | None = None) -> str | None:
         """Return the text ``key``; None where it is missing, null or empty.
 
         Raises:
-            DocumentError: It is no text.
+            DocumentError: It is no text, or too long.
         """
-        if self.take(key) is None:
+        self._taken.add(key)
+        if self._members.get(key) is None:
             return None
-        return self.text(key) or None
+        return self.text(key, limit_bytes=limit_bytes) or None
+
+    def optional_label(self, key: str) -> str | None:
+        """Return the text ``key``, or the whole number that stands for one; None where it is missing, null or empty.
+
+        Raises:
+            DocumentError: It is something else.
+        """
+        value = self.take(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.optional_text(key)
 
     def integer(self, key: str, *, least: int = 0) -> int:
         """Return the whole number ``key``, written as a number or as a text of digits.
@@ -94,14 +124,12 @@ class Fields:
         Raises:
             DocumentError: It is missing or not that.
         """
-        value = self.take(key)
-        if value is None:
-            self.refuse(key, "it is missing")
-        if isinstance(value, str) and _INTEGER.fullmatch(value.strip()) and value.isascii():
+        self._taken.add(key)
+        value = self._members.get(key)
+        if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            shown = f"not {value[:40]!r}" if isinstance(value, str) else f"not {_kind(value)}"
-            self.refuse(key, f"a whole number is needed, {shown}")
+            self._refuse_kind(key, value, "a whole number")
         if not least <= value <= _MAX_INTEGER:
             self.refuse(key, f"the number is not between {least} and {_MAX_INTEGER}")
         return value
@@ -120,11 +148,11 @@ class Fields:
         Raises:
             DocumentError: It is missing, is no date, or has no time zone.
         """
-        text = self.text(key).strip()
-        if _INSTANT.fullmatch(text):
-            with contextlib.suppress(ValueError, OverflowError):
-                return datetime.fromisoformat(text.upper()).astimezone(UTC)
-        return self.refuse(key, f"a date such as 2026-11-24T10:00:00Z is needed, not {text[:40]!r}")
+        text = self.text(key)
+        instant = read_instant(text) if len(text) <= _MAX_INSTANT_LENGTH else None
+        if instant is None:
+            self.refuse(key, f"a date such as 2026-11-24T10:00:00Z is needed, not {text.strip()[:40]!r}")
+        return instant
 
     def optional_instant(self, key: str) -> datetime | None:
         """Return the date and time ``key``; None where it is missing, null or an empty text.
@@ -135,7 +163,8 @@ class Fields:
         return None if self._is_blank(key) else self.instant(key)
 
     def _is_blank(self, key: str) -> bool:
-        value = self.take(key)
+        self._taken.add(key)
+        value = self._members.get(key)
         # Not by membership of a set: a list or an object has no hash.
         return value is None or value == ""
 
@@ -147,8 +176,19 @@ class Fields:
         """
         value = self.take(key)
         if not isinstance(value, dict):
-            self.refuse(key, "it is missing" if value is None else f"an object is needed, not {_kind(value)}")
-        return Fields(value, f"{self.path}.{key}", self._what)
+            self._refuse_kind(key, value, "an object")
+        return Fields(value, (self, key), self._what)
+
+    def element(self, key: str, index: int, value: object) -> Fields:
+        """Return the fields of ``value``, which is number ``index`` of the array ``key``.
+
+        Raises:
+            DocumentError: It is no object.
+        """
+        step = f"{key}[{index}]"
+        if not isinstance(value, dict):
+            self._refuse_kind(step, value, "an object")
+        return Fields(value, (self, step), self._what)
 
     def array(self, key: str) -> list[object]:
         """Return the array ``key``.
@@ -158,12 +198,36 @@ class Fields:
         """
         value = self.take(key)
         if not isinstance(value, list):
-            self.refuse(key, "it is missing" if value is None else f"an array is needed, not {_kind(value)}")
+            self._refuse_kind(key, value, "an array")
         return value
 
     def rest(self) -> dict[str, object]:
         """Return the fields that were not taken, as they were written."""
         return {key: value for key, value in self._members.items() if key not in self._taken}
+
+    def _refuse_kind(self, key: str, value: object, needed: str) -> NoReturn:
+        if value is None:
+            self.refuse(key, "it is missing")
+        shown = repr(value[:40]) if isinstance(value, str) else _kind(value)
+        self.refuse(key, f"{needed} is needed, not {shown}")
+
+
+@functools.lru_cache(maxsize=1024)
+def read_instant(text: str) -> datetime | None:
+    """Return the instant that ``text`` names, in UTC; None where it names none or has no time zone.
+
+    The images of a list share few dates: what was read is remembered.
+    """
+    stripped = text.strip()
+    if _INSTANT.fullmatch(stripped):
+        with contextlib.suppress(ValueError, OverflowError):
+            return datetime.fromisoformat(stripped.upper()).astimezone(UTC)
+    return None
+
+
+def _is_longer(text: str, limit_bytes: int) -> bool:
+    # No character takes more than four bytes.
+    return len(text) * 4 > limit_bytes and len(text.encode()) > limit_bytes
 
 
 def _kind(value: object) -> str:

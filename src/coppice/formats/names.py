@@ -12,20 +12,10 @@ if TYPE_CHECKING:
 
 
 def distinguished_name(name: x509.Name) -> DistinguishedName:
-    """Return the structure of ``name``.
-
-    A relative name of several attributes becomes one pair that no written name can equal: nobody can pin it, and it
-    imitates nobody.
-    """
-    pairs = []
-    for relative in name.rdns:
-        attributes = sorted((attribute.oid.dotted_string, _text(attribute.value)) for attribute in relative)
-        if len(attributes) == 1:
-            pairs.append(attributes[0])
-        else:
-            kinds, values = zip(*attributes, strict=True)
-            pairs.append(("+".join(kinds), "+".join(values)))
-    return DistinguishedName.of(*pairs)
+    """Return the structure of ``name``."""
+    return DistinguishedName.of_relatives(
+        [(attribute.oid.dotted_string, _text(attribute.value)) for attribute in relative] for relative in name.rdns
+    )
 
 
 def _text(value: str | bytes) -> str:

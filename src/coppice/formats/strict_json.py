@@ -3,12 +3,15 @@
 
 What the language allows and two readers take differently is refused: a key twice, ``NaN``, a lone surrogate, a byte
 order mark, an encoding other than UTF-8, numbers and texts beyond any use.
+
+A document is first looked at as a whole, which is quick; only where that leaves a doubt is each text looked at.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,6 +21,13 @@ MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 16
 MAX_TEXT_BYTES = 64 * 1024
 _MAX_DIGITS = 40
+_MAX_SHOWN_KEY = 80
+# A quote after a backslash may be inside a text; any other begins or ends one.
+_END_OF_TEXT = re.compile(rb'(?<!\\)"')
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_Trail = tuple["_Trail | None", "str | int"]
+"""Where a value stands: its parent's place, and the key or number below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,12 @@ def refuse(path: str, reason: str, *, what: str = "document") -> NoReturn:
 
 
 def read_json(
-    payload: bytes, *, what: str, max_bytes: int = MAX_DOCUMENT_BYTES, max_depth: int = MAX_DEPTH
+    payload: bytes,
+    *,
+    what: str,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+    max_depth: int = MAX_DEPTH,
+    max_text_bytes: int = MAX_TEXT_BYTES,
 ) -> dict[str, object]:
     """Return the JSON object that ``payload`` holds.
 
@@ -46,6 +61,7 @@ def read_json(
         what: Names the document in errors.
         max_bytes: Longest accepted payload.
         max_depth: Deepest accepted nesting.
+        max_text_bytes: Longest accepted text or key, in UTF-8.
 
     Raises:
         DocumentError: It is no JSON object, or one of those that are refused.
@@ -74,7 +90,8 @@ def read_json(
         refuse("$", document.reason, what=what)
     if not isinstance(document, dict):
         refuse("$", "it is not a JSON object", what=what)
-    _inspect(document, what, max_depth)
+    if not (_texts_are_plain(payload, max_text_bytes) and _shape_is_plain(document, max_depth)):
+        _inspect(document, what, max_depth, max_text_bytes)
     return document
 
 
@@ -83,7 +100,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object] | _Refused:
     if len(result) != len(pairs):
         seen: set[str] = set()
         doubled = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        return _Refused(f"the key {doubled[:80]!a} stands there twice")
+        return _Refused(f"the key {doubled[:_MAX_SHOWN_KEY]!a} stands there twice")
     return result
 
 
@@ -98,32 +115,70 @@ def _fraction(text: str) -> float | _Refused:
     return number if math.isfinite(number) else _Refused("a number beyond every range")
 
 
-def _inspect(document: dict[str, object], what: str, max_depth: int) -> None:
-    pending: list[tuple[str, object, int]] = [("$", document, 1)]
+def _texts_are_plain(payload: bytes, max_text_bytes: int) -> bool:
+    """Tell whether no text can be longer than allowed, or hold half a character; False: it must be looked for.
+
+    A text is never longer than the bytes that it is written with, and a longer one than allowed would cover one whole
+    of the pieces that are looked at here, in which no text ends.
+    """
+    piece = max_text_bytes // 2
+    if piece == 0 or _SURROGATE.search(payload):
+        return False
+    return all(
+        _END_OF_TEXT.search(payload, start, start + piece) for start in range(0, len(payload) - piece + 1, piece)
+    )
+
+
+def _shape_is_plain(document: dict[str, object], max_depth: int) -> bool:
+    """Tell whether nothing is nested too deep and nothing is refused; False: its place must be looked for."""
+    level: list[object] = [document]
+    for _ in range(max_depth):
+        below: list[object] = []
+        for value in level:
+            if not isinstance(value, dict | list):
+                return False
+            members = value.values() if isinstance(value, dict) else value
+            if not _SCALARS.issuperset(map(type, members)):
+                below.extend(member for member in members if type(member) not in _SCALARS)
+        if not below:
+            return True
+        level = below
+    return False
+
+
+def _inspect(document: dict[str, object], what: str, max_depth: int, max_text_bytes: int) -> None:
+    pending: list[tuple[dict[str, object] | list[object], int, _Trail | None]] = [(document, 1, None)]
     while pending:
-        path, value, depth = pending.pop()
-        if isinstance(value, str):
-            _inspect_text(path, value, what)
-        elif isinstance(value, _Refused):
-            refuse(path, value.reason, what=what)
-        elif isinstance(value, dict | list):
-            if depth > max_depth:
-                refuse(path[:200], f"it is nested deeper than {max_depth}", what=what)
-            if isinstance(value, list):
-                pending.extend((f"{path}[{index}]", member, depth + 1) for index, member in enumerate(value))
-                continue
-            for key, member in value.items():
-                _inspect_text(path, key, what)
-                pending.append((f"{path}.{key[:80]}", member, depth + 1))
+        value, depth, trail = pending.pop()
+        if depth > max_depth:
+            refuse(_path(trail)[:200], f"it is nested deeper than {max_depth}", what=what)
+        steps = value.items() if isinstance(value, dict) else enumerate(value)
+        for step, member in steps:
+            if isinstance(step, str):
+                _inspect_text(step, (trail, step), what, max_text_bytes)
+            if isinstance(member, str):
+                _inspect_text(member, (trail, step), what, max_text_bytes)
+            elif isinstance(member, dict | list):
+                pending.append((member, depth + 1, (trail, step)))
+            elif isinstance(member, _Refused):
+                refuse(_path((trail, step)), member.reason, what=what)
 
 
-def _inspect_text(path: str, text: str, what: str) -> None:
+def _path(trail: _Trail | None) -> str:
+    steps: list[str] = []
+    while trail is not None:
+        trail, step = trail
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step[:_MAX_SHOWN_KEY]}")
+    return "".join(["$", *reversed(steps)]).encode("ascii", "backslashreplace").decode()
+
+
+def _inspect_text(text: str, trail: _Trail, what: str, max_text_bytes: int) -> None:
     if text.isascii():
         length = len(text)
     else:
         try:
             length = len(text.encode("utf-8"))
         except UnicodeEncodeError:
-            refuse(path.encode("ascii", "backslashreplace").decode(), "a text with half a character", what=what)
-    if length > MAX_TEXT_BYTES:
-        refuse(path, f"a text longer than {MAX_TEXT_BYTES} bytes", what=what)
+            refuse(_path(trail), "a text with half a character", what=what)
+    if length > max_text_bytes:
+        refuse(_path(trail), f"a text longer than {max_text_bytes} bytes", what=what)
