@@ -4,37 +4,35 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from coppice.catalogue.model import ApplianceVersion
+from coppice.catalogue.rows import appliance_of, requirements_of, tell, version_of, version_rows, versions_of
 from coppice.catalogue.tables import ApplianceRow, ApplianceVersionRow
-from coppice.errors import InputError, NotFoundError, VersionExistsError
-from coppice.model.appliance import Appliance
-from coppice.model.checksum import Checksum
-from coppice.model.identifiers import ImageIdentifier, is_name
-from coppice.model.image import DiskFormat, Image
-from coppice.model.operating_system import OperatingSystem
-from coppice.model.requirements import Requirements
+from coppice.clock import SystemClock, to_rfc3339
+from coppice.errors import InputError, StateError, VersionExistsError
+from coppice.model.identifiers import is_name
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
-    from sqlalchemy.orm import Session
-
+    from coppice.catalogue.model import ApplianceVersion
+    from coppice.clock import Clock
     from coppice.database import Database
     from coppice.descriptor.model import Descriptor
+    from coppice.model.appliance import Appliance
+    from coppice.model.image import Image
 
 
 class Catalogue:
     """The appliances of one publisher."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
+        self._clock = clock or SystemClock()
 
     def add(
         self, name: str, descriptor: Descriptor, *, directory: Path, expires: datetime | None = None
@@ -52,42 +50,35 @@ class Catalogue:
         Raises:
             InputError: The name or the version cannot be one, or the descriptor has no disk.
             VersionExistsError: The version is there with other bytes, or a newer version is there.
+            StateError: The appliance is discontinued.
         """
         _check(name, descriptor)
         disk = descriptor.disks[0]
         with self._database.session() as session:
             row = session.get(ApplianceRow, name) or ApplianceRow(name=name, identifier=str(uuid.uuid4()), versions=[])
-            _describe(row, descriptor)
-            session.add(row)
-            known = next((version for version in row.versions if version.version == descriptor.version), None)
+            known = find_version(row, descriptor.version, disk.image.checksum.hexdigest)
             if known is None:
-                _refuse_older(row, descriptor.version)
-                known = ApplianceVersionRow(
-                    appliance=row,
-                    version=descriptor.version,
-                    path=str((directory / disk.path).resolve()),
-                    disk_format=str(disk.image.format),
-                    size_bytes=disk.image.size_bytes,
-                    virtual_size_bytes=disk.image.virtual_size_bytes,
-                    sha512=disk.image.checksum.hexdigest,
-                    created=descriptor.created,
-                    expires=expires,
-                    provenance=descriptor.provenance,
-                )
-                session.add(known)
-                session.flush()
-            elif known.sha512 != disk.image.checksum.hexdigest:
-                raise VersionExistsError(
-                    f"version {descriptor.version} of {name} exists with other content",
-                    details=f"there: sha512 {known.sha512}\nnew:   sha512 {disk.image.checksum.hexdigest}",
-                    resolution="A version never changes: give the new image a new version.",
-                )
-            return _version(known)
+                refuse_newcomer(row, descriptor.version)
+                known = ApplianceVersionRow(version=descriptor.version, size_bytes=disk.image.size_bytes)
+                known.sha512, known.created, known.expires = disk.image.checksum.hexdigest, descriptor.created, expires
+                known.appliance = row
+            elif known.deleted_at is None and known.path is not None:
+                _describe(row, descriptor)
+                return version_of(known)
+            _describe(row, descriptor)
+            # A version that was deleted, or listed by reference, may come back with the same bytes.
+            known.path, known.uri, known.deleted_at = str((directory / disk.path).resolve()), None, None
+            known.disk_format, known.virtual_size_bytes = str(disk.image.format), disk.image.virtual_size_bytes
+            known.provenance = descriptor.provenance
+            session.add(row)
+            tell(session, "appliance", name, "version added", self._clock.now(), {"version": known.version})
+            session.flush()
+            return version_of(known)
 
     def appliances(self) -> tuple[Appliance, ...]:
         """Return all appliances, by name."""
         with self._database.session() as session:
-            return tuple(_appliance(row) for row in session.scalars(select(ApplianceRow).order_by(ApplianceRow.name)))
+            return tuple(appliance_of(row) for row in session.scalars(select(ApplianceRow).order_by(ApplianceRow.name)))
 
     def versions(self, name: str) -> tuple[ApplianceVersion, ...]:
         """Return all versions of the appliance ``name``, oldest first.
@@ -106,32 +97,15 @@ class Catalogue:
         """
         with self._database.session() as session:
             row = session.get(ApplianceRow, name)
-            versions = versions_of(session, name) if row is not None and row.versions else ()
+            versions = [version_of(each) for each in version_rows(row)] if row is not None else []
+            taken = {Version(each.version) for each in row.versions} if row is not None else set()
         if versions and versions[-1].image.checksum.matches(image.checksum):
             return versions[-1].version
-        taken = {Version(version.version) for version in versions}
         proposal, counter = now.strftime("%Y.%m.%d"), 0
         while Version(proposal) in taken:
             counter += 1
             proposal = f"{now:%Y.%m.%d}.{counter}"
         return proposal
-
-
-def versions_of(session: Session, name: str) -> tuple[ApplianceVersion, ...]:
-    """Return all versions of an appliance, oldest first.
-
-    Raises:
-        NotFoundError: There is no such appliance.
-    """
-    row = session.get(ApplianceRow, name)
-    if row is None:
-        known = ", ".join(session.scalars(select(ApplianceRow.name).order_by(ApplianceRow.name))) or "none yet"
-        raise NotFoundError(
-            f"there is no appliance {name!r} in the catalogue",
-            details=f"there are: {known}",
-            resolution="`coppice appliance add` brings a build or a descriptor into the catalogue.",
-        )
-    return tuple(sorted((_version(version) for version in row.versions), key=lambda known: Version(known.version)))
 
 
 def _check(name: str, descriptor: Descriptor) -> None:
@@ -148,8 +122,40 @@ def _check(name: str, descriptor: Descriptor) -> None:
         raise InputError(f"version of {name}: {problem}", resolution="Use a version such as 1.2 or 2026.11.") from None
 
 
-def _refuse_older(row: ApplianceRow, version: str) -> None:
-    newest = max((Version(known.version) for known in row.versions), default=None)
+def find_version(row: ApplianceRow, version: str, sha512: str) -> ApplianceVersionRow | None:
+    """Return the row of a version, deleted or not; None when there is none.
+
+    Raises:
+        VersionExistsError: It is, or was, there with other bytes.
+    """
+    known = next((each for each in row.versions if Version(each.version) == Version(version)), None)
+    if known is None:
+        return None
+    if known.sha512 != sha512 or known.version != version:
+        there = "existed" if known.deleted_at is not None else "exists"
+        raise VersionExistsError(
+            f"version {version} of {row.name} {there} with other content"
+            if known.version == version
+            else f"version {version} of {row.name} is the same as {known.version}, which {there}",
+            details=f"there: sha512 {known.sha512}\nnew:   sha512 {sha512}",
+            resolution="A version never changes: give the new image a new version.",
+        )
+    return known
+
+
+def refuse_newcomer(row: ApplianceRow, version: str) -> None:
+    """Refuse a new version that an appliance cannot take.
+
+    Raises:
+        StateError: The appliance is discontinued.
+        VersionExistsError: A newer version is there.
+    """
+    if row.discontinued_on is not None:
+        raise StateError(
+            f"{row.name} is discontinued on {to_rfc3339(row.discontinued_on)} and takes no new versions",
+            resolution=f"`coppice appliance continue {row.name}` takes that back.",
+        )
+    newest = max((Version(known.version) for known in version_rows(row)), default=None)
     if newest is not None and not Version(version) > newest:
         raise VersionExistsError(
             f"version {version} of {row.name} does not come after {newest}, which is in the catalogue",
@@ -159,45 +165,19 @@ def _refuse_older(row: ApplianceRow, version: str) -> None:
 
 def _describe(row: ApplianceRow, descriptor: Descriptor) -> None:
     system = descriptor.operating_system
-    row.title = descriptor.title
-    row.description = descriptor.description
-    row.groups = list(descriptor.groups)
-    row.os_kind = system.kind
-    row.os_distribution = system.distribution
-    row.os_version = system.version
-    row.architecture = system.architecture
-    row.requirements = {key: value for key, value in asdict(descriptor.requirements).items() if value is not None}
-
-
-def _appliance(row: ApplianceRow) -> Appliance:
-    return Appliance(
-        name=row.name,
-        identifier=ImageIdentifier(row.identifier),
-        title=row.title,
-        description=row.description,
-        groups=tuple(row.groups),
-        operating_system=OperatingSystem(
-            kind=row.os_kind,
-            distribution=row.os_distribution,
-            version=row.os_version,
-            architecture=row.architecture,
-        ),
-        requirements=Requirements(**row.requirements),
-    )
-
-
-def _version(row: ApplianceVersionRow) -> ApplianceVersion:
-    return ApplianceVersion(
-        appliance=_appliance(row.appliance),
-        version=row.version,
-        path=Path(row.path),
-        image=Image(
-            format=DiskFormat(row.disk_format),
-            size_bytes=row.size_bytes,
-            virtual_size_bytes=row.virtual_size_bytes,
-            checksum=Checksum("sha512", row.sha512),
-        ),
-        created=row.created,
-        expires=row.expires,
-        provenance=row.provenance,
-    )
+    said: dict[str, object] = {
+        "title": descriptor.title,
+        "description": descriptor.description,
+        "groups": list(descriptor.groups),
+        "os_kind": system.kind,
+        "os_distribution": system.distribution,
+        "os_version": system.version,
+        "architecture": system.architecture,
+    }
+    edited = set(row.edited or ())
+    # What a person set by hand stays as it is until that is taken back.
+    for attribute in said.keys() - edited:
+        setattr(row, attribute, said[attribute])
+    needs = requirements_of(descriptor.requirements)
+    kept = {key: value for key, value in (row.requirements or {}).items() if key in edited}
+    row.requirements = {**{key: value for key, value in needs.items() if key not in edited}, **kept}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from coppice.catalogue.catalogue import versions_of
 from coppice.catalogue.endorsers import endorser_row, require_name
 from coppice.catalogue.model import Selection
+from coppice.catalogue.rows import versions_of
 from coppice.catalogue.tables import SelectedApplianceRow, SelectionRow
 from coppice.errors import ExistsError, InputError, NotFoundError
 from coppice.events.journal import write_event

@@ -16,6 +16,7 @@ _BEFORE_END = {"~": 0, "alpha": 1, "beta": 2, "rc": 3}
 _NAMED_MARKS = _BEFORE_END.keys() - {"~"}
 # Kinds of run, in their order: a pre-release mark, the end of the version, letters, digits.
 _PRE_RELEASE, _END, _LETTERS, _DIGITS = range(4)
+_LAST_NUMBER = re.compile(r"(\d+)(?!.*\d)", re.DOTALL)
 MAX_VERSION_LENGTH = 256
 
 
@@ -76,3 +77,16 @@ def _run_key(run: str) -> tuple[int, int, str]:
     if run.isdigit():
         return (_DIGITS, int(run), "")
     return (_LETTERS, 0, lowered)
+
+
+def next_version(last: str | None) -> str:
+    """Return the version that follows ``last`` of what is counted: its last number plus one, ``1`` without one before.
+
+    The result comes after ``last`` in the order of versions. Of a version of the greatest length it may be no version.
+    """
+    if last is None:
+        return "1"
+    match = _LAST_NUMBER.search(last)
+    if match is None:
+        return f"{last}.1"
+    return f"{last[: match.start()]}{int(match.group()) + 1:0{len(match.group())}d}{last[match.end() :]}"
