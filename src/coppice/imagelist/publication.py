@@ -71,7 +71,7 @@ class PlacePublisher:
         """
         place = self.place
         safe(list_name)
-        images = self._images(signed, files)
+        images = self._images(signed, files, monitor)
         place.sweep(older_than_seconds=PARTIAL_AGE_SECONDS)
         claim = Claim(place, list_name, files, self._clock.now)
         claim.renew()
@@ -102,13 +102,30 @@ class PlacePublisher:
         self.place.sweep(older_than_seconds=PARTIAL_AGE_SECONDS)
         return retirement.retire(self.place, unnamed_since=unnamed_since, now=self._clock.now(), monitor=monitor)
 
-    def _images(self, signed: SignedImageList, files: Mapping[str, Path]) -> dict[str, ListedImage]:
+    def _images(self, signed: SignedImageList, files: Mapping[str, Path], monitor: Monitor) -> dict[str, ListedImage]:
         promised = {image.uri: image for image in signed.content.images}
         names = {self.image_uri(name): name for name in files}
-        absent = set(promised) - set(names)
-        if absent:
-            raise InputError(f"the list tells of an image that is not handed in: {min(absent)}")
+        for uri in sorted(set(promised) - set(names)):
+            self._check_reference(promised[uri], monitor)
         return {name: promised[uri] for uri, name in names.items() if uri in promised}
+
+    def _check_reference(self, image: ListedImage, monitor: Monitor) -> None:
+        """Accept an image that is not handed in, because somebody else holds it, or it is at this place already."""
+        name = self.place.meant_by(image.uri)
+        try:
+            is_here = name is not None and self.place.address(Kind.IMAGE, safe(name)) == image.uri
+        except InputError:
+            is_here = False
+        if not is_here or name is None:
+            return
+        held = self.place.describe(name)
+        facts = Facts(size_bytes=image.size_bytes, sha512=image.checksum.hexdigest)
+        if held is None or not self._is_held(name, facts, held, None, monitor):
+            raise InputError(
+                f"the list tells of an image that is not handed in, and "
+                f"{'not' if held is None else 'with other bytes'} at {self.place.label}: {image.uri}",
+                resolution="Add the image to the catalogue as a file, or take it out of the list.",
+            )
 
     def _refuse_while_removed(self, files: Mapping[str, Path]) -> None:
         for _, names, is_current in current_notes(self.place, INTENT, INTENT_AGE, self._clock.now()):
