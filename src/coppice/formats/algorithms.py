@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which algorithms a signature may use, and the check of one signature value."""
+"""Which algorithms a signature may use, and the check of one signature value.
+
+Floor: sha256, and RSA 2048 bits or ECDSA on P-256. SHA-1 is accepted only where a subscription allows it by name.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -19,43 +23,42 @@ if TYPE_CHECKING:
 
 MINIMUM_RSA_BITS = 2048
 _MAXIMUM_RSA_BITS = 16384
-_DIGESTS: dict[str, tuple[str, hashes.HashAlgorithm]] = {
-    "2.16.840.1.101.3.4.2.1": ("sha256", hashes.SHA256()),
-    "2.16.840.1.101.3.4.2.2": ("sha384", hashes.SHA384()),
-    "2.16.840.1.101.3.4.2.3": ("sha512", hashes.SHA512()),
+_HASHES: dict[str, hashes.HashAlgorithm] = {
+    "sha256": hashes.SHA256(),
+    "sha384": hashes.SHA384(),
+    "sha512": hashes.SHA512(),
+    "sha1": hashes.SHA1(),  # noqa: S303 - only where a subscription allows it by name
 }
-_SHA1 = ("sha1", hashes.SHA1())  # noqa: S303 - only where a subscription allows it by name
-_SHA1_OID = "1.3.14.3.2.26"
-_SHA1_SIGNATURES = {"1.2.840.113549.1.1.5": "rsa", "1.2.840.10045.4.1": "ecdsa"}
-_WEAK_DIGESTS = {
+_STRONG = ("sha256", "sha384", "sha512")
+_DIGESTS = {
+    "2.16.840.1.101.3.4.2.1": "sha256",
+    "2.16.840.1.101.3.4.2.2": "sha384",
+    "2.16.840.1.101.3.4.2.3": "sha512",
     "1.2.840.113549.2.2": "md2",
     "1.2.840.113549.2.4": "md4",
     "1.2.840.113549.2.5": "md5",
-    _SHA1_OID: "sha1",
+    "1.3.14.3.2.26": "sha1",
     "2.16.840.1.101.3.4.2.4": "sha224",
 }
-_RSA_ENCRYPTION = "1.2.840.113549.1.1.1"
 _RSA_PSS = "1.2.840.113549.1.1.10"
 _MGF1 = "1.2.840.113549.1.1.8"
-_RSA_WITH = {
-    "1.2.840.113549.1.1.11": "sha256",
-    "1.2.840.113549.1.1.12": "sha384",
-    "1.2.840.113549.1.1.13": "sha512",
+_SIGNATURES: dict[str, tuple[str, str | None]] = {
+    "1.2.840.113549.1.1.1": ("RSA", None),
+    _RSA_PSS: ("RSA", None),
+    "1.2.840.113549.1.1.2": ("RSA", "md2"),
+    "1.2.840.113549.1.1.4": ("RSA", "md5"),
+    "1.2.840.113549.1.1.5": ("RSA", "sha1"),
+    "1.2.840.113549.1.1.14": ("RSA", "sha224"),
+    "1.2.840.113549.1.1.11": ("RSA", "sha256"),
+    "1.2.840.113549.1.1.12": ("RSA", "sha384"),
+    "1.2.840.113549.1.1.13": ("RSA", "sha512"),
+    "1.2.840.10045.4.1": ("ECDSA", "sha1"),
+    "1.2.840.10045.4.3.1": ("ECDSA", "sha224"),
+    "1.2.840.10045.4.3.2": ("ECDSA", "sha256"),
+    "1.2.840.10045.4.3.3": ("ECDSA", "sha384"),
+    "1.2.840.10045.4.3.4": ("ECDSA", "sha512"),
 }
-_ECDSA_WITH = {
-    "1.2.840.10045.4.3.2": "sha256",
-    "1.2.840.10045.4.3.3": "sha384",
-    "1.2.840.10045.4.3.4": "sha512",
-}
-_WEAK_SIGNATURES = {
-    "1.2.840.113549.1.1.2": "md2 with RSA",
-    "1.2.840.113549.1.1.4": "md5 with RSA",
-    "1.2.840.113549.1.1.5": "sha1 with RSA",
-    "1.2.840.113549.1.1.14": "sha224 with RSA",
-    "1.2.840.10045.4.1": "sha1 with ECDSA",
-    "1.2.840.10045.4.3.1": "sha224 with ECDSA",
-    "1.2.840.10040.4.3": "sha1 with DSA",
-}
+"""By OID: the kind of key, and the digest where the algorithm fixes it."""
 _USAGES = {
     ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -66,27 +69,79 @@ _USAGES = {
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 
-def digest_by_oid(oid: str, *, allow_sha1: bool = False) -> tuple[str, hashes.HashAlgorithm]:
-    """Return name and algorithm of the digest ``oid``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """How a message was signed: everything that fits together, whether strong enough or not.
+
+    Attributes:
+        digest: Name of the digest, over the content and over the signed attributes.
+        key: The signer's public key.
+        salt_length: In bytes, where the padding is RSA-PSS; None: it is PKCS#1 v1.5, or the key is no RSA key.
+    """
+
+    digest: str
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+    salt_length: int | None = None
+
+    def require_strong(self, *, allow_sha1: bool) -> None:
+        """Check that digest and key are not below the floor.
+
+        Raises:
+            WeakSignatureError: One is.
+        """
+        if self.digest not in _STRONG and not (allow_sha1 and self.digest == "sha1"):
+            raise _weak(f"the signature's digest is {self.digest}")
+        _require_long(self.key)
+
+    def check(self, signature: bytes, signed: bytes) -> None:
+        """Check that ``signature`` over ``signed`` was made with the key.
+
+        Raises:
+            TamperedListError: It was not.
+        """
+        hashing = _HASHES[self.digest]
+        try:
+            if isinstance(self.key, ec.EllipticCurvePublicKey):
+                self.key.verify(signature, signed, ec.ECDSA(hashing))
+            elif self.salt_length is None:
+                self.key.verify(signature, signed, padding.PKCS1v15(), hashing)
+            else:
+                chosen = padding.PSS(mgf=padding.MGF1(hashing), salt_length=self.salt_length)
+                self.key.verify(signature, signed, chosen, hashing)
+        except InvalidSignature:
+            raise TamperedListError(
+                "the signature does not belong to this list",
+                details="The signature value was not made with the signer's key over the signed attributes.",
+                resolution="Fetch the list again; if it stays so, tell its publisher.",
+            ) from None
+
+
+def read_scheme(digest_oid: str, algorithm: cms.SignedDigestAlgorithm, certificate: x509.Certificate) -> Scheme:
+    """Return how a message was signed.
 
     Args:
-        oid: Dotted.
-        allow_sha1: Whether SHA-1 is accepted; never md5.
+        digest_oid: Of the signer's digest algorithm.
+        algorithm: Of the signature.
+        certificate: The signer's.
 
     Raises:
-        WeakSignatureError: It is below the floor.
-        SignatureFormError: It is not known.
+        SignatureFormError: One of the three is not known, or they do not fit together.
     """
-    if oid == _SHA1_OID and allow_sha1:
-        return _SHA1
-    if oid in _WEAK_DIGESTS:
-        raise _weak(f"the signature's digest is {_WEAK_DIGESTS[oid]}")
-    if oid not in _DIGESTS:
-        raise SignatureFormError(f"the signature's digest algorithm {oid} is not accepted")
-    return _DIGESTS[oid]
+    digest = _DIGESTS.get(digest_oid)
+    if digest is None:
+        raise SignatureFormError(f"the signature's digest algorithm {digest_oid} is not accepted")
+    oid = algorithm["algorithm"].dotted
+    kind, fixed = _SIGNATURES.get(oid, ("", None))
+    key = _accepted_key(certificate)
+    if kind != ("RSA" if isinstance(key, rsa.RSAPublicKey) else "ECDSA") or fixed not in {None, digest}:
+        raise SignatureFormError(f"the signature algorithm {oid} does not fit the signer's key and digest")
+    salt_length = None
+    if oid == _RSA_PSS:
+        salt_length = _salt_length(algorithm["parameters"], digest, key.key_size)
+    return Scheme(digest=digest, key=key, salt_length=salt_length)
 
 
-def digest_of(name: str, data: bytes) -> bytes:
+def digest_of(name: str, data: bytes | memoryview) -> bytes:
     """Return the digest ``name`` of ``data``."""
     return hashlib.new(name, data, usedforsecurity=name != "sha1").digest()
 
@@ -97,10 +152,9 @@ def digest_by_name(name: str) -> hashes.HashAlgorithm:
     Raises:
         WeakSignatureError: It is none of sha256, sha384, sha512.
     """
-    for known, algorithm in _DIGESTS.values():
-        if known == name:
-            return algorithm
-    raise _weak(f"the digest {name!r} is none of sha256, sha384, sha512")
+    if name not in _STRONG:
+        raise _weak(f"the digest {name!r} is none of sha256, sha384, sha512")
+    return _HASHES[name]
 
 
 def require_strong_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
@@ -110,15 +164,39 @@ def require_strong_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | ec.E
         WeakSignatureError: It is an RSA key below 2048 bits.
         SignatureFormError: It is of a kind that is not accepted.
     """
+    key = _accepted_key(certificate)
+    _require_long(key)
+    return key
+
+
+def _accepted_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
     key = certificate.public_key()
-    if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < MINIMUM_RSA_BITS:
-            raise _weak(f"the signer's RSA key has {key.key_size} bits; {MINIMUM_RSA_BITS} are the least")
-        if key.key_size <= _MAXIMUM_RSA_BITS:
-            return key
-    elif isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size <= _MAXIMUM_RSA_BITS:
         return key
-    raise SignatureFormError("the signer's key is of a kind that is not accepted (RSA, or ECDSA on P-256 or P-384)")
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        return key
+    raise SignatureFormError(
+        "the signer's key is of a kind that is not accepted (RSA, or ECDSA on P-256, P-384 or P-521)"
+    )
+
+
+def _require_long(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> None:
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < MINIMUM_RSA_BITS:
+        raise _weak(f"the signer's RSA key has {key.key_size} bits; {MINIMUM_RSA_BITS} are the least")
+
+
+def _salt_length(parameters: cms.RSASSAPSSParams, digest: str, key_bits: int) -> int:
+    """Return the length of the salt; RFC 8017, 9.1.1 says how long it can be."""
+    masking = parameters["mask_gen_algorithm"]
+    named = (parameters["hash_algorithm"]["algorithm"].dotted, masking["parameters"]["algorithm"].dotted)
+    if masking["algorithm"].dotted != _MGF1 or any(_DIGESTS.get(one) != digest for one in named):
+        raise SignatureFormError("the parameters of the RSA-PSS signature do not name one accepted digest throughout")
+    if parameters["trailer_field"].native not in {1, "trailer_field_bc"}:
+        raise SignatureFormError("the parameters of the RSA-PSS signature name an unknown trailer")
+    salt_length = int(parameters["salt_length"].native)
+    if digest in _HASHES and not 0 <= salt_length <= (key_bits + 6) // 8 - _HASHES[digest].digest_size - 2:
+        raise SignatureFormError(f"the salt of the RSA-PSS signature cannot have {salt_length} bytes")
+    return salt_length
 
 
 def describe_key(certificate: x509.Certificate) -> str:
@@ -139,60 +217,6 @@ def describe_usage(certificate: x509.Certificate) -> str:
         if isinstance(value, x509.ExtendedKeyUsage):
             said.extend(_USAGES.get(usage, usage.dotted_string) for usage in value)
     return ", ".join(said) or "no usage is excluded"
-
-
-def check_signature(
-    certificate: x509.Certificate,
-    algorithm: cms.SignedDigestAlgorithm,
-    digest: tuple[str, hashes.HashAlgorithm],
-    signature: bytes,
-    signed: bytes,
-) -> None:
-    """Check that ``signature`` over ``signed`` was made with the key of ``certificate``.
-
-    Raises:
-        TamperedListError: It was not.
-        WeakSignatureError: Key or algorithm is below the floor.
-        SignatureFormError: The algorithm is not accepted, or does not fit key or digest.
-    """
-    oid = algorithm["algorithm"].dotted
-    # The digest was judged before: where it is SHA-1, SHA-1 is allowed.
-    with_sha1 = oid in _SHA1_SIGNATURES and digest[0] == "sha1"
-    if oid in _WEAK_SIGNATURES and not with_sha1:
-        raise _weak(f"the signature was made by {_WEAK_SIGNATURES[oid]}")
-    key = require_strong_key(certificate)
-    name, hashing = digest
-    try:
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, signed, _rsa_padding(oid, algorithm, name, hashing), hashing)
-        elif _ECDSA_WITH.get(oid) == name or (with_sha1 and _SHA1_SIGNATURES[oid] == "ecdsa"):
-            key.verify(signature, signed, ec.ECDSA(hashing))
-        else:
-            raise SignatureFormError(f"the signature algorithm {oid} does not fit the signer's key and digest")
-    except InvalidSignature:
-        raise TamperedListError(
-            "the signature does not belong to this list",
-            details="The signature value was not made with the signer's key over the signed attributes.",
-            resolution="Fetch the list again; if it stays so, tell its publisher.",
-        ) from None
-
-
-def _rsa_padding(
-    oid: str, algorithm: cms.SignedDigestAlgorithm, name: str, hashing: hashes.HashAlgorithm
-) -> padding.AsymmetricPadding:
-    if oid == _RSA_ENCRYPTION or _RSA_WITH.get(oid) == name or (name == "sha1" and _SHA1_SIGNATURES.get(oid) == "rsa"):
-        return padding.PKCS1v15()
-    if oid != _RSA_PSS:
-        raise SignatureFormError(f"the signature algorithm {oid} does not fit the signer's key and digest")
-    parameters = algorithm["parameters"]
-    masking = parameters["mask_gen_algorithm"]
-    named = (parameters["hash_algorithm"]["algorithm"].dotted, masking["parameters"]["algorithm"].dotted)
-    if masking["algorithm"].dotted != _MGF1 or any(_DIGESTS.get(one, ("",))[0] != name for one in named):
-        raise SignatureFormError("the parameters of the RSA-PSS signature do not name one accepted digest throughout")
-    salt_length = int(parameters["salt_length"].native)
-    if not 0 <= salt_length <= hashing.digest_size:
-        raise SignatureFormError(f"the salt of the RSA-PSS signature cannot have {salt_length} bytes")
-    return padding.PSS(mgf=padding.MGF1(hashing), salt_length=salt_length)
 
 
 def _weak(message: str) -> WeakSignatureError:

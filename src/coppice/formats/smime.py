@@ -3,8 +3,10 @@
 
 Nothing is trusted yet.
 
-Read are ``multipart/signed``, ``application/pkcs7-mime`` (each with and without ``x-``), PEM and plain DER. The MIME
-reader is small on purpose: one reading of each message, or an error.
+Read are ``multipart/signed``, ``application/pkcs7-mime`` (each with and without ``x-``), PEM and plain DER (RFC 8551,
+RFC 7468, RFC 5652). The MIME reader is small on purpose: one reading of each message, or an error. What is outside of
+the signature and cannot change what is signed is left alone: text before the first and behind the last boundary (RFC
+2046, 5.1.1), ``protocol``, ``micalg`` and ``smime-type``, headers that are no ``Content-*``.
 """
 
 from __future__ import annotations
@@ -15,18 +17,27 @@ import re
 from dataclasses import dataclass
 
 from coppice.errors import SignatureFormError, UnsignedListError
+from coppice.formats.limits import DEFAULT_LIMITS, ListLimits
 
-MAX_MESSAGE_BYTES = 24 * 1024 * 1024
-"""A list of 16 MiB, once more by half for base64."""
 MAX_HEADER_BYTES = 64 * 1024
-_MAX_DETACHED_SIGNATURE_BYTES = 1024 * 1024
-_PEM = re.compile(rb"-----BEGIN (PKCS7|CMS|PKCS #7 SIGNED DATA)-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*)-----END \1-----\s*")
+MAX_SIGNATURE_BYTES = 256 * 1024
+"""Of a signature in DER with its certificates, without the content: some twenty times of what honest ones have."""
+_MAX_BOUNDARY_LENGTH = 200
+"""The standard has 70; some writers exceed it."""
+_MAX_FALSE_BOUNDARIES = 1000
+_PEM_START = 1024
+_PEM = re.compile(
+    rb"\s*-----BEGIN (PKCS7|CMS|PKCS #7 SIGNED DATA)-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*)-----END \1-----\s*"
+)
 _HEADER_LINE = re.compile(rb"([!-9;-~]+)[ \t]*:[ \t]*(.*)")
 _PARAMETER = re.compile(r';\s*([!#$&+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:"([^"\r\n]*)"|([^\s;"]+))')
 _BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
+_LINE_REST = re.compile(rb"(--)?[ \t]*(?:\r?\n|\Z)")
 _OPAQUE = {"application/pkcs7-mime", "application/x-pkcs7-mime"}
 _SIGNATURE = {"application/pkcs7-signature", "application/x-pkcs7-signature"}
+_PLAIN_ENCODINGS = {"7bit", "8bit", "binary"}
 _DER_SEQUENCE = 0x30
+_LONG_LENGTH = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +53,44 @@ class Envelope:
     body: bytes | None
 
 
-def unwrap(message: bytes, *, limit_bytes: int = MAX_MESSAGE_BYTES) -> Envelope:
+@dataclass(frozen=True, slots=True)
+class _Boundary:
+    """A line that separates parts.
+
+    Attributes:
+        before: Where what comes before it ends.
+        after: Where what follows it begins.
+        is_last: Whether it says that no part follows.
+    """
+
+    before: int
+    after: int
+    is_last: bool
+
+
+def unwrap(message: bytes, *, limits: ListLimits = DEFAULT_LIMITS) -> Envelope:
     """Take ``message`` apart.
 
     Raises:
         UnsignedListError: Nothing in it claims to be a signature.
-        SignatureFormError: It claims to be signed, and is not in one of the accepted forms.
+        SignatureFormError: It claims to be signed, and is not in one of the accepted forms, or is too long.
     """
-    if len(message) > limit_bytes:
-        raise SignatureFormError(f"the signed message is longer than {limit_bytes} bytes")
-    if not message.strip():
+    if len(message) > limits.message_bytes:
+        raise SignatureFormError(f"the signed message is longer than {limits.message_bytes} bytes")
+    if not message or message.isspace():
         raise UnsignedListError(
             "what was fetched is empty: no list, and no signature", resolution="Ask the publisher of the list."
         )
-    if message[0] == _DER_SEQUENCE and len(message) > 1 and message[1] >= 0x80:  # noqa: PLR2004 - a long DER length
+    if message[0] == _DER_SEQUENCE and len(message) > 1 and message[1] >= _LONG_LENGTH:
         return Envelope(message, None)
-    start = message.lstrip()
-    if start.startswith(b"-----BEGIN "):
-        return Envelope(_from_pem(start), None)
-    headers, content = _split_headers(message)
+    if message[:_PEM_START].lstrip().startswith(b"-----BEGIN "):
+        return Envelope(_from_pem(message), None)
+    headers, start = _headers(message, 0)
     kind, parameters = _content_type(headers)
     if kind in _OPAQUE:
-        return Envelope(_decode(content, headers), None)
+        return Envelope(_decode(message[start:], headers), None)
     if kind == "multipart/signed":
-        return _from_multipart(content, parameters)
+        return _from_multipart(message, start, parameters, limits)
     raise _unsigned()
 
 
@@ -77,11 +102,11 @@ def without_inner_headers(content: bytes) -> bytes:
     """
     if not content[:64].lower().startswith((b"content-", b"mime-version:")):
         return content
-    headers, rest = _split_headers(content)
+    headers, start = _headers(content, 0)
     encoding = headers.get("content-transfer-encoding", "7bit").lower()
-    if encoding not in {"7bit", "8bit", "binary"}:
+    if encoding not in _PLAIN_ENCODINGS:
         raise SignatureFormError(f"the signed content is encoded as {encoding[:40]!r}, which no image list is")
-    return rest
+    return content[start:]
 
 
 def _unsigned() -> UnsignedListError:
@@ -95,17 +120,18 @@ def _unsigned() -> UnsignedListError:
 def _from_pem(text: bytes) -> bytes:
     match = _PEM.fullmatch(text)
     if match is None:
-        if text.startswith((b"-----BEGIN PKCS7-", b"-----BEGIN CMS-", b"-----BEGIN PKCS #7 ")):
+        if text.lstrip().startswith((b"-----BEGIN PKCS7-", b"-----BEGIN CMS-", b"-----BEGIN PKCS #7 ")):
             raise SignatureFormError("the PEM block of the signature is damaged")
         raise _unsigned()
     return _base64(match.group(2))
 
 
-def _split_headers(message: bytes) -> tuple[dict[str, str], bytes]:
-    if message.startswith((b"\n", b"\r\n", b"{", b"[")):
+def _headers(message: bytes, start: int) -> tuple[dict[str, str], int]:
+    """Return the MIME header that begins at ``start``, by lower-case names, and where the content begins."""
+    if message.startswith((b"\n", b"\r\n", b"{", b"["), start):
         raise _unsigned()
-    blank = _BLANK_LINE.search(message, 0, MAX_HEADER_BYTES + 4)
-    block = message[: blank.start()] if blank else message[:MAX_HEADER_BYTES]
+    blank = _BLANK_LINE.search(message, start, start + MAX_HEADER_BYTES + 4)
+    block = message[start : blank.start()] if blank else message[start : start + MAX_HEADER_BYTES]
     headers: dict[str, str] = {}
     for line in re.split(rb"\r?\n(?![ \t])", block):
         match = _HEADER_LINE.match(line)
@@ -113,14 +139,14 @@ def _split_headers(message: bytes) -> tuple[dict[str, str], bytes]:
             raise _unsigned()
         name = match.group(1).decode("ascii").lower()
         if name.startswith("content-") and name in headers:
-            raise SignatureFormError(f"the MIME header {name} stands there twice")
+            raise SignatureFormError(f"the MIME header {name[:60]} stands there twice")
         unfolded = re.sub(rb"\r?\n[ \t]+", b" ", line[match.start(2) :])
         headers[name] = unfolded.decode("latin-1").strip()
     if blank is None:
         if "content-type" not in headers:
             raise _unsigned()
         raise SignatureFormError(f"the MIME header has no end within {MAX_HEADER_BYTES} bytes")
-    return headers, message[blank.end() :]
+    return headers, blank.end()
 
 
 def _content_type(headers: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -132,41 +158,61 @@ def _content_type(headers: dict[str, str]) -> tuple[str, dict[str, str]]:
     return kind.strip().lower(), dict(pairs)
 
 
-def _from_multipart(content: bytes, parameters: dict[str, str]) -> Envelope:
+def _from_multipart(message: bytes, start: int, parameters: dict[str, str], limits: ListLimits) -> Envelope:
     boundary = parameters.get("boundary", "")
-    if not 1 <= len(boundary) <= 200:  # noqa: PLR2004 - 70 is the standard's limit; some writers exceed it
+    if not 1 <= len(boundary) <= _MAX_BOUNDARY_LENGTH:
         raise SignatureFormError("the signed message names no boundary between content and signature")
-    # A delimiter is a whole line; the line end before it belongs to it.
-    delimiter = re.compile(
-        rb"(?:\A|(?<=\n)|\r?\n)--" + re.escape(boundary.encode("latin-1")) + rb"(--)?[ \t]*(?:\r?\n|\Z)"
-    )
-    marks = list(_delimiters(delimiter, content))
-    if len(marks) != 3 or [bool(mark.group(1)) for mark in marks] != [False, False, True]:  # noqa: PLR2004 - two parts
+    marks = _boundaries(message, start, boundary.encode("latin-1"))
+    if [mark.is_last for mark in marks] != [False, False, True]:
         raise SignatureFormError("the signed message does not consist of one content and one signature")
-    body = content[marks[0].end() : marks[1].start()]
-    headers, encoded = _split_part(content[marks[1].end() : marks[2].start()])
+    first, second, last = marks
+    if second.before - first.after > limits.size_bytes:
+        raise SignatureFormError(f"the signed content is longer than {limits.size_bytes} bytes")
+    if last.before - second.after > 2 * MAX_SIGNATURE_BYTES + MAX_HEADER_BYTES:
+        raise SignatureFormError(f"the signature is longer than {MAX_SIGNATURE_BYTES} bytes")
+    headers, encoded = _signature_part(message[second.after : last.before])
+    return Envelope(_decode(encoded, headers), message[first.after : max(first.after, second.before)])
+
+
+def _boundaries(message: bytes, start: int, boundary: bytes) -> list[_Boundary]:
+    """Return the lines that are boundaries; four are enough to know that there are too many.
+
+    The line end before such a line belongs to it (RFC 2046, 5.1.1).
+    """
+    found: list[_Boundary] = []
+    line = b"--" + boundary
+    position, refused = start, 0
+    at_start = message.startswith(line, start)
+    while len(found) <= 3 and refused <= _MAX_FALSE_BOUNDARIES:  # noqa: PLR2004 - two parts have three
+        if at_start:
+            place, before, at_start = position, position, False
+        else:
+            # The line end is searched for from within what was read, so that two boundaries may share none.
+            ended = message.find(b"\n" + line, position - 1 if position > start else position)
+            if ended < 0:
+                return found
+            place, before = ended + 1, ended - 1 if message[ended - 1 : ended] == b"\r" else ended
+        rest = _LINE_REST.match(message, place + len(line))
+        if rest is None:
+            refused += 1
+            position = place + len(line)
+            continue
+        found.append(_Boundary(max(before, position), rest.end(), rest.group(1) is not None))
+        position = rest.end()
+    if refused > _MAX_FALSE_BOUNDARIES:
+        raise SignatureFormError("the boundary of the signed message begins too many of its lines")
+    return found
+
+
+def _signature_part(part: bytes) -> tuple[dict[str, str], bytes]:
+    try:
+        headers, start = _headers(part, 0)
+    except UnsignedListError:
+        raise SignatureFormError("the second part of the signed message has no MIME header") from None
     kind, _ = _content_type(headers)
     if kind not in _SIGNATURE:
         raise SignatureFormError(f"the second part of the signed message is no signature but {kind[:60]!r}")
-    if len(encoded) > _MAX_DETACHED_SIGNATURE_BYTES:
-        raise SignatureFormError(f"the signature is longer than {_MAX_DETACHED_SIGNATURE_BYTES} bytes")
-    return Envelope(_decode(encoded, headers), body)
-
-
-def _delimiters(delimiter: re.Pattern[bytes], content: bytes) -> list[re.Match[bytes]]:
-    marks: list[re.Match[bytes]] = []
-    position = 0
-    while len(marks) <= 3 and (mark := delimiter.search(content, position)):  # noqa: PLR2004 - more than two parts
-        marks.append(mark)
-        position = mark.end()
-    return marks
-
-
-def _split_part(part: bytes) -> tuple[dict[str, str], bytes]:
-    try:
-        return _split_headers(part)
-    except UnsignedListError:
-        raise SignatureFormError("the second part of the signed message has no MIME header") from None
+    return headers, part[start:]
 
 
 def _decode(content: bytes, headers: dict[str, str]) -> bytes:
@@ -179,7 +225,7 @@ def _decode(content: bytes, headers: dict[str, str]) -> bytes:
 
 
 def _base64(text: bytes) -> bytes:
-    packed = b"".join(text.split())
+    packed = text.translate(None, b" \t\r\n")
     if len(text) > 2 * len(packed) + 1024:
         raise SignatureFormError("the signature's base64 is mostly white space")
     try:

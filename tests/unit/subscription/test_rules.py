@@ -163,7 +163,7 @@ def test_a_slash_in_a_name_imitates_nobody(authority: Authority, jane: Identity)
         ]
     )
     spoofed = authority.issue("", subject=name)
-    assert str(spoofed.subject) == str(jane.subject)
+    assert str(spoofed.subject).replace("\\", "") == str(jane.subject)
     with pytest.raises(WrongSignerError):
         verify(publisher_with(jane, authority), publisher_with(jane, authority).message(signer=spoofed))
 
