@@ -61,6 +61,18 @@ class Fields:
         self._taken.add(key)
         return self._members.get(key)
 
+    def lacks(self, key: str) -> bool:
+        """Tell whether the field ``key`` is missing or null."""
+        self._taken.add(key)
+        return self._members.get(key) is None
+
+    def is_blank(self, key: str) -> bool:
+        """Tell whether the field ``key`` is missing, null or an empty text."""
+        self._taken.add(key)
+        value = self._members.get(key)
+        # Not by membership of a set: a list or an object has no hash.
+        return value is None or value == ""
+
     def text(self, key: str, *, limit_bytes: int | None = None) -> str:
         """Return the text ``key``, which may be empty.
 
@@ -140,7 +152,17 @@ class Fields:
         Raises:
             DocumentError: It is something else.
         """
-        return None if self._is_blank(key) else self.integer(key)
+        return None if self.is_blank(key) else self.integer(key)
+
+    def integer_if_readable(self, key: str) -> int | None:
+        """Return the whole number ``key``; None where it is none, and then it is not taken."""
+        value = self._members.get(key)
+        if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_INTEGER:
+            return None
+        self._taken.add(key)
+        return value
 
     def instant(self, key: str) -> datetime:
         """Return the date and time ``key`` in UTC; fractions of a second and offsets are understood.
@@ -160,13 +182,7 @@ class Fields:
         Raises:
             DocumentError: It is something else.
         """
-        return None if self._is_blank(key) else self.instant(key)
-
-    def _is_blank(self, key: str) -> bool:
-        self._taken.add(key)
-        value = self._members.get(key)
-        # Not by membership of a set: a list or an object has no hash.
-        return value is None or value == ""
+        return None if self.is_blank(key) else self.instant(key)
 
     def group(self, key: str) -> Fields:
         """Return the fields of the object ``key``.

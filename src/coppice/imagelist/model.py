@@ -66,6 +66,7 @@ class ListedImage:
         traffic_in: ``ad:traffic_in`` as it was written.
         traffic_out: ``ad:traffic_out`` as it was written.
         extra: Keys that Coppice does not know, as they were written.
+        wrapper_extra: Such keys beside ``hv:image``.
     """
 
     identifier: ImageIdentifier
@@ -89,6 +90,7 @@ class ListedImage:
     traffic_in: object | None = None
     traffic_out: object | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
+    wrapper_extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,8 @@ class ImageList:
 
     Attributes:
         identifier: ``dc:identifier``, the same over all versions.
-        version: ``hv:version``; never decreases.
+        version: ``hv:version``; never decreases. Where the list has none with an order, its date of creation stands for
+            it, as digits.
         title: ``dc:title``.
         description: ``dc:description``.
         source: ``dc:source``.
@@ -123,6 +126,7 @@ class ImageList:
         images: What is listed, in the list's order; identifiers are unique.
         unreadable: Entries of which nothing but the identifier is known.
         extra: Keys that Coppice does not know, as they were written.
+        outer_extra: Such keys beside ``hv:imagelist``.
     """
 
     identifier: ListIdentifier
@@ -139,6 +143,7 @@ class ImageList:
     number_of_images: int | None = None
     unreadable: tuple[UnreadableEntry, ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict)
+    outer_extra: Mapping[str, object] = field(default_factory=dict)
 
     def names_endorser(self, subject: DistinguishedName, issuer: DistinguishedName) -> bool:
         """Tell whether one of the list's endorsers has this name, below that authority."""

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import re
-import uuid
 from dataclasses import dataclass
 from typing import NewType
 
 ListIdentifier = NewType("ListIdentifier", str)
-"""``dc:identifier`` of an image list: a UUID, the same over all its versions."""
+"""``dc:identifier`` of an image list: a UUID (any text in the lenient profile), the same over all its versions."""
 
 ImageIdentifier = NewType("ImageIdentifier", str)
-"""``dc:identifier`` of a listed image: a UUID, the same over all its versions, unique within its list only."""
+"""``dc:identifier`` of a listed image: a UUID (any text in the lenient profile), the same over all its versions, unique
+within its list only."""
 
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
@@ -31,10 +32,7 @@ class ImageKey:
 
 def is_uuid(text: str) -> bool:
     """Tell whether ``text`` is a UUID in its usual written form."""
-    try:
-        return str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False
+    return _UUID.fullmatch(text) is not None
 
 
 def is_name(text: str) -> bool:

@@ -48,7 +48,7 @@ def test_what_is_written_reads_the_same(publisher: Simulator) -> None:
     )
     content = read_list(publisher.payload())
     assert content.extra == {"ad:publisher": {"name": "x"}}
-    assert content.images[0].extra == {"ad:appid": "12"}
+    assert content.images[0].appliance_id == "12"
     assert content.images[0].groups == ("a", "b")
     assert read_list(write_list(content)) == content
 

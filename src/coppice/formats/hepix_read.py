@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON bytes → `ImageList`.
+
+Numbers may be written as texts. An entry that cannot be read but names its identifier becomes an `UnreadableEntry`; one
+that does not, or an identifier that stands there twice, refuses the list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coppice.errors import DocumentError
+from coppice.formats.fields import Fields
+from coppice.formats.limits import DEFAULT_LIMITS, ListLimits
+from coppice.formats.strict_json import read_json, refuse
+from coppice.imagelist.model import ImageList, ListedImage, MarketplaceUser, Profile, UnreadableEntry
+from coppice.model.checksum import Checksum
+from coppice.model.endorser import DistinguishedName, Endorser
+from coppice.model.identifiers import ImageIdentifier, ListIdentifier, is_uuid
+from coppice.model.operating_system import OperatingSystem
+from coppice.model.requirements import Requirements
+from coppice.model.validity import Validity
+from coppice.model.version import MAX_VERSION_LENGTH, Version
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+WHAT = "image list"
+MAX_ENDORSERS = 64
+MAX_IDENTIFIER_BYTES = 255
+"""Of an identifier that is no UUID."""
+_NOT_IN_IDENTIFIERS = frozenset("/\\")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """What the list is held against."""
+
+    lenient: bool
+    limits: ListLimits
+
+
+def read_list(payload: bytes, *, profile: Profile = Profile.STRICT, limits: ListLimits = DEFAULT_LIMITS) -> ImageList:
+    """Return the image list that ``payload`` says.
+
+    Args:
+        payload: UTF-8 JSON.
+        profile: How much of the format it must keep to.
+        limits: How much it may be, whatever the profile.
+
+    Raises:
+        DocumentError: It is no HEPiX image list; the message names the place.
+    """
+    document = read_json(
+        payload,
+        what=WHAT,
+        max_bytes=limits.size_bytes,
+        max_depth=limits.depth,
+        max_text_bytes=limits.text_bytes,
+    )
+    outer = Fields(document, "$", WHAT)
+    terms = _Terms(lenient=profile is Profile.LENIENT, limits=limits)
+    if "hv:images" not in document:
+        return _list(outer.group("hv:imagelist"), terms, outer.rest())
+    if "hv:imagelist" in document:
+        outer.refuse("hv:images", "it stands beside hv:imagelist: which of the two is the list?")
+    # An older form of the format has no outer object.
+    return _list(outer, terms, {})
+
+
+def _list(fields: Fields, terms: _Terms, outer_extra: dict[str, object]) -> ImageList:
+    images, unreadable = _entries(fields, terms)
+    validity = Validity(created=fields.instant("dc:date:created"), expires=fields.instant("dc:date:expires"))
+    lenient = terms.lenient
+    return ImageList(
+        identifier=ListIdentifier(_identifier(fields, terms)),
+        version=_list_version(fields, validity.created, lenient=lenient),
+        title=_text(fields, "dc:title", lenient=lenient, limit_bytes=terms.limits.title_bytes),
+        description=_text(fields, "dc:description", lenient=lenient),
+        source=_text(fields, "dc:source", lenient=lenient),
+        uri="" if lenient and fields.is_blank("hv:uri") else fields.word("hv:uri"),
+        validity=validity,
+        endorsers=_endorsers(fields, lenient=lenient),
+        vo=fields.optional_text("ad:vo"),
+        swid=fields.optional_label("ad:swid"),
+        number_of_images=fields.integer_if_readable("ad:num_of_images"),
+        images=images,
+        unreadable=unreadable,
+        extra=fields.rest(),
+        outer_extra=outer_extra,
+    )
+
+
+def _text(fields: Fields, key: str, *, lenient: bool, limit_bytes: int | None = None) -> str:
+    return "" if lenient and fields.lacks(key) else fields.text(key, limit_bytes=limit_bytes)
+
+
+def _entries(fields: Fields, terms: _Terms) -> tuple[tuple[ListedImage, ...], tuple[UnreadableEntry, ...]]:
+    entries = fields.array("hv:images")
+    if len(entries) > terms.limits.images:
+        fields.refuse("hv:images", f"more than {terms.limits.images} images")
+    images: list[ListedImage] = []
+    unreadable: list[UnreadableEntry] = []
+    places: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        wrapper = fields.element("hv:images", index, entry)
+        image = wrapper.group("hv:image")
+        identifier = ImageIdentifier(_identifier(image, terms))
+        first = places.setdefault(identifier, index)
+        if first != index:
+            place = f"{fields.path}.hv:images[{first}]"
+            refuse(wrapper.path, f"the image {identifier} stands there twice, first at {place}", what=WHAT)
+        try:
+            images.append(_image(image, identifier, terms, wrapper.rest()))
+        except DocumentError as problem:
+            unreadable.append(UnreadableEntry(identifier=identifier, problem=problem.message))
+    return tuple(images), tuple(unreadable)
+
+
+def _image(fields: Fields, identifier: ImageIdentifier, terms: _Terms, wrapper_extra: dict[str, object]) -> ListedImage:
+    lenient = terms.lenient
+    try:
+        checksum = Checksum("sha512", fields.word("sl:checksum:sha512").lower())
+    except ValueError as problem:
+        fields.refuse("sl:checksum:sha512", str(problem))
+    return ListedImage(
+        identifier=identifier,
+        version=_image_version(fields),
+        title=_text(fields, "dc:title", lenient=lenient, limit_bytes=terms.limits.title_bytes),
+        description=_text(fields, "dc:description", lenient=lenient),
+        uri=fields.word("hv:uri"),
+        size_bytes=fields.integer("hv:size", least=1),
+        checksum=checksum,
+        declared_format=fields.optional_text("hv:format"),
+        operating_system=_operating_system(fields),
+        hypervisor=_text(fields, "hv:hypervisor", lenient=lenient),
+        comments=_text(fields, "sl:comments", lenient=lenient),
+        expires=fields.optional_instant("dc:date:expires"),
+        requirements=_requirements(fields),
+        groups=_groups(fields),
+        mpuri=fields.optional_text("ad:mpuri"),
+        base_mpuri=fields.optional_text("ad:base_mpuri"),
+        appliance_id=fields.optional_label("ad:appid"),
+        user=_user(fields),
+        traffic_in=fields.take("ad:traffic_in"),
+        traffic_out=fields.take("ad:traffic_out"),
+        extra=fields.rest(),
+        wrapper_extra=wrapper_extra,
+    )
+
+
+def _operating_system(fields: Fields) -> OperatingSystem:
+    kind = fields.text("sl:os")
+    return OperatingSystem(
+        kind=kind,
+        distribution=fields.optional_text("sl:osname") or kind,
+        version=fields.text("sl:osversion"),
+        architecture=fields.text("sl:arch"),
+    )
+
+
+def _requirements(fields: Fields) -> Requirements:
+    return Requirements(
+        minimum_cores=fields.optional_integer("hv:core_minimum"),
+        minimum_ram_mib=fields.optional_integer("hv:ram_minimum"),
+        minimum_disk_bytes=fields.optional_integer("coppice:disk_minimum"),
+        recommended_cores=fields.optional_integer("ad:core_recommended"),
+        recommended_ram_mib=fields.optional_integer("ad:ram_recommended"),
+    )
+
+
+def _groups(fields: Fields) -> tuple[str, ...]:
+    text = fields.optional_text("ad:group")
+    return () if text is None else tuple(group for part in text.split(",") if (group := part.strip()))
+
+
+def _user(fields: Fields) -> MarketplaceUser | None:
+    full_name = fields.optional_text("ad:user:fullname")
+    guid = fields.optional_label("ad:user:guid")
+    uri = fields.optional_text("ad:user:uri")
+    if full_name is None and guid is None and uri is None:
+        return None
+    return MarketplaceUser(full_name=full_name, guid=guid, uri=uri)
+
+
+def _identifier(fields: Fields, terms: _Terms) -> str:
+    text = fields.text("dc:identifier")
+    if is_uuid(text):
+        return text.lower()
+    if not terms.lenient:
+        fields.refuse("dc:identifier", f"a UUID is needed, not {text[:60]!r}")
+    text = fields.word("dc:identifier", limit_bytes=MAX_IDENTIFIER_BYTES)
+    # What it names is kept apart from what another list names by a slash between the two.
+    if not text.isprintable() or not _NOT_IN_IDENTIFIERS.isdisjoint(text):
+        fields.refuse("dc:identifier", f"it has slashes, or characters that cannot be printed: {text[:60]!r}")
+    return text
+
+
+def _image_version(fields: Fields) -> str:
+    text = fields.word("hv:version")
+    if not Version.is_version(text):
+        fields.refuse("hv:version", f"it has no order: {text[:60]!r}")
+    return text
+
+
+def _list_version(fields: Fields, created: datetime, *, lenient: bool) -> str:
+    if not (lenient and fields.is_blank("hv:version")):
+        text = fields.word("hv:version")
+        if len(text) > MAX_VERSION_LENGTH:
+            fields.refuse("hv:version", f"a version longer than {MAX_VERSION_LENGTH} characters")
+        if Version.is_version(text):
+            return text
+    # Without an order of its own, a list is as new as its date of creation.
+    seconds = f"{created.year:04}{created:%m%d%H%M%S}"
+    return f"{seconds}.{created.microsecond:06}" if created.microsecond else seconds
+
+
+def _endorsers(fields: Fields, *, lenient: bool) -> tuple[Endorser, ...]:
+    if lenient and fields.lacks("hv:endorser"):
+        return ()
+    written = fields.take("hv:endorser")
+    if not isinstance(written, list):
+        return (_endorser(fields.group("hv:endorser")),)
+    # Some writers make an array of it, whether there are several or not.
+    if not written and not lenient:
+        fields.refuse("hv:endorser", "nobody stands there")
+    if len(written) > MAX_ENDORSERS:
+        fields.refuse("hv:endorser", f"more than {MAX_ENDORSERS} endorsers")
+    return tuple(_endorser(fields.element("hv:endorser", index, each)) for index, each in enumerate(written))
+
+
+def _endorser(wrapper: Fields) -> Endorser:
+    fields = wrapper.group("hv:x509")
+    return Endorser(
+        name=fields.text("dc:creator"),
+        email=fields.text("hv:email"),
+        subject=_subject(fields),
+        issuer=_name(fields, "hv:ca"),
+        extra=fields.rest(),
+        wrapper_extra=wrapper.rest(),
+    )
+
+
+def _subject(fields: Fields) -> DistinguishedName:
+    # Some descriptions of the format call it hv:dn_x509.
+    other = None if fields.lacks("hv:dn_x509") else _name(fields, "hv:dn_x509")
+    if other is not None and fields.lacks("hv:dn"):
+        return other
+    subject = _name(fields, "hv:dn")
+    if other not in {None, subject}:
+        fields.refuse("hv:dn_x509", "it is another name than hv:dn")
+    return subject
+
+
+def _name(fields: Fields, key: str) -> DistinguishedName:
+    text = fields.text(key)
+    try:
+        return DistinguishedName.parse(text)
+    except ValueError as problem:
+        fields.refuse(key, str(problem))
