@@ -6,12 +6,14 @@ from __future__ import annotations
 from coppice.http.client import Client, same_origin
 from coppice.http.credential import Credential, resolve_credential
 from coppice.http.message import BodyFile, Fetched, Reply, Validators
+from coppice.http.registry import Registry
 
 __all__ = [
     "BodyFile",
     "Client",
     "Credential",
     "Fetched",
+    "Registry",
     "Reply",
     "Validators",
     "resolve_credential",
