@@ -187,6 +187,8 @@ class WarningKind(StrEnum):
     """Some entries could not be read: their images stay as they are."""
     WEAK_ACCEPTED = "weak-accepted"
     """SHA-1 was accepted, as the subscription allows."""
+    SHARED_IDENTIFIER = "shared-identifier"
+    """Another list names an image by the same identifier: to this site they are two images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

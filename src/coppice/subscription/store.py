@@ -1,39 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subscriptions, the last verified list of each, and the floor against rollback, in the database."""
+"""Subscriptions, the last verified list of each, and the floor against rollback, in the database.
+
+What is verified is recorded by `coppice.subscription.record`; the archive is asked in `coppice.subscription.archive`.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from sqlalchemy import delete, select
 
-from coppice.errors import DatabaseError, ExistsError, InputError, ListIdentifierError, NotFoundError
-from coppice.model.checksum import Checksum
-from coppice.model.endorser import DistinguishedName
-from coppice.model.identifiers import ImageIdentifier, ListIdentifier, is_name, is_uuid
-from coppice.model.version import Version
-from coppice.subscription.model import (
-    ImageSelection,
-    PinnedEndorser,
-    RevocationPolicy,
-    Subscription,
-    TrustedVersion,
-    TrustPolicy,
-)
-from coppice.subscription.rules import check_version, verify_list
-from coppice.subscription.tables import SubscriptionRow, TrustedVersionRow, UnsubscribedListRow, VerifiedListRow
+from coppice.errors import ExistsError, StateError
+from coppice.events.journal import write_event
+from coppice.events.model import EventKind
+from coppice.formats.limits import DEFAULT_LIMITS
+from coppice.model.identifiers import ListIdentifier
+from coppice.subscription import archive, floor, freshness, record
+from coppice.subscription.changes import check_subscription, differences
+from coppice.subscription.rows import find_row, read_row, write_row
+from coppice.subscription.rules import verify_list
+from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow, UnsubscribedListRow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime
-
-    from sqlalchemy.orm import Session
 
     from coppice.database import Database
     from coppice.errors import CoppiceError
+    from coppice.formats.limits import ListLimits
+    from coppice.settings.model import SubscriptionsSettings
     from coppice.subscription.anchors import TrustAnchors
-    from coppice.subscription.model import VerifiedImageList
+    from coppice.subscription.changes import Change
+    from coppice.subscription.model import ListWarning, Subscription, TrustedVersion, VerifiedImageList
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A subscription and what its source said of the list in force.
+
+    Attributes:
+        subscription: Which.
+        etag: For a conditional request; None: there is no list in force, or the source said none.
+        last_modified: Likewise.
+    """
+
+    subscription: Subscription
+    etag: str | None = None
+    last_modified: str | None = None
 
 
 class SubscriptionStore:
@@ -46,18 +60,28 @@ class SubscriptionStore:
         """Subscribe.
 
         Raises:
-            InputError: Name, address or an identifier cannot be one.
+            InputError: Name, address, an identifier or the selection cannot be one.
             ExistsError: There is a subscription of that name.
         """
-        _check(subscription)
+        check_subscription(subscription)
         with self._database.session() as session:
             if session.get(SubscriptionRow, subscription.name) is not None:
                 raise ExistsError(
                     f"there is a subscription {subscription.name!r} already", resolution="Choose another name."
                 )
-            session.add(_row_of(subscription))
-            if subscription.list_identifier is not None:
-                _follow(session, subscription.list_identifier)
+            row = SubscriptionRow()
+            write_row(row, subscription, now=subscription.added_at)
+            session.add(row)
+            if row.list_identifier is not None:
+                record.follow(session, row.list_identifier)
+            facts = {"change": "added", "uri": subscription.uri}
+            write_event(
+                session,
+                EventKind.SUBSCRIPTION_CHANGED,
+                subject=subscription.name,
+                facts=facts,
+                at=subscription.added_at,
+            )
 
     def get(self, name: str) -> Subscription:
         """Return the subscription ``name``.
@@ -66,28 +90,85 @@ class SubscriptionStore:
             NotFoundError: There is none.
         """
         with self._database.session() as session:
-            return _subscription(_row(session, name))
+            return read_row(find_row(session, name))
 
     def all(self) -> tuple[Subscription, ...]:
         """Return every subscription, by name."""
         with self._database.session() as session:
             rows = session.scalars(select(SubscriptionRow).order_by(SubscriptionRow.name))
-            return tuple(_subscription(row) for row in rows)
+            return tuple(read_row(row) for row in rows)
+
+    def sources(self) -> Mapping[str, Source]:
+        """Return every subscription by name, each with what makes a request for its list conditional."""
+        query = (
+            select(SubscriptionRow, CurrentListRow.archived)
+            .outerjoin(CurrentListRow, CurrentListRow.subscription == SubscriptionRow.name)
+            .order_by(SubscriptionRow.name)
+        )
+        with self._database.session() as session:
+            return {
+                row.name: Source(
+                    subscription=read_row(row),
+                    etag=row.etag if number is not None else None,
+                    last_modified=row.last_modified if number is not None else None,
+                )
+                for row, number in session.execute(query)
+            }
+
+    def edit(
+        self, name: str, change: Callable[[Subscription], Subscription], *, now: datetime
+    ) -> tuple[Subscription, tuple[Change, ...]]:
+        """Change a subscription; return what it is now, and every value that is another one than before.
+
+        What was verified stays in force only as far as it holds under what is asked from now on; the list is fetched
+        and verified anew by the next refresh.
+
+        Raises:
+            NotFoundError: There is no such subscription.
+            InputError: It would not be one any more.
+            StateError: It would follow another list.
+        """
+        with self._database.session() as session:
+            row = find_row(session, name)
+            before = read_row(row)
+            after = change(before)
+            check_subscription(after)
+            if before.list_identifier is not None and after.list_identifier != before.list_identifier:
+                raise StateError(
+                    f"the subscription {name!r} is to the list {before.list_identifier}, and stays so",
+                    resolution="Subscribe to the other list under another name, and remove this subscription.",
+                )
+            changes = differences(before, after)
+            if not changes:
+                return before, ()
+            write_row(row, replace(after, name=name), now=now)
+            if before.list_identifier is None and row.list_identifier is not None:
+                record.follow(session, row.list_identifier)
+            row.etag = row.last_modified = None
+            facts = {"change": "edited", "fields": {each.field: [each.before, each.after] for each in changes}}
+            write_event(session, EventKind.SUBSCRIPTION_CHANGED, subject=name, facts=facts, at=now)
+            session.flush()
+            return read_row(row), changes
 
     def remove(self, name: str, *, now: datetime) -> None:
-        """Unsubscribe; which version of the list was verified last stays known.
+        """Unsubscribe; which version of the list was verified last, and who vouched for it, stays known.
 
         Raises:
             NotFoundError: There is no such subscription.
         """
         with self._database.session() as session:
-            row = _row(session, name)
+            row = find_row(session, name)
+            identifier = row.list_identifier
             others = select(SubscriptionRow.name).where(
-                SubscriptionRow.list_identifier == row.list_identifier, SubscriptionRow.name != name
+                SubscriptionRow.list_identifier == identifier, SubscriptionRow.name != name
             )
-            if row.list_identifier is not None and session.scalars(others).first() is None:
-                session.merge(UnsubscribedListRow(list_identifier=row.list_identifier, removed_at=now))
-            session.execute(delete(VerifiedListRow).where(VerifiedListRow.subscription == name))
+            if identifier is not None and session.scalars(others).first() is None:
+                session.merge(UnsubscribedListRow(list_identifier=identifier, removed_at=now))
+                freshness.forget_images(session, identifier)
+            session.execute(delete(CurrentListRow).where(CurrentListRow.subscription == name))
+            session.execute(delete(ArchivedListRow).where(ArchivedListRow.subscription == name))
+            facts = {"change": "removed", "uri": row.uri, "list": identifier}
+            write_event(session, EventKind.SUBSCRIPTION_CHANGED, subject=name, facts=facts, at=now)
             session.delete(row)
 
     def unsubscribed(self) -> tuple[ListIdentifier, ...]:
@@ -99,84 +180,74 @@ class SubscriptionStore:
     def last_trusted(self, list_identifier: ListIdentifier) -> TrustedVersion | None:
         """Return what was verified last of a list, whatever became of its subscription; None: nothing."""
         with self._database.session() as session:
-            row = session.get(TrustedVersionRow, list_identifier.lower())
-            if row is None:
-                return None
-            return _trusted(row)
+            return floor.floor_of(session, list_identifier)
 
-    def record(self, verified: VerifiedImageList, message: bytes) -> None:
-        """Keep a verified list as the bytes that were signed; the first one fixes the subscription's list.
-
-        The floor against rollback only rises: it is looked at once more in the transaction that raises it. Another run,
-        or another subscription to the same list, may have raised it meanwhile, and a subscription that did not know its
-        list yet had no floor.
-
-        Raises:
-            NotFoundError: The subscription is gone.
-            ListIdentifierError: A subscription to another endorser follows a list of this identifier.
-            OlderListError: A higher version of this list was verified before.
-            ChangedListError: This version was verified before with other content.
-        """
-        content = verified.content
+    def taken_back(self) -> Mapping[ListIdentifier, str]:
+        """Return the version from which the floor was reset last, of each list of which it was."""
         with self._database.session() as session:
-            row = _row(session, verified.subscription)
-            _refuse_taken(session, row, content.identifier)
-            floor = session.get(TrustedVersionRow, content.identifier)
-            check_version(content, verified.payload_checksum, None if floor is None else _trusted(floor))
-            if row.list_identifier is None:
-                row.list_identifier = content.identifier
-                _follow(session, content.identifier)
-            kept = session.get(VerifiedListRow, row.name)
-            sha512 = verified.payload_checksum.hexdigest
-            # The same list again keeps when it was verified first: its certificates were judged then.
-            again = kept is not None and kept.payload_sha512 == sha512 and kept.message == message
-            session.merge(
-                VerifiedListRow(
-                    subscription=row.name,
-                    message=message,
-                    list_version=content.version,
-                    payload_sha512=sha512,
-                    expires=content.validity.expires,
-                    verified_at=kept.verified_at if kept is not None and again else verified.verified_at,
-                )
+            return floor.taken_back(session)
+
+    def record(
+        self,
+        verified: VerifiedImageList,
+        message: bytes,
+        *,
+        as_of: Subscription | None = None,
+        etag: str | None = None,
+        last_modified: str | None = None,
+        terms: SubscriptionsSettings | None = None,
+    ) -> tuple[ListWarning, ...]:
+        """Keep a verified list as the bytes that were signed, and make it the current one.
+
+        See `coppice.subscription.record.record_verified` for the arguments, what is returned, and what is raised.
+        """
+        with self._database.session() as session:
+            return record.record_verified(
+                session,
+                verified,
+                message,
+                as_of=as_of,
+                etag=etag,
+                last_modified=last_modified,
+                terms=terms,
             )
-            session.merge(
-                TrustedVersionRow(
-                    list_identifier=content.identifier,
-                    version=content.version,
-                    payload_sha512=sha512,
-                    seen_at=verified.verified_at,
-                )
-            )
-            row.last_attempt_at = verified.verified_at
-            row.last_error_code = None
-            row.last_error = None
 
     def last_message(self, name: str) -> bytes | None:
-        """Return the last verified list of a subscription as it was signed; None: nothing was verified yet."""
+        """Return the list in force of a subscription as it was signed; None: nothing was verified yet."""
         with self._database.session() as session:
-            _row(session, name)
-            kept = session.get(VerifiedListRow, name)
-            return None if kept is None else kept.message
+            find_row(session, name)
+            number = archive.current_number(session, name)
+            row = None if number is None else session.get(ArchivedListRow, number)
+            return None if row is None else archive.intact_message(row)
 
-    def record_failure(self, name: str, error: CoppiceError, now: datetime) -> None:
+    def record_unchanged(self, names: list[str], now: datetime, *, warn_list_days: float) -> None:
+        """Note that the sources of subscriptions have the lists that are in force already; in one transaction."""
+        with self._database.session() as session:
+            record.record_unchanged(session, names, now, warn_list_days=warn_list_days)
+
+    def record_failure(self, name: str, error: CoppiceError, now: datetime, *, warn_list_days: float = 7.0) -> None:
         """Note that the subscription's list could not be had, or was refused; all else stays as it is."""
         with self._database.session() as session:
-            row = _row(session, name)
-            row.last_attempt_at = now
-            row.last_error_code = error.code
-            row.last_error = error.message
+            record.record_failure(session, name, error, now, warn_list_days=warn_list_days)
 
     def last_failure(self, name: str) -> tuple[str, str, datetime] | None:
         """Return code, message and instant of the last attempt when it failed; None when it succeeded."""
         with self._database.session() as session:
-            row = _row(session, name)
+            row = find_row(session, name)
             if row.last_error_code is None or row.last_attempt_at is None:
                 return None
             return row.last_error_code, row.last_error or "", row.last_attempt_at
 
-    def recall(self, name: str, anchors: TrustAnchors, now: datetime) -> VerifiedImageList:
-        """Verify the kept list of a subscription again, by the same rules, for when its source is out of reach.
+    def recall(
+        self,
+        name: str,
+        anchors: TrustAnchors,
+        now: datetime,
+        *,
+        limits: ListLimits = DEFAULT_LIMITS,
+        terms: SubscriptionsSettings | None = None,
+    ) -> VerifiedImageList:
+        """Verify the kept list of a subscription again, by the same rules, for when nothing newer can be had.
 
         The dates of certificates are judged at the instant of the first verification; revocation, and the dates of the
         list, now.
@@ -184,128 +255,93 @@ class SubscriptionStore:
         Raises:
             NotFoundError: There is no such subscription, or nothing was verified yet.
             TrustError: A rule fails now (expired; revoked since).
+            DatabaseError: The kept bytes are not those that were verified.
         """
         with self._database.session() as session:
-            subscription = _subscription(_row(session, name))
-            kept = session.get(VerifiedListRow, name)
-            if kept is None:
-                raise NotFoundError(
-                    f"no list was verified yet for the subscription {name!r}",
-                    resolution="`coppice subscription refresh` fetches and verifies it.",
-                )
-            message, verified_at = kept.message, kept.verified_at
-        last = None if subscription.list_identifier is None else self.last_trusted(subscription.list_identifier)
+            subscription = read_row(find_row(session, name))
+            row = archive.find_archived(session, name)
+            message, verified_at = archive.intact_message(row), row.verified_at
+            last = floor.floor_of(session, row.list_identifier)
         return verify_list(
-            message, subscription=subscription, anchors=anchors, last=last, now=now, first_verified_at=verified_at
+            message,
+            subscription=subscription,
+            anchors=anchors,
+            last=last,
+            now=now,
+            limits=limits,
+            terms=terms,
+            first_verified_at=verified_at,
         )
 
+    def roll_forward(
+        self,
+        name: str,
+        anchors: TrustAnchors,
+        now: datetime,
+        *,
+        version: str | None = None,
+        limits: ListLimits = DEFAULT_LIMITS,
+        terms: SubscriptionsSettings | None = None,
+    ) -> VerifiedImageList:
+        """Verify an archived list by today's rules, and make it the one in force; never behind the floor.
 
-def _check(subscription: Subscription) -> None:
-    if not is_name(subscription.name):
-        raise InputError(
-            f"{subscription.name[:80]!r} cannot name a subscription",
-            resolution="Use 1 to 64 characters out of a-z, 0-9, '.', '_', '-', with a letter or digit at both ends.",
+        Args:
+            name: Of the subscription.
+            anchors: Trust anchors and CRLs.
+            now: This instant.
+            version: Which; None: the newest that is archived, save the one that was taken back by a reset.
+            limits: How much a list may be.
+            terms: How far ahead to warn.
+
+        Raises:
+            NotFoundError: There is no such subscription, or no such version in its archive.
+            StateError: There is nothing in the archive to go on from, or the subscription changed meanwhile.
+            TrustError: A rule fails now; nothing was changed.
+        """
+        with self._database.session() as session:
+            subscription = read_row(find_row(session, name))
+            if version is not None:
+                row = archive.find_archived(session, name, version)
+            else:
+                identifier = subscription.list_identifier
+                back = None if identifier is None else floor.taken_back(session).get(identifier)
+                row = archive.newest_archived(session, name, but=back)
+            message, verified_at = archive.intact_message(row), row.verified_at
+            last = floor.floor_of(session, row.list_identifier)
+        verified = verify_list(
+            message,
+            subscription=subscription,
+            anchors=anchors,
+            last=last,
+            now=now,
+            limits=limits,
+            terms=terms,
+            first_verified_at=verified_at,
         )
-    try:
-        scheme = urlsplit(subscription.uri).scheme
-    except ValueError:
-        scheme = ""
-    if scheme not in {"https", "http", "file"}:
-        raise InputError(
-            f"a list cannot be fetched from {subscription.uri[:200]!r}",
-            resolution="Use an address with https://, http:// or file:///.",
-        )
-    wanted = (*subscription.selection.images, *([subscription.list_identifier] if subscription.list_identifier else []))
-    wrong = [identifier for identifier in wanted if not is_uuid(identifier)]
-    if wrong:
-        raise InputError(f"not an identifier (a UUID): {wrong[0][:80]!r}")
+        self.record(verified, message, as_of=subscription, terms=terms)
+        return verified
 
+    def reset_version(
+        self, name: str, *, reason: str, now: datetime, list_identifier: ListIdentifier | None = None
+    ) -> tuple[ListIdentifier, str]:
+        """Take back the floor of a subscription's list, after a version was signed that none can follow.
 
-def _trusted(row: TrustedVersionRow) -> TrustedVersion:
-    try:
-        Version(row.version)
-        return TrustedVersion(version=row.version, payload_checksum=Checksum("sha512", row.payload_sha512))
-    except ValueError as problem:
-        raise _damaged(f"list {row.list_identifier}", problem) from problem
+        Until the next list is verified, any version of the list may be it, vouched for by this subscription's
+        endorsers. The list in force is put aside (it stays in the archive), so that what is registered stays as it is
+        meanwhile.
 
+        Args:
+            name: Of the subscription.
+            reason: Why; for the journal.
+            now: This instant.
+            list_identifier: Which list, when the subscription does not know its own yet.
 
-def _refuse_taken(session: Session, row: SubscriptionRow, list_identifier: str) -> None:
-    """Refuse a list whose identifier another endorser's list has: it would take that list's place."""
-    others = select(SubscriptionRow).where(
-        SubscriptionRow.list_identifier == list_identifier, SubscriptionRow.name != row.name
-    )
-    for other in session.scalars(others):
-        if (other.endorser_subject, other.endorser_issuer) != (row.endorser_subject, row.endorser_issuer):
-            raise ListIdentifierError(
-                f"the list has the identifier {list_identifier}, as the list of subscription {other.name!r}, which "
-                "another endorser signs",
-                details="Neither list may touch the other's images.",
-                resolution=f"If the list has a new endorser, remove the subscription {other.name!r} first. Otherwise "
-                "ask the publisher of this one for an identifier of its own.",
-                context={"list": list_identifier, "subscription": other.name},
-            )
+        Returns:
+            The list, and the version that was the floor.
 
-
-def _follow(session: Session, list_identifier: str) -> None:
-    session.execute(delete(UnsubscribedListRow).where(UnsubscribedListRow.list_identifier == list_identifier.lower()))
-
-
-def _row(session: Session, name: str) -> SubscriptionRow:
-    row = session.get(SubscriptionRow, name)
-    if row is None:
-        known = ", ".join(session.scalars(select(SubscriptionRow.name).order_by(SubscriptionRow.name))) or "none yet"
-        raise NotFoundError(
-            f"there is no subscription {name!r}",
-            details=f"there are: {known}",
-            resolution="`coppice subscription add` makes one.",
-        )
-    return row
-
-
-def _row_of(subscription: Subscription) -> SubscriptionRow:
-    trust = subscription.trust
-    return SubscriptionRow(
-        name=subscription.name,
-        uri=subscription.uri,
-        list_identifier=subscription.list_identifier and subscription.list_identifier.lower(),
-        endorser_subject=[list(pair) for pair in trust.endorsers[0].subject.attributes],
-        endorser_issuer=[list(pair) for pair in trust.endorsers[0].issuer.attributes],
-        anchors=str(trust.anchors),
-        revocation=str(trust.revocation),
-        images=[identifier.lower() for identifier in subscription.selection.images],
-        added_at=subscription.added_at,
-    )
-
-
-def _subscription(row: SubscriptionRow) -> Subscription:
-    try:
-        return _read_subscription(row)
-    except (ValueError, TypeError) as problem:
-        raise _damaged(f"subscription {row.name!r}", problem) from problem
-
-
-def _damaged(what: str, problem: Exception) -> DatabaseError:
-    return DatabaseError(
-        f"the database holds something that cannot be about {what}: {problem}",
-        resolution="Restore the database from a backup. What is registered in clouds is not touched.",
-    )
-
-
-def _read_subscription(row: SubscriptionRow) -> Subscription:
-    return Subscription(
-        name=row.name,
-        uri=row.uri,
-        list_identifier=ListIdentifier(row.list_identifier) if row.list_identifier else None,
-        trust=TrustPolicy(
-            endorsers=(
-                PinnedEndorser(
-                    subject=DistinguishedName.of(*((kind, value) for kind, value in row.endorser_subject)),
-                    issuer=DistinguishedName.of(*((kind, value) for kind, value in row.endorser_issuer)),
-                ),
-            ),
-            anchors=Path(row.anchors),
-            revocation=RevocationPolicy(row.revocation),
-        ),
-        selection=ImageSelection(images=tuple(ImageIdentifier(identifier) for identifier in row.images)),
-        added_at=row.added_at,
-    )
+        Raises:
+            NotFoundError: There is no such subscription, or no version of its list was ever verified.
+            StateError: Which list it is is not known, or it is another one.
+        """
+        with self._database.session() as session:
+            return record.reset_version(session, name, reason=reason, now=now, list_identifier=list_identifier)

@@ -24,6 +24,7 @@ from coppice.errors import (
 )
 from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 from coppice.subscription.anchors import TrustAnchors
+from coppice.subscription.model import ImageSelection, TrustPolicy
 from coppice.subscription.rules import verify_list
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
@@ -76,7 +77,17 @@ def test_a_subscription_is_kept_as_it_was_added(store: SubscriptionStore, publis
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "../x"}, {"uri": "ftp://x/y"}, {"uri": "http://[x"}, {"list_identifier": "x"}, {"images": ("x",)}],
+    [
+        {"name": "../x"},
+        {"uri": "ftp://x/y"},
+        {"uri": "http://[x"},
+        {"uri": "https://h/a b"},
+        {"list_identifier": "x"},
+        {"selection": ImageSelection(images=(ImageIdentifier("x"),))},
+        {"selection": ImageSelection(refused=(ImageIdentifier("x"),))},
+        {"selection": ImageSelection(expression="os =")},
+        {"trust": TrustPolicy(endorsers=(), anchors=Path("/anchors"))},
+    ],
 )
 def test_what_cannot_be_a_subscription_is_refused(store: SubscriptionStore, publisher: Simulator, change) -> None:
     with pytest.raises(InputError):
@@ -175,13 +186,18 @@ def test_another_endorsers_list_does_not_take_the_identifier_of_one_that_is_foll
     trusted = store.last_trusted(ListIdentifier(publisher.identifier))
     assert trusted is not None
     assert trusted.version == "1"
+    # Nor once the other subscription is gone: what was registered of that list may still be there.
     store.remove("demo", now=NOW)
+    with pytest.raises(ListIdentifierError, match="others vouched for"):
+        take(store, mallory, "mallory")
+    # Until the administrator says that it is the same list.
+    store.reset_version("mallory", reason="new endorser", now=NOW, list_identifier=ListIdentifier(mallory.identifier))
     take(store, mallory, "mallory")
 
 
 @pytest.mark.threat("T85")
 @pytest.mark.parametrize(
-    "damage", ["UPDATE subscription SET revocation = 'never'", "UPDATE subscription SET endorser_subject = '[1]'"]
+    "damage", ["UPDATE subscription SET revocation = 'never'", "UPDATE subscription_endorser SET subject = '[1]'"]
 )
 def test_a_damaged_row_is_an_error_and_no_missing_subscription(
     store: SubscriptionStore, publisher: Simulator, damage: str

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The archive: every list that was verified for a subscription, as the bytes that were signed; one of them is current.
+
+The functions that take a session work in its transaction; `ListArchive` is for those who ask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select
+
+from coppice.errors import DatabaseError, NotFoundError, StateError
+from coppice.model.checksum import Checksum
+from coppice.model.version import Version
+from coppice.subscription.rows import damaged, find_row
+from coppice.subscription.tables import ArchivedListRow, CurrentListRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from coppice.database import Database
+    from coppice.subscription.model import VerifiedImageList
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchivedList:
+    """A list that was verified here; its bytes are asked for by its number.
+
+    Attributes:
+        number: Rises in the order in which lists were verified.
+        list_identifier: Its ``dc:identifier``.
+        version: Its ``hv:version``.
+        created: Its ``dc:date:created``; None where an older database did not keep it.
+        expires: Its ``dc:date:expires``.
+        payload_checksum: Of the signed content.
+        message_checksum: Of the whole message.
+        signer: Who signed it; None where an older database did not keep it.
+        signer_fingerprint: SHA-256 of the signer's certificate.
+        verified_at: When it was verified first.
+        is_current: Whether it is the one in force.
+    """
+
+    number: int
+    list_identifier: str
+    version: str
+    created: datetime | None
+    expires: datetime
+    payload_checksum: Checksum
+    message_checksum: Checksum
+    signer: str | None
+    signer_fingerprint: str | None
+    verified_at: datetime
+    is_current: bool
+
+
+class ListArchive:
+    """The verified lists of one site."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def versions(self, name: str) -> tuple[ArchivedList, ...]:
+        """Return the verified lists of a subscription, the newest version first.
+
+        Raises:
+            NotFoundError: There is no such subscription.
+        """
+        with self._database.session() as session:
+            find_row(session, name)
+            current = current_number(session, name)
+            return tuple(_archived(row, current) for row in _newest_first(session, name))
+
+    def message(self, name: str, version: str | None = None) -> tuple[ArchivedList, bytes]:
+        """Return a verified list of a subscription and its message as it was signed.
+
+        Args:
+            name: Of the subscription.
+            version: Which; None: the current one.
+
+        Raises:
+            NotFoundError: There is no such subscription, or no such version was verified.
+            DatabaseError: The bytes are not what was archived.
+        """
+        with self._database.session() as session:
+            find_row(session, name)
+            row = find_archived(session, name, version)
+            return _archived(row, current_number(session, name)), intact_message(row)
+
+
+def keep(session: Session, name: str, verified: VerifiedImageList, message: bytes) -> tuple[ArchivedListRow, bool]:
+    """Archive a verified list and return its row, and whether it is new; the same bytes keep when they came first.
+
+    The certificates of a list were judged when it was verified first; re-reading the same bytes does not renew that.
+    """
+    digest = Checksum.of(message).hexdigest
+    known = session.scalars(
+        select(ArchivedListRow).where(ArchivedListRow.subscription == name, ArchivedListRow.message_sha512 == digest)
+    ).first()
+    row = known or ArchivedListRow(subscription=name, message_sha512=digest, message=message)
+    row.list_identifier = verified.content.identifier
+    row.version = verified.content.version
+    row.created = verified.content.validity.created
+    row.expires = verified.content.validity.expires
+    row.payload_sha512 = verified.payload_checksum.hexdigest
+    row.signer = str(verified.signer)
+    row.signer_issuer = str(verified.signer_issuer)
+    row.signer_fingerprint = verified.signer_fingerprint.hexdigest
+    if known is None:
+        row.verified_at = verified.verified_at
+        session.add(row)
+    session.flush()
+    return row, known is None
+
+
+def prune(session: Session, name: str, keep_count: int) -> int:
+    """Remove the oldest archived lists beyond ``keep_count``, never the current one; return how many."""
+    current = current_number(session, name)
+    numbers = session.scalars(
+        select(ArchivedListRow.number)
+        .where(ArchivedListRow.subscription == name)
+        .order_by(ArchivedListRow.number.desc())
+    ).all()
+    others = [number for number in numbers if number != current]
+    gone = others[max(0, keep_count - (0 if current is None else 1)) :]
+    if gone:
+        session.execute(delete(ArchivedListRow).where(ArchivedListRow.number.in_(gone)))
+    return len(gone)
+
+
+def current_number(session: Session, name: str) -> int | None:
+    """Return the number of a subscription's list in force; None: there is none."""
+    return session.scalars(select(CurrentListRow.archived).where(CurrentListRow.subscription == name)).first()
+
+
+def find_archived(session: Session, name: str, version: str | None = None) -> ArchivedListRow:
+    """Return the current list's row, or the newest row of ``version`` (as written, or equal in order).
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if version is None:
+        number = current_number(session, name)
+        row = None if number is None else session.get(ArchivedListRow, number)
+        if row is None:
+            raise NotFoundError(
+                f"no list was verified yet for the subscription {name!r}",
+                resolution=f"`coppice subscription refresh {name}` fetches and verifies it.",
+            )
+        return row
+    rows = _newest_first(session, name)
+    exact = [row for row in rows if row.version == version]
+    equal = exact or [row for row in rows if _same_order(row.version, version)]
+    if not equal:
+        known = ", ".join(dict.fromkeys(row.version for row in rows)) or "none"
+        raise NotFoundError(
+            f"version {version[:80]!r} of the list of {name!r} is not in the archive",
+            details=f"there are: {known}",
+            resolution=f"`coppice subscription archive {name}` lists them.",
+        )
+    return equal[0]
+
+
+def newest_archived(session: Session, name: str, *, but: str | None) -> ArchivedListRow:
+    """Return the newest version that was verified for a subscription, leaving out the version ``but``.
+
+    Raises:
+        StateError: There is none.
+    """
+    rows = [row for row in _newest_first(session, name) if but is None or not _same_order(row.version, but)]
+    if not rows:
+        raise StateError(
+            f"the archive of the subscription {name!r} has no version to go on from",
+            resolution=f"`coppice subscription refresh {name} --force` fetches and verifies the list.",
+        )
+    return rows[0]
+
+
+def intact_message(row: ArchivedListRow) -> bytes:
+    """Return an archived message.
+
+    Raises:
+        DatabaseError: Its bytes are not those that were archived.
+    """
+    if Checksum.of(row.message).hexdigest != row.message_sha512:
+        raise damaged(f"version {row.version} of the list of {row.subscription!r}", ValueError("its bytes changed"))
+    return row.message
+
+
+def _newest_first(session: Session, name: str) -> Sequence[ArchivedListRow]:
+    rows = session.scalars(select(ArchivedListRow).where(ArchivedListRow.subscription == name)).all()
+    try:
+        return sorted(rows, key=lambda row: (Version(row.version), row.number), reverse=True)
+    except ValueError as problem:
+        raise damaged(f"the lists of {name!r}", problem) from problem
+
+
+def _same_order(one: str, other: str) -> bool:
+    try:
+        return Version(one) == Version(other)
+    except ValueError:
+        return False
+
+
+def _archived(row: ArchivedListRow, current: int | None) -> ArchivedList:
+    try:
+        return ArchivedList(
+            number=row.number,
+            list_identifier=row.list_identifier,
+            version=row.version,
+            created=row.created,
+            expires=row.expires,
+            payload_checksum=Checksum("sha512", row.payload_sha512),
+            message_checksum=Checksum("sha512", row.message_sha512),
+            signer=row.signer,
+            signer_fingerprint=row.signer_fingerprint,
+            verified_at=row.verified_at,
+            is_current=row.number == current,
+        )
+    except ValueError as problem:
+        raise _broken(row, problem) from problem
+
+
+def _broken(row: ArchivedListRow, problem: Exception) -> DatabaseError:
+    return damaged(f"an archived list of {row.subscription!r}", problem)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a subscription may be, and what differs between two states of it; a change that asks for less is called so."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from coppice.errors import InputError
+from coppice.imagelist.model import Profile
+from coppice.log import redact
+from coppice.model.identifiers import is_name, is_uuid
+from coppice.subscription.expression import parse_expression
+from coppice.subscription.model import NamespacePolicy, RevocationPolicy
+
+if TYPE_CHECKING:
+    from coppice.subscription.model import PinnedEndorser, Subscription
+
+SCHEMES = frozenset({"https", "http", "file", "oci", "oci+http"})
+MAX_URI_LENGTH = 4096
+MAX_IDENTIFIER_LENGTH = 1024
+MAX_SELECTED = 10_000
+_UNSAFE = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_STRICTNESS: dict[str, list[object]] = {
+    "revocation": [RevocationPolicy.REQUIRE, RevocationPolicy.IF_PRESENT],
+    "namespaces": [NamespacePolicy.REQUIRE, NamespacePolicy.AUTOMATIC, NamespacePolicy.IF_PRESENT],
+    "profile": [Profile.STRICT, Profile.LENIENT],
+    "allow_sha1": [False, True],
+    "allow_host_certificate": [False, True],
+    "trust_on_first_use": [False, True],
+}
+"""What may be asked, the strictest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A value of a subscription that is another one than before.
+
+    Attributes:
+        field: Which, as `--set` names it.
+        before: As people read it.
+        after: As people read it.
+        weakens: Whether less is asked of a list, or more people may sign one, than before.
+    """
+
+    field: str
+    before: str
+    after: str
+    weakens: bool = False
+
+
+def check_subscription(subscription: Subscription) -> None:
+    """Check that a subscription can be one.
+
+    Raises:
+        InputError: Name, address, an identifier or the selection cannot be one; or a secret stands in the address.
+    """
+    if not is_name(subscription.name):
+        raise InputError(
+            f"{subscription.name[:80]!r} cannot name a subscription",
+            resolution="Use 1 to 64 characters out of a-z, 0-9, '.', '_', '-', with a letter or digit at both ends.",
+        )
+    _check_uri(subscription.uri)
+    trust, selection = subscription.trust, subscription.selection
+    listed = (*selection.images, *selection.refused)
+    if len(listed) > MAX_SELECTED:
+        raise InputError(f"a selection names at most {MAX_SELECTED} images; these are {len(listed)}")
+    identifiers = (*listed, *([subscription.list_identifier] if subscription.list_identifier else []))
+    for identifier in identifiers:
+        if is_uuid(identifier):
+            continue
+        if trust.profile is not Profile.LENIENT:
+            raise InputError(
+                f"not an identifier (a UUID): {identifier[:80]!r}",
+                resolution="Lists with other identifiers are read under the lenient profile only.",
+            )
+        if not identifier.strip() or len(identifier) > MAX_IDENTIFIER_LENGTH or _CONTROL.search(identifier):
+            raise InputError(f"not an identifier: {identifier[:80]!r}")
+    if selection.expression is not None:
+        parse_expression(selection.expression)
+    if not trust.endorsers and not trust.trust_on_first_use:
+        raise InputError(
+            f"the subscription {subscription.name!r} would trust nobody",
+            resolution="Name an endorser, or say that the first one is to be trusted.",
+        )
+
+
+def differences(before: Subscription, after: Subscription) -> tuple[Change, ...]:
+    """Return every value that is another one, in the order in which a subscription is shown."""
+    found = []
+    old, new = _values(before), _values(after)
+    for field, value in new.items():
+        if old[field] != value:
+            ranks = _STRICTNESS.get(field)
+            weakens = ranks is not None and ranks.index(value) > ranks.index(old[field])
+            found.append(Change(field=field, before=_text(old[field]), after=_text(value), weakens=weakens))
+    found += _endorser_changes(before.trust.endorsers, after.trust.endorsers)
+    return tuple(found)
+
+
+def describe_endorser(endorser: PinnedEndorser) -> str:
+    """Return an endorser on one line, for people."""
+    only = f", only the certificate {endorser.fingerprint}" if endorser.fingerprint is not None else ""
+    first = " (trusted on first use)" if endorser.first_use else ""
+    return f"{endorser.subject} below {endorser.issuer}{only}{first}"
+
+
+def _check_uri(uri: str) -> None:
+    try:
+        scheme = urlsplit(uri).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in SCHEMES or len(uri) > MAX_URI_LENGTH or _UNSAFE.search(uri):
+        raise InputError(
+            f"a list cannot be fetched from {redact(uri[:200])!r}",
+            resolution="Use an address with https://, http://, file:/// or oci://, without blanks.",
+        )
+    if redact(uri) != uri:
+        raise InputError(
+            f"a secret stands in the address {redact(uri[:200])!r}; addresses are kept and shown",
+            resolution="Leave it out, and name the file or the variable that holds it: --token-file, --bearer-file, "
+            "--username with --password-file.",
+        )
+
+
+def _values(subscription: Subscription) -> dict[str, object]:
+    trust, selection, credential = subscription.trust, subscription.selection, subscription.credential
+    return {
+        "uri": subscription.uri,
+        "list": subscription.list_identifier,
+        "anchors": str(trust.anchors),
+        "revocation": trust.revocation,
+        "namespaces": trust.namespaces,
+        "profile": trust.profile,
+        "allow_sha1": trust.allow_sha1,
+        "allow_host_certificate": trust.allow_host_certificate,
+        "trust_on_first_use": trust.trust_on_first_use,
+        "images": selection.images,
+        "refused": selection.refused,
+        "vos": selection.vos,
+        "operating_systems": selection.operating_systems,
+        "architectures": selection.architectures,
+        "where": selection.expression,
+        "access": None if credential is None else credential.kind,
+        "username": credential.username if credential else None,
+        "secret_file": credential.secret_file if credential else None,
+        "secret_variable": credential.secret_variable if credential else None,
+        "certificate": credential.certificate if credential else None,
+        "key": credential.key if credential else None,
+        "server_anchors": subscription.server_anchors,
+        "paused_at": subscription.paused_at,
+    }
+
+
+def _endorser_changes(before: tuple[PinnedEndorser, ...], after: tuple[PinnedEndorser, ...]) -> list[Change]:
+    gone = [each for each in before if each not in after]
+    new = [each for each in after if each not in before]
+    removed = [Change(field="endorser", before=describe_endorser(each), after="-") for each in gone]
+    return removed + [Change(field="endorser", before="-", after=describe_endorser(each), weakens=True) for each in new]
+
+
+def _text(value: object) -> str:
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return str(value)
