@@ -12,6 +12,7 @@ import re
 from functools import total_ordering
 
 _RUNS = re.compile(r"\d+|[A-Za-z]+|~")
+_DIGIT_OR_LETTER = re.compile(r"[\dA-Za-z]")
 _BEFORE_END = {"~": 0, "alpha": 1, "beta": 2, "rc": 3}
 _NAMED_MARKS = _BEFORE_END.keys() - {"~"}
 # Kinds of run, in their order: a pre-release mark, the end of the version, letters, digits.
@@ -39,6 +40,11 @@ class Version:
         self.text = text
         keys = [_run_key(run) for run in _without_doubled_marks(runs)]
         self._key = (*keys, (_END, 0, ""))
+
+    @staticmethod
+    def is_version(text: str) -> bool:
+        """Tell whether ``text`` has a place in the order."""
+        return 0 < len(text) <= MAX_VERSION_LENGTH and _DIGIT_OR_LETTER.search(text) is not None
 
     def __eq__(self, other: object) -> bool:
         """Tell whether both have the same place in the order."""
