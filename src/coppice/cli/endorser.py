@@ -47,7 +47,7 @@ def add(
     """Make the endorser NAME known, by certificate and key; both are tried before anything is kept."""
     from coppice.catalogue.endorsers import Endorsers
     from coppice.catalogue.model import EndorserIdentity
-    from coppice.imagelist.sign import load_identity
+    from coppice.imagelist.keys import load_identity
 
     identity = EndorserIdentity(
         name=name,

@@ -22,8 +22,9 @@ from coppice.descriptor.write import describe, write_descriptor
 from coppice.errors import BootTestError, InputError, SettingsError, UnreadableFileError
 from coppice.factory.model import Outcome
 from coppice.imagelist.compose import compose, next_version
+from coppice.imagelist.keys import load_identity
 from coppice.imagelist.publishers import load_publisher
-from coppice.imagelist.sign import load_identity, sign_list
+from coppice.imagelist.sign import sign_list
 
 if TYPE_CHECKING:
     from datetime import datetime
