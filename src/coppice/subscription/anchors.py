@@ -1,138 +1,272 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trust anchors and revocation lists, read from files. The system's own certificates are never looked at."""
+"""Trust anchors: the authorities that a subscription believes, with their CRLs and what names they may certify.
+
+They are read from files; the system's own certificates are never looked at. A directory's certificates are read at once
+(they are few and short), its CRLs and policies when a path needs them. What was read is kept for as long as no file
+changed.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 
 from coppice.errors import TrustAnchorError
+from coppice.formats.certificates import PARSE_PROBLEMS, reason, require_readable
+from coppice.formats.names import distinguished_name
+from coppice.subscription.anchor_files import (
+    DEFAULT_LIMITS,
+    AnchorFiles,
+    AnchorLimits,
+    FileKind,
+    NamedFile,
+    list_files,
+    read_objects,
+    state_of,
+    unreadable,
+)
+from coppice.subscription.namespaces import NO_NAMESPACES, Namespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
+    from pathlib import Path
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[\s\S]*?-----END \1-----")
-_ANCHOR_NAME = re.compile(r".*\.(pem|crt|cer|\d)")
-_CRL_NAME = re.compile(r".*\.(r\d|crl|crl\.pem)")
-_CERTIFICATE_LABELS = {b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"}
-_MAX_FILE_BYTES = 64 * 1024 * 1024
-_PROBLEMS = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
+    from coppice.model.endorser import DistinguishedName
+
+_SHA256 = hashes.SHA256()
+_KEPT = 8
+_kept: OrderedDict[tuple[Path, AnchorLimits], tuple[object, TrustAnchors]] = OrderedDict()
+_keeping = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorKind(StrEnum):
+    """Where trust anchors come from, and so what they can say."""
+
+    IGTF = "igtf"
+    """A directory with namespaces or signing policies, as the grid's authorities distribute it."""
+    DIRECTORY = "directory"
+    """A directory of certificates and CRLs."""
+    BUNDLE = "bundle"
+    """A file of authorities' certificates, perhaps with CRLs."""
+    PINNED = "pinned"
+    """A file with an endorser's own certificate: the signer must be exactly that one, and nobody can revoke it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrustAnchors:
     """What a subscription's anchors file or directory holds.
 
     Attributes:
         certificates: The anchors, each once.
-        crls: The certificate revocation lists, not judged yet.
-        problems: Entries that were skipped, and why.
         path: Where they were read.
+        kind: What they are.
+        crls: The certificate revocation lists that came with the certificates, not judged yet.
+        problems: Files of certificates, or parts of them, that were skipped, and why.
+        files: The other files of a directory; None: there are none.
+        held: For each file of certificates, what was found in it and what is wrong with it.
     """
 
     certificates: tuple[x509.Certificate, ...]
-    crls: tuple[x509.CertificateRevocationList, ...]
-    problems: tuple[str, ...]
     path: Path
+    kind: AnchorKind = AnchorKind.BUNDLE
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+    problems: tuple[str, ...] = ()
+    files: AnchorFiles | None = None
+    held: Mapping[NamedFile, HeldCertificates] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> Mapping[DistinguishedName, tuple[x509.Certificate, ...]]:
+        """The anchors by their subjects; two authorities, or two certificates of one, may share a name."""
+        found: dict[DistinguishedName, tuple[x509.Certificate, ...]] = {}
+        for certificate in self.certificates:
+            name = distinguished_name(certificate.subject)
+            found[name] = (*found.get(name, ()), certificate)
+        return found
+
+    def named(self, name: DistinguishedName) -> tuple[x509.Certificate, ...]:
+        """Return the anchors of that name."""
+        return self.by_name.get(name, ())
+
+    def holds(self, certificate: x509.Certificate) -> bool:
+        """Tell whether exactly this certificate is an anchor."""
+        return certificate in self.named(distinguished_name(certificate.subject))
+
+    def crls_of(self, authority: DistinguishedName) -> tuple[x509.CertificateRevocationList, ...]:
+        """Return the CRLs that bear the name of ``authority``, not judged yet."""
+        own = tuple(crl for crl in self.crls if distinguished_name(crl.issuer) == authority)
+        return own if self.files is None else (*own, *self.files.crls_of(authority))
+
+    @cached_property
+    def namespaces(self) -> Namespaces:
+        """Which names the authorities may certify, as the directory says it."""
+        if self.files is None or self.kind is not AnchorKind.IGTF:
+            return NO_NAMESPACES
+        return Namespaces.of(self.files.policies(), self._stems())
+
+    def _stems(self) -> dict[str, tuple[DistinguishedName, ...]]:
+        """Return which authorities' certificates have which names of files."""
+        found: dict[str, tuple[DistinguishedName, ...]] = {}
+        for file, held in self.held.items():
+            subjects = tuple(distinguished_name(one.subject) for one in held.authorities)
+            for stem in file.stems:
+                found[stem] = (*found.get(stem, ()), *subjects)
+        return found
 
 
-def load_anchors(path: Path) -> TrustAnchors:
-    """Return the trust anchors and CRLs at ``path``: a file of PEM blocks, a DER file, or a directory of such files.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldCertificates:
+    """What was found in one file of certificates.
 
-    In a directory, ``*.pem``, ``*.crt``, ``*.cer`` and ``*.0`` are anchors, ``*.r0``, ``*.crl`` and ``*.crl.pem`` are
-    CRLs. What cannot be read is skipped and reported.
+    Attributes:
+        authorities: Certificates of authorities.
+        others: Certificates that may not issue any.
+        crls: That stood among them.
+        problems: What cannot be used.
+    """
+
+    authorities: tuple[x509.Certificate, ...] = ()
+    others: tuple[x509.Certificate, ...] = ()
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class AnchorShelf:
+    """Trust anchors for one run: each path is read once, so that all lists of the run are judged by the same."""
+
+    def __init__(self, limits: AnchorLimits = DEFAULT_LIMITS) -> None:
+        """Begin with nothing read."""
+        self._limits = limits
+        self._read: dict[Path, TrustAnchors | TrustAnchorError] = {}
+        self._lock = threading.Lock()
+
+    def load(self, path: Path) -> TrustAnchors:
+        """Return the trust anchors at ``path``, as they were when this run first asked.
+
+        Raises:
+            TrustAnchorError: Nothing there is a usable anchor.
+        """
+        with self._lock:
+            if path not in self._read:
+                try:
+                    self._read[path] = load_anchors(path, limits=self._limits)
+                except TrustAnchorError as problem:
+                    self._read[path] = problem
+            found = self._read[path]
+        if isinstance(found, TrustAnchorError):
+            raise TrustAnchorError(
+                found.message, details=found.details, resolution=found.resolution, context=found.context
+            ) from found
+        return found
+
+
+def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustAnchors:
+    """Return the trust anchors at ``path``: a directory, a file of PEM blocks, or a DER file.
+
+    In a directory, ``*.pem``, ``*.crt``, ``*.cer``, ``*.der`` and ``*.0`` (any digits) hold certificates, ``*.r0``,
+    ``*.crl`` and ``*.crl.pem`` CRLs, ``*.namespaces`` and ``*.signing_policy`` what names an authority may certify. A
+    file whose certificates are all end entities' pins those. What cannot be used is skipped and reported.
 
     Raises:
         TrustAnchorError: Nothing there is a usable anchor.
     """
-    certificates: dict[bytes, x509.Certificate] = {}
-    crls: dict[bytes, x509.CertificateRevocationList] = {}
-    problems: list[str] = []
-    for file in _files(path):
-        try:
-            found = list(_objects(_read(file)))
-        except OSError as problem:
-            problems.append(f"{file}: {problem.strerror or problem}")
-            continue
-        except _PROBLEMS as problem:
-            problems.append(f"{file}: {str(problem)[:200]}")
-            continue
-        for entry in found:
-            if isinstance(entry, x509.Certificate):
-                certificates[entry.tbs_certificate_bytes + entry.signature] = entry
-            elif isinstance(entry, x509.CertificateRevocationList):
-                crls[entry.tbs_certlist_bytes + entry.signature] = entry
-            else:
-                problems.append(f"{file}: {entry}")
-        if not found:
-            problems.append(f"{file}: neither a certificate nor a CRL is in it")
+    files, state = _look(path, limits)
+    key = (path, limits)
+    with _keeping:
+        kept = _kept.get(key)
+        if kept is not None and kept[0] == state:
+            _kept.move_to_end(key)
+            return kept[1]
+    anchors = _read(path, files, limits)
+    with _keeping:
+        _kept[key] = (state, anchors)
+        _kept.move_to_end(key)
+        while len(_kept) > _KEPT:
+            _kept.popitem(last=False)
+    return anchors
+
+
+def _look(path: Path, limits: AnchorLimits) -> tuple[tuple[NamedFile, ...] | None, object]:
+    """Return the files of a directory, or None for a file; and what changes when anything there does."""
+    try:
+        if not path.is_dir():
+            return None, state_of(path)
+    except OSError as problem:
+        raise unreadable(path, problem) from problem
+    files = list_files(path, limits)
+    return files, files
+
+
+def _read(path: Path, files: tuple[NamedFile, ...] | None, limits: AnchorLimits) -> TrustAnchors:
+    single = NamedFile(path=path, names=(path.name,), kind=FileKind.CERTIFICATE)
+    wanted = (single,) if files is None else tuple(file for file in files if file.kind is FileKind.CERTIFICATE)
+    held = {file: _held(file, limits) for file in wanted}
+    kind = _kind(files, held)
+    if kind is AnchorKind.PINNED:
+        held = {file: replace(each, authorities=each.others, others=()) for file, each in held.items()}
+    certificates = {one: None for each in held.values() for one in each.authorities}
+    crls = {one.fingerprint(_SHA256): one for each in held.values() for one in each.crls}
+    problems = [f"{file.path}: {said}" for file, each in held.items() for said in each.problems]
+    problems += [
+        f"{file.path}: {distinguished_name(one.subject)} is no authority"
+        for file, each in held.items()
+        for one in each.others
+    ]
     if not certificates:
         raise TrustAnchorError(
             f"no usable trust anchor at {path}",
-            details="\n".join(problems) or "There is no certificate file.",
+            details="\n".join(problems[:20]) or "There is no certificate file.",
             resolution="Name a PEM file, or a directory of *.pem files, with the authority's certificate and its CRL.",
             context={"path": str(path)},
         )
     return TrustAnchors(
-        certificates=tuple(certificates.values()), crls=tuple(crls.values()), problems=tuple(problems), path=path
+        certificates=tuple(certificates),
+        path=path,
+        kind=kind,
+        crls=tuple(crls.values()),
+        problems=tuple(problems),
+        files=None if files is None else AnchorFiles(files, limits),
+        held=held,
     )
 
 
-def _files(path: Path) -> list[Path]:
-    try:
-        if not path.is_dir():
-            return [path]
-        return [
-            Path(entry.path)
-            for entry in sorted(os.scandir(path), key=lambda entry: entry.name)
-            if _ANCHOR_NAME.fullmatch(entry.name) or _CRL_NAME.fullmatch(entry.name)
-        ]
-    except OSError as problem:
-        raise TrustAnchorError(
-            f"the trust anchors at {path} cannot be read: {problem.strerror}", context={"path": str(path)}
-        ) from problem
+def _kind(files: tuple[NamedFile, ...] | None, held: Mapping[NamedFile, HeldCertificates]) -> AnchorKind:
+    if files is not None:
+        policies = {FileKind.NAMESPACES, FileKind.SIGNING_POLICY}
+        return AnchorKind.IGTF if any(file.kind in policies for file in files) else AnchorKind.DIRECTORY
+    only = next(iter(held.values()))
+    return AnchorKind.PINNED if only.others and not only.authorities else AnchorKind.BUNDLE
 
 
-def _read(file: Path) -> bytes:
-    if file.exists() and not file.is_file():
-        raise ValueError("not a regular file")
-    with file.open("rb") as stream:
-        data = stream.read(_MAX_FILE_BYTES + 1)
-    if len(data) > _MAX_FILE_BYTES:
-        raise ValueError(f"longer than {_MAX_FILE_BYTES} bytes")
-    return data
-
-
-def _objects(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevocationList | str]:
-    blocks = list(_BLOCK.finditer(data))
-    if not blocks and data:
-        yield _from_der(data)
-    for number, block in enumerate(blocks, 1):
-        label = block.group(1)
+def _held(file: NamedFile, limits: AnchorLimits) -> HeldCertificates:
+    found, problems = read_objects(file, limits)
+    authorities: list[x509.Certificate] = []
+    others: list[x509.Certificate] = []
+    crls: list[x509.CertificateRevocationList] = []
+    for one in found:
+        if isinstance(one, x509.CertificateRevocationList):
+            crls.append(one)
+            continue
         try:
-            if label in _CERTIFICATE_LABELS:
-                yield _checked(x509.load_pem_x509_certificate(block.group()))
-            elif label == b"X509 CRL":
-                yield x509.load_pem_x509_crl(block.group())
-        except _PROBLEMS as problem:
-            yield f"block {number}: {str(problem)[:200]}"
+            require_readable(one)
+        except PARSE_PROBLEMS as problem:
+            problems.append(f"{distinguished_name(one.subject)}: {reason(problem)}")
+            continue
+        (authorities if is_authority(one) else others).append(one)
+    return HeldCertificates(
+        authorities=tuple(authorities), others=tuple(others), crls=tuple(crls), problems=tuple(problems)
+    )
 
 
-def _from_der(data: bytes) -> x509.Certificate | x509.CertificateRevocationList:
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Tell whether ``certificate`` says that its holder may issue others (RFC 5280, 4.2.1.9)."""
     try:
-        return _checked(x509.load_der_x509_certificate(data))
-    except _PROBLEMS:
-        return x509.load_der_x509_crl(data)
-
-
-def _checked(certificate: x509.Certificate) -> x509.Certificate:
-    # Parsing is lazy: what is needed later is asked now, so that a broken anchor is skipped here.
-    certificate.public_key()
-    _ = certificate.subject, certificate.issuer, certificate.extensions, certificate.not_valid_after_utc
-    return certificate
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the signer's certificate to a trust anchor: pure, no file and no network is looked at.
+"""From the signer's certificate to a trust anchor: no network is looked at, and no file but the anchors' own.
 
-A path is first found by names and signatures, so that an error can say which certificate is wrong; the path as a whole
-is then judged by ``cryptography``.
+A path is first found by names and signatures, so that an error can say which certificate is wrong. Each certificate is
+then judged by itself (`coppice.subscription.usage`), the path as a whole by ``cryptography``, and last by what its
+authorities say: their namespaces and their CRLs.
 """
 
 from __future__ import annotations
@@ -10,25 +11,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
-from coppice.errors import (
-    SignerExpiredError,
-    SignerUsageError,
-    TrustError,
-    UntrustedSignerError,
-    WeakSignatureError,
-)
+from coppice.errors import AuthorityRevokedError, SignerRevokedError, TrustError, UntrustedSignerError
+from coppice.formats.certificates import PARSE_PROBLEMS, quiet
 from coppice.formats.names import distinguished_name
+from coppice.subscription.anchors import AnchorKind
+from coppice.subscription.namespaces import check_namespaces
 from coppice.subscription.revocation import check_revocation
+from coppice.subscription.usage import check_authorities, check_dates, check_signer, check_strength, is_strong
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+
+    from cryptography import x509
 
     from coppice.subscription.anchors import TrustAnchors
     from coppice.subscription.model import TrustPolicy
@@ -37,18 +36,6 @@ MAX_PATH_LENGTH = 6
 _MAX_PATHS = 16
 _MAX_STEPS = 200
 """Certificates that certify each other in circles make more paths than anyone could look at."""
-_SIGNING_USAGES = {
-    ExtendedKeyUsageOID.CLIENT_AUTH,
-    ExtendedKeyUsageOID.EMAIL_PROTECTION,
-    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
-}
-_PARSE_PROBLEMS = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +77,54 @@ def check_path(
         now: When revocation is judged.
 
     Raises:
-        UntrustedSignerError: No path leads to an anchor.
+        UntrustedSignerError: No path leads to an anchor, or what stands on it may not certify.
         SignerExpiredError: A certificate of the path is not valid at ``dates_at``.
         SignerUsageError: The signer's certificate is not for signing.
-        SignerRevokedError: A certificate of the path is revoked.
-        RevocationUnknownError: A CRL is missing, expired or not its authority's.
-        WeakSignatureError: A certificate of the path is signed with sha1 or md5.
+        WeakSignatureError: A key or digest of the path, or of a CRL, is below the floor.
+        NamespaceError: An authority may not certify the name below it.
+        NamespaceUnknownError: What names an authority may certify is needed, and not known.
+        SignerRevokedError: The signer's certificate is revoked.
+        AuthorityRevokedError: One above it is.
+        RevocationUnknownError: A CRL is missing.
+        RevocationExpiredError: A CRL is not current.
+        RevocationForgedError: A CRL is not its authority's.
     """
+    with quiet():
+        # Parsing is lazy and warns on standard error; what is read once is kept.
+        _preload((signer, *others))
     try:
+        if anchors.kind is AnchorKind.PINNED:
+            return _check_pinned(signer, anchors, trust, dates_at)
         return _check(signer, others, anchors, trust=trust, dates_at=dates_at, now=now)
-    except _PARSE_PROBLEMS as problem:
+    except PARSE_PROBLEMS as problem:
         raise UntrustedSignerError(
             "a certificate in the signer's path is malformed", details=f"{type(problem).__name__}: {str(problem)[:300]}"
         ) from problem
+
+
+def _preload(certificates: Sequence[x509.Certificate]) -> None:
+    for certificate in certificates:
+        try:
+            _ = certificate.subject, certificate.issuer, certificate.extensions
+        except PARSE_PROBLEMS:
+            # Whoever needs it says so.
+            continue
+
+
+def _check_pinned(
+    signer: x509.Certificate, anchors: TrustAnchors, trust: TrustPolicy, dates_at: datetime
+) -> CheckedPath:
+    if not anchors.holds(signer):
+        pinned = ", ".join(str(distinguished_name(each.subject)) for each in anchors.certificates)
+        raise UntrustedSignerError(
+            f"the signer's certificate is not the pinned one of {pinned}",
+            details=f"signed by {distinguished_name(signer.subject)}, SHA-256 "
+            f"{signer.fingerprint(hashes.SHA256()).hex()}; looked for in {anchors.path}",
+            resolution="If the endorser has a new certificate, and the publisher confirms it, pin that one.",
+        )
+    check_dates((signer,), dates_at)
+    check_signer(signer, trust)
+    return CheckedPath(certificates=(signer,), anchor=signer, pinned=True)
 
 
 def _check(
@@ -115,23 +137,40 @@ def _check(
     now: datetime,
 ) -> CheckedPath:
     first: TrustError | None = None
-    for count, path in enumerate(_paths([signer], others, anchors)):
+    for count, path in enumerate(_paths([signer], others, anchors, [0])):
         if count >= _MAX_PATHS:
             break
         try:
-            _check_names(path, anchors)
-            _check_dates(path, dates_at)
-            _check_usage(signer)
-            _check_strength(path, anchors)
-            _check_whole(path, anchors, dates_at)
-            warnings = check_revocation(path, anchors, policy=trust.revocation, now=now)
-            anchor = next(link for link in path[1:] if link in anchors.certificates)
-            return CheckedPath(certificates=tuple(path), anchor=anchor, warnings=warnings)
+            return _judge(path, anchors, trust=trust, dates_at=dates_at, now=now)
+        except (SignerRevokedError, AuthorityRevokedError):
+            # Another path may lead around the authority that says so; what it says stands.
+            raise
         except TrustError as problem:
             first = first or problem
     if first is not None:
         raise first
     return _untrusted(signer, anchors)
+
+
+def _judge(
+    path: list[x509.Certificate], anchors: TrustAnchors, *, trust: TrustPolicy, dates_at: datetime, now: datetime
+) -> CheckedPath:
+    below = path[: next(place for place, link in enumerate(path) if place and anchors.holds(link))]
+    _check_names(below, anchors)
+    check_dates(path, dates_at)
+    check_signer(path[0], trust)
+    # What signs an anchor does not matter: the anchor is trusted as it is.
+    check_strength(below, trust)
+    check_authorities(path, sha1=_has_sha1(below))
+    _check_whole(path, below, anchors, dates_at)
+    warnings = check_namespaces(path, anchors.namespaces, policy=trust.namespaces)
+    revocation = check_revocation(path, anchors, trust=trust, now=now)
+    return CheckedPath(
+        certificates=tuple(path),
+        anchor=path[len(below)],
+        warnings=(*warnings, *revocation.warnings),
+        crl_next_update=revocation.next_update,
+    )
 
 
 def _untrusted(signer: x509.Certificate, anchors: TrustAnchors) -> NoReturn:
@@ -143,23 +182,25 @@ def _untrusted(signer: x509.Certificate, anchors: TrustAnchors) -> NoReturn:
 
 
 def _paths(
-    path: list[x509.Certificate],
-    others: Sequence[x509.Certificate],
-    anchors: TrustAnchors,
-    looked_at: list[int] | None = None,
+    path: list[x509.Certificate], others: Sequence[x509.Certificate], anchors: TrustAnchors, looked_at: list[int]
 ) -> Iterator[list[x509.Certificate]]:
-    """Yield each path that leads as far up as is known and contains an anchor above the signer."""
-    looked_at = looked_at if looked_at is not None else [0]
+    """Yield each path that leads as far up as is known and contains an anchor above the signer.
+
+    Above an anchor only anchors are looked at: what came with the message has no say about what is trusted.
+    """
     looked_at[0] += 1
     if looked_at[0] > _MAX_STEPS:
         return
     top = path[-1]
+    anchored = any(anchors.holds(link) for link in path[1:])
     above = []
     if not _issued(top, top) and len(path) < MAX_PATH_LENGTH:
-        above = [one for one in (*anchors.certificates, *others) if one not in path and _issued(one, top)]
+        known = anchors.named(distinguished_name(top.issuer))
+        candidates = known if anchored else (*known, *(one for one in others if one not in known))
+        above = [one for one in candidates if one not in path and _issued(one, top)]
     for issuer in above:
         yield from _paths([*path, issuer], others, anchors, looked_at)
-    if not above and any(link in anchors.certificates for link in path[1:]):
+    if not above and anchored:
         yield path
 
 
@@ -168,15 +209,19 @@ def _issued(issuer: x509.Certificate, subject: x509.Certificate) -> bool:
         return False
     try:
         subject.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *_PARSE_PROBLEMS):
+    except (InvalidSignature, *PARSE_PROBLEMS):
         return False
     return True
 
 
-def _check_names(path: list[x509.Certificate], anchors: TrustAnchors) -> None:
+def _has_sha1(below: Sequence[x509.Certificate]) -> bool:
+    return any(isinstance(link.signature_hash_algorithm, hashes.SHA1) for link in below)
+
+
+def _check_names(below: Sequence[x509.Certificate], anchors: TrustAnchors) -> None:
     # Any trusted authority could certify another one's name; who is pinned by that name would then be anybody.
-    for link in path[1:]:
-        if link not in anchors.certificates and any(link.subject == anchor.subject for anchor in anchors.certificates):
+    for link in below[1:]:
+        if anchors.named(distinguished_name(link.subject)):
             raise UntrustedSignerError(
                 f"a certificate that came with the list bears the name of the trust anchor "
                 f"{distinguished_name(link.subject)}, and is not that anchor's",
@@ -184,52 +229,15 @@ def _check_names(path: list[x509.Certificate], anchors: TrustAnchors) -> None:
             )
 
 
-def _check_dates(path: list[x509.Certificate], at: datetime) -> None:
-    for link in path:
-        name = distinguished_name(link.subject)
-        if at > link.not_valid_after_utc:
-            raise SignerExpiredError(
-                f"the certificate of {name} expired on {link.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC",
-                resolution="The list must be signed anew with a valid certificate; ask its publisher.",
-            )
-        if at < link.not_valid_before_utc:
-            raise SignerExpiredError(
-                f"the certificate of {name} is not valid before {link.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC",
-                resolution="Check this machine's clock.",
-            )
-
-
-def _check_usage(signer: x509.Certificate) -> None:
-    def refuse(reason: str) -> NoReturn:
-        raise SignerUsageError(
-            f"the certificate of {distinguished_name(signer.subject)} may not sign an image list: {reason}",
-            resolution="The endorser needs a certificate for signatures (keyUsage digitalSignature).",
-        )
-
-    for extension in signer.extensions:
-        value = extension.value
-        if isinstance(value, x509.BasicConstraints) and value.ca:
-            refuse("it is an authority's certificate")
-        if isinstance(value, x509.KeyUsage) and not value.digital_signature:
-            refuse("its key usage lacks digitalSignature")
-        if isinstance(value, x509.ExtendedKeyUsage) and not _SIGNING_USAGES.intersection(value):
-            refuse("its extended key usage has neither clientAuth nor emailProtection")
-        if extension.critical and isinstance(value, x509.UnrecognizedExtension):
-            refuse(f"it has the unknown critical extension {extension.oid.dotted_string}")
-
-
-def _check_strength(path: list[x509.Certificate], anchors: TrustAnchors) -> None:
-    # What signs an anchor does not matter: the anchor is trusted as it is.
-    for link in path:
-        if link not in anchors.certificates and isinstance(link.signature_hash_algorithm, hashes.MD5 | hashes.SHA1):
-            raise WeakSignatureError(
-                f"the certificate of {distinguished_name(link.subject)} is signed with "
-                f"{link.signature_hash_algorithm.name}"
-            )
-
-
-def _check_whole(path: list[x509.Certificate], anchors: TrustAnchors, at: datetime) -> None:
-    trusted = [link for link in path[1:] if link in anchors.certificates]
+def _check_whole(
+    path: list[x509.Certificate], below: Sequence[x509.Certificate], anchors: TrustAnchors, at: datetime
+) -> None:
+    if _has_sha1(below):
+        # The verifier never accepts sha1. Where the policy does, `check_authorities` has judged what it would judge.
+        return
+    # Up to the root, so that constraints of every authority count; but what signs an anchor does not matter.
+    trusted = [path[-1], *(link for link in path[1:-1] if anchors.holds(link) and not is_strong(link))]
+    between = [link for link in path[1:] if link not in trusted]
     verifier = (
         PolicyBuilder()
         .store(Store(trusted))
@@ -237,13 +245,13 @@ def _check_whole(path: list[x509.Certificate], anchors: TrustAnchors, at: dateti
         .max_chain_depth(MAX_PATH_LENGTH)
         .extension_policies(
             ca_policy=ExtensionPolicy.webpki_defaults_ca(),
-            # Endorsers' certificates name people, not hosts; their usage is checked here.
+            # Endorsers' certificates name people, not hosts; their usage is checked in `check_signer`.
             ee_policy=ExtensionPolicy.permit_all(),
         )
         .build_client_verifier()
     )
     try:
-        verifier.verify(path[0], [link for link in path[1:] if link not in trusted])
+        verifier.verify(path[0], between)
     except VerificationError as problem:
         raise UntrustedSignerError(
             f"the certificates above the signer {distinguished_name(path[0].subject)} are not acceptable",

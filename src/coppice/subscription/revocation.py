@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificate revocation lists: which certificates of a path are revoked, judged now."""
+"""Certificate revocation lists: which certificates of a path are revoked, judged now (RFC 5280, 5 and 6.3)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
-from coppice.errors import RevocationUnknownError, SignerRevokedError
+from coppice.errors import (
+    AuthorityRevokedError,
+    RevocationExpiredError,
+    RevocationForgedError,
+    RevocationUnknownError,
+    SignerRevokedError,
+    TrustError,
+    WeakSignatureError,
+)
+from coppice.formats.certificates import PARSE_PROBLEMS
 from coppice.formats.names import distinguished_name
 from coppice.subscription.model import RevocationPolicy
 
@@ -18,95 +28,225 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from coppice.model.endorser import DistinguishedName
     from coppice.subscription.anchors import TrustAnchors
+    from coppice.subscription.model import TrustPolicy
+
+_CLOCK_SKEW = timedelta(minutes=5)
+_STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_SEVERITY: tuple[type[TrustError], ...] = (
+    AuthorityRevokedError,
+    SignerRevokedError,
+    RevocationForgedError,
+    WeakSignatureError,
+    RevocationExpiredError,
+    RevocationUnknownError,
+)
+"""The worst news first: that an authority is revoked says more than that another one's CRL is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """What the CRLs of a path say: nothing of it is revoked.
+
+    Attributes:
+        next_update: When the first of the CRLs that were used is due; None: none was used.
+        warnings: What could not be found out, where the policy lets that pass.
+    """
+
+    next_update: datetime | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Link:
+    """A certificate, the authority that issued it, and their names."""
+
+    certificate: x509.Certificate
+    above: x509.Certificate
+    is_signer: bool
+
+    @property
+    def name(self) -> DistinguishedName:
+        return distinguished_name(self.certificate.subject)
+
+    @property
+    def authority(self) -> DistinguishedName:
+        return distinguished_name(self.above.subject)
 
 
 def check_revocation(
-    path: Sequence[x509.Certificate], anchors: TrustAnchors, *, policy: RevocationPolicy, now: datetime
-) -> tuple[str, ...]:
-    """Check every certificate of ``path`` against the CRL of the one above it; return warnings.
+    path: Sequence[x509.Certificate], anchors: TrustAnchors, *, trust: TrustPolicy, now: datetime
+) -> Revocation:
+    """Check every certificate of ``path`` against the CRLs of the one above it.
+
+    The last of the path is a root, or the highest that is trusted: nobody is asked about it.
 
     Raises:
-        SignerRevokedError: One of them is revoked.
-        RevocationUnknownError: A CRL is missing although the policy requires it, or is expired, or not signed by its
-            authority.
+        AuthorityRevokedError: An authority's certificate is revoked.
+        SignerRevokedError: The signer's is.
+        RevocationForgedError: The CRL that bears an authority's name is not signed by it.
+        RevocationExpiredError: An authority's CRL is not current.
+        RevocationUnknownError: An authority's CRL is missing, or speaks of some of its certificates only.
+        WeakSignatureError: An authority's CRL is signed with sha1, and the policy does not allow that; or with md5.
     """
-    warnings = []
-    # The whole path first: a revoked authority is worse news than a missing CRL.
-    verdicts = [_judge(link, above, anchors, policy, now) for link, above in pairwise(path)]
-    for verdict in sorted(verdicts, key=lambda verdict: not isinstance(verdict, SignerRevokedError)):
-        if isinstance(verdict, SignerRevokedError | RevocationUnknownError):
-            raise verdict
-        if verdict:
-            warnings.append(verdict)
-    return tuple(warnings)
+    verdicts = [
+        _judge(_Link(certificate=link, above=above, is_signer=place == 0), anchors, trust, now)
+        for place, (link, above) in enumerate(pairwise(path))
+    ]
+    problems = [verdict for verdict in verdicts if isinstance(verdict, TrustError)]
+    if problems:
+        raise min(problems, key=lambda problem: _SEVERITY.index(type(problem)))
+    due = [verdict.next_update_utc for verdict in verdicts if isinstance(verdict, x509.CertificateRevocationList)]
+    return Revocation(
+        next_update=min((date for date in due if date is not None), default=None),
+        warnings=tuple(verdict for verdict in verdicts if isinstance(verdict, str)),
+    )
 
 
 def _judge(
-    link: x509.Certificate,
-    above: x509.Certificate,
-    anchors: TrustAnchors,
-    policy: RevocationPolicy,
-    now: datetime,
-) -> SignerRevokedError | RevocationUnknownError | str:
-    authority = distinguished_name(above.subject)
-    named = [crl for crl in anchors.crls if crl.issuer == above.subject]
-    if not named:
-        if policy is RevocationPolicy.IF_PRESENT:
-            return f"there is no CRL of {authority}: whether {distinguished_name(link.subject)} is revoked is unknown"
-        return _unknown(
-            f"there is no CRL of {authority}",
-            f"Put its current CRL beside the trust anchors ({anchors.path}; fetch-crl does it), or subscribe with "
-            f"--revocation {RevocationPolicy.IF_PRESENT} to go without.",
-        )
-    genuine = [crl for crl in named if _is_signed_by(crl, above)]
-    if not genuine:
-        return _unknown(
-            f"the CRL of {authority} is not signed by it",
-            "Fetch the CRL again from the authority; a forged one is worse than none.",
-        )
-    # An entry holds whether or not its CRL is still current: a revocation is not taken back by time.
+    link: _Link, anchors: TrustAnchors, trust: TrustPolicy, now: datetime
+) -> x509.CertificateRevocationList | TrustError | str:
+    """Return the CRL that says nothing against ``link``, or what is wrong, or a warning."""
+    named = anchors.crls_of(link.authority)
+    genuine = [crl for crl in named if _is_signed_by(crl, link.above)]
+    # An entry holds whether or not its CRL is current, strong or complete: time does not take a revocation back.
     for crl in genuine:
-        revoked = crl.get_revoked_certificate_by_serial_number(link.serial_number)
-        if revoked is not None and not _is_removal(revoked):
-            return SignerRevokedError(
-                f"the certificate of {distinguished_name(link.subject)} was revoked on "
-                f"{revoked.revocation_date_utc:%Y-%m-%d %H:%M:%S} UTC by {authority}",
-                resolution="Trust nothing that it signed; ask the publisher for a list by a new certificate.",
-            )
-    if not any(_is_current(crl, now) for crl in genuine):
-        newest = max(genuine, key=lambda crl: crl.last_update_utc)
-        return _unknown(
-            f"the CRL of {authority} is not current: issued {newest.last_update_utc:%Y-%m-%d %H:%M} UTC, "
-            f"next due {newest.next_update_utc or 'at no date'}",
-            "Fetch its current CRL (fetch-crl does it), and check this machine's clock.",
+        revoked = _entry_of(crl, link.certificate)
+        if revoked is not None:
+            return _revoked(link, revoked)
+    complete = [crl for crl in genuine if _covers(crl, link.certificate)]
+    if named and not genuine:
+        return RevocationForgedError(
+            f"the CRL of {link.authority} is not signed by it",
+            details=f"Looked for in {anchors.path}; {len(named)} bear its name.",
+            resolution="Fetch the CRL again from the authority; a forged one is worse than none.",
         )
-    return ""
+    if not complete:
+        return _missing(link, anchors, trust, partial=bool(genuine))
+    strong = [crl for crl in complete if _is_strong(crl, trust)]
+    if not strong:
+        weak = complete[0].signature_hash_algorithm
+        return WeakSignatureError(
+            f"the CRL of {link.authority} is signed with {weak.name if weak else 'an algorithm without a digest'}",
+            resolution="Ask the authority for a CRL with sha256 or better; until then, --allow-sha1 accepts sha1.",
+        )
+    current = [crl for crl in strong if _is_current(crl, now)]
+    if not current:
+        return _not_current(link, strong, now)
+    return max(current, key=lambda crl: crl.next_update_utc or now)
 
 
-def _unknown(message: str, resolution: str) -> RevocationUnknownError:
-    return RevocationUnknownError(message, resolution=resolution)
+def _revoked(link: _Link, entry: x509.RevokedCertificate) -> TrustError:
+    kind = SignerRevokedError if link.is_signer else AuthorityRevokedError
+    return kind(
+        f"the certificate of {link.name} was revoked on {entry.revocation_date_utc:%Y-%m-%d %H:%M:%S} UTC by "
+        f"{link.authority}",
+        details=f"serial number {link.certificate.serial_number:x}",
+        resolution="Trust nothing that it signed; ask the publisher for a list by a new certificate.",
+    )
+
+
+def _missing(link: _Link, anchors: TrustAnchors, trust: TrustPolicy, *, partial: bool) -> TrustError | str:
+    said = f"there is no CRL of {link.authority}"
+    if partial:
+        said += " that speaks of all its certificates"
+    if trust.revocation is RevocationPolicy.IF_PRESENT:
+        return f"{said}: whether {link.name} is revoked is unknown"
+    return RevocationUnknownError(
+        said,
+        resolution=f"Put its current CRL beside the trust anchors ({anchors.path}; fetch-crl does it), or subscribe "
+        f"with --revocation {RevocationPolicy.IF_PRESENT} to go without.",
+    )
+
+
+def _not_current(link: _Link, crls: Sequence[x509.CertificateRevocationList], now: datetime) -> TrustError:
+    newest = max(crls, key=lambda crl: crl.last_update_utc)
+    issued, due = newest.last_update_utc, newest.next_update_utc
+    if issued > now + _CLOCK_SKEW:
+        said = f"is not valid before {issued:%Y-%m-%d %H:%M} UTC"
+    elif due is None:
+        said = "does not say when the next one is due"
+    else:
+        said = f"expired on {due:%Y-%m-%d %H:%M} UTC"
+    return RevocationExpiredError(
+        f"the CRL of {link.authority} is not current: it {said}",
+        details=f"issued {issued:%Y-%m-%d %H:%M} UTC; now {now:%Y-%m-%d %H:%M} UTC",
+        resolution="Fetch its current CRL (fetch-crl does it), and check this machine's clock.",
+    )
 
 
 def _is_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
     try:
-        if isinstance(crl.signature_hash_algorithm, hashes.MD5 | hashes.SHA1):
-            return False
-        # A critical extension that is not understood could narrow what the CRL speaks of.
-        if any(extension.critical for extension in crl.extensions):
+        usage = [one.value for one in authority.extensions if isinstance(one.value, x509.KeyUsage)]
+        if any(not each.crl_sign for each in usage):
             return False
         return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # other keys: TypeError
-    except (TypeError, ValueError, UnsupportedAlgorithm):
+    except PARSE_PROBLEMS:
         return False
 
 
+def _is_strong(crl: x509.CertificateRevocationList, trust: TrustPolicy) -> bool:
+    digest = crl.signature_hash_algorithm
+    return isinstance(digest, _STRONG) or (trust.allow_sha1 and isinstance(digest, hashes.SHA1))
+
+
 def _is_current(crl: x509.CertificateRevocationList, now: datetime) -> bool:
-    return crl.next_update_utc is not None and crl.last_update_utc <= now < crl.next_update_utc
+    return crl.next_update_utc is not None and crl.last_update_utc <= now + _CLOCK_SKEW and now < crl.next_update_utc
 
 
-def _is_removal(revoked: x509.RevokedCertificate) -> bool:
+def _covers(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    """Tell whether the absence of ``certificate`` from ``crl`` says that it is not revoked."""
+    for extension in crl.extensions:
+        value = extension.value
+        if isinstance(value, x509.DeltaCRLIndicator):
+            return False
+        if isinstance(value, x509.IssuingDistributionPoint):
+            if not _is_point_of(value, certificate):
+                return False
+        elif extension.critical and not isinstance(value, x509.CRLNumber | x509.AuthorityKeyIdentifier):
+            # What is not understood could narrow what the CRL speaks of.
+            return False
+    return True
+
+
+def _is_point_of(point: x509.IssuingDistributionPoint, certificate: x509.Certificate) -> bool:
+    # RFC 5280, 6.3.3 (b) (2): a CRL of one distribution point speaks of the certificates that name the same point.
+    narrowed = (
+        point.only_contains_user_certs
+        or point.only_contains_ca_certs
+        or point.only_contains_attribute_certs
+        or point.only_some_reasons
+        or point.indirect_crl
+        or point.relative_name
+    )
+    if narrowed:
+        return False
+    if point.full_name is None:
+        return True
+    named = [
+        name
+        for extension in certificate.extensions
+        if isinstance(extension.value, x509.CRLDistributionPoints)
+        for each in extension.value
+        if each.crl_issuer is None and each.reasons is None
+        for name in each.full_name or ()
+    ]
+    return any(name in named for name in point.full_name)
+
+
+def _entry_of(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> x509.RevokedCertificate | None:
+    """Return the entry that revokes ``certificate``; in a CRL of several authorities, entries may be another's."""
+    if any(isinstance(one.value, x509.IssuingDistributionPoint) and one.value.indirect_crl for one in crl.extensions):
+        return None
+    entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
+    return None if entry is None or _is_removal(entry) else entry
+
+
+def _is_removal(entry: x509.RevokedCertificate) -> bool:
     try:
-        reason = revoked.extensions.get_extension_for_class(x509.CRLReason).value.reason
-    except x509.ExtensionNotFound:
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+    except (x509.ExtensionNotFound, *PARSE_PROBLEMS):
+        # What is not understood about an entry does not take it away.
         return False
     return reason is x509.ReasonFlags.remove_from_crl

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates and revocation lists out of PEM and DER, without what ``cryptography`` says beside.
+
+``cryptography`` warns, with text on standard error, about certificates that RFC 5280 does not allow. Nine accredited
+grid authorities have the serial number 0, so they are loaded in silence; a name whose attributes are longer than X.520
+permits is refused here, so that no later look at it warns again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import threading
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from asn1crypto import x509 as asn1
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.oid import NameOID
+
+from coppice.model.endorser import DistinguishedName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asn1crypto import core
+
+PARSE_PROBLEMS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    UnsupportedAlgorithm,
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What ``cryptography`` raises on malformed certificates, at loading or at a later look."""
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([\s\S]*?)-----END \1-----")
+_CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE")
+_CRL_LABEL = b"X509 CRL"
+_CRL_BEGINNING = b"-----BEGIN X509 CRL-----"
+_HEAD_BYTES = 64 * 1024
+# X.520, upper bounds; those of which cryptography warns.
+_LENGTHS = {NameOID.COUNTRY_NAME: (2, 2), NameOID.JURISDICTION_COUNTRY_NAME: (2, 2), NameOID.COMMON_NAME: (1, 64)}
+_QUIET = threading.RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore warnings inside; one thread at a time, since the filters are the whole process's."""
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def load_certificate(der: bytes) -> x509.Certificate:
+    """Return the certificate in ``der``, whose names can be looked at without a warning.
+
+    Raises:
+        ValueError: It is malformed; or another of `PARSE_PROBLEMS`.
+    """
+    with quiet():
+        certificate = x509.load_der_x509_certificate(der)
+        names = (certificate.subject, certificate.issuer)
+    for name in names:
+        _require_bounds(name)
+    return certificate
+
+
+def load_crl(der: bytes) -> x509.CertificateRevocationList:
+    """Return the certificate revocation list in ``der``.
+
+    Raises:
+        ValueError: It is malformed; or another of `PARSE_PROBLEMS`.
+    """
+    with quiet():
+        crl = x509.load_der_x509_crl(der)
+        name = crl.issuer
+        _ = crl.extensions, crl.last_update_utc, crl.next_update_utc
+    _require_bounds(name)
+    return crl
+
+
+def require_readable(certificate: x509.Certificate) -> None:
+    """Look at everything that is read lazily, so that what cannot be read is known now.
+
+    Raises:
+        ValueError: Something is malformed; or another of `PARSE_PROBLEMS`.
+    """
+    with quiet():
+        certificate.public_key()
+        _ = certificate.extensions, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        _ = certificate.version, certificate.signature_algorithm_oid
+
+
+def read_blocks(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevocationList | str]:
+    """Yield the certificates and CRLs in ``data``, PEM blocks or one DER object; a text for each that is neither."""
+    blocks = list(_BLOCK.finditer(data))
+    if not blocks:
+        try:
+            yield _from_der(data)
+        except PARSE_PROBLEMS as problem:
+            yield reason(problem) if data else "it is empty"
+    for number, block in enumerate(blocks, 1):
+        label = block.group(1)
+        try:
+            if label in _CERTIFICATE_LABELS:
+                yield load_certificate(_decoded(block.group(2)))
+            elif label == _CRL_LABEL:
+                yield load_crl(_decoded(block.group(2)))
+            else:
+                yield f"block {number}: {label.decode()} is neither a certificate nor a CRL"
+        except PARSE_PROBLEMS as problem:
+            yield f"block {number}: {reason(problem)}"
+
+
+def crl_issuer(data: bytes) -> DistinguishedName:
+    """Return who issued the one CRL in ``data``, PEM or DER, without reading its entries.
+
+    Raises:
+        ValueError: It is not to be told so; or another of `PARSE_PROBLEMS`.
+    """
+    if data[:1] == b"\x30":
+        return _crl_issuer(data[:_HEAD_BYTES])
+    start = data.find(_CRL_BEGINNING)
+    if start < 0 or data.find(_CRL_BEGINNING, start + 1) >= 0:
+        message = "not exactly one CRL"
+        raise ValueError(message)
+    text = re.sub(rb"\s+", b"", data[start + len(_CRL_BEGINNING) :][:_HEAD_BYTES].partition(b"-----END")[0])
+    return _crl_issuer(base64.b64decode(text[: len(text) // 4 * 4], validate=True))
+
+
+def reason(problem: BaseException) -> str:
+    """Return one short line about ``problem``."""
+    said = " ".join(str(problem).split())[:200]
+    return said or type(problem).__name__
+
+
+def _from_der(data: bytes) -> x509.Certificate | x509.CertificateRevocationList:
+    try:
+        return load_certificate(data)
+    except PARSE_PROBLEMS as problem:
+        try:
+            return load_crl(data)
+        except PARSE_PROBLEMS:
+            raise problem from None
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(re.sub(rb"\s+", b"", text), validate=True)
+    except binascii.Error as problem:
+        message = f"not base64: {problem}"
+        raise ValueError(message) from problem
+
+
+def _require_bounds(name: x509.Name) -> None:
+    for attribute in name:
+        least, most = _LENGTHS.get(attribute.oid, (0, 1 << 16))
+        value = attribute.value
+        length = len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else len(value)
+        if not least <= length <= most:
+            message = f"the attribute {attribute.oid.dotted_string} of a name has {length} bytes"
+            raise ValueError(message)
+
+
+def _crl_issuer(der: bytes) -> DistinguishedName:
+    # RFC 5280, 5.1: CertificateList, tbsCertList; in it an optional version, an algorithm, the issuer.
+    place = _content(der, 0, 0x30)
+    place = _content(der, place, 0x30)
+    if der[place : place + 1] == b"\x02":
+        place = _end(der, place)
+    place = _end(der, place)
+    name = asn1.Name.load(der[place : _end(der, place)], strict=True)
+    # As `formats.names` does it; a relative name of several attributes is left to reading the CRL whole.
+    pairs = [(kind["type"].dotted, kind["value"].native) for kind in (_only(relative) for relative in name.chosen)]
+    if not all(isinstance(value, str) for _kind, value in pairs):
+        message = "a name with a value that is no text"
+        raise ValueError(message)
+    return DistinguishedName.of(*pairs)
+
+
+def _only(relative: core.SetOf) -> asn1.NameTypeAndValue:
+    if len(relative) != 1:
+        message = "a relative name of several attributes"
+        raise ValueError(message)
+    return relative[0]
+
+
+def _content(der: bytes, place: int, tag: int) -> int:
+    if der[place] != tag:
+        message = "not a CRL"
+        raise ValueError(message)
+    return place + 2 + (der[place + 1] & 0x7F if der[place + 1] & 0x80 else 0)
+
+
+def _end(der: bytes, place: int) -> int:
+    content = _content(der, place, der[place])
+    length = int.from_bytes(der[place + 2 : content], "big") if content > place + 2 else der[place + 1]
+    if content + length > len(der):
+        message = "cut off"
+        raise ValueError(message)
+    return content + length

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a directory of trust anchors: which there are, and what is in them, each read only when it is needed.
+
+One file may have many names: the grid's directories hold ``NAME.pem`` with a symbolic link for each of two hashes of
+its subject. It is read and counted once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from coppice.errors import DocumentError, TrustAnchorError
+from coppice.formats.certificates import PARSE_PROBLEMS, crl_issuer, read_blocks, reason
+from coppice.formats.names import distinguished_name
+from coppice.formats.namespaces import named_issuers, read_namespaces, read_signing_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from coppice.formats.namespaces import NamespaceRule
+    from coppice.model.endorser import DistinguishedName
+
+_MIB = 1024 * 1024
+
+
+class FileKind(StrEnum):
+    """What a file's name says that it holds."""
+
+    CERTIFICATE = "certificate"
+    CRL = "crl"
+    NAMESPACES = "namespaces"
+    SIGNING_POLICY = "signing-policy"
+    OTHER = "other"
+
+
+_KINDS = (
+    (re.compile(r".+\.(r\d{1,3}|crl|crl\.pem|crl\.der)"), FileKind.CRL),
+    (re.compile(r".+\.(pem|crt|cer|der|\d{1,3})"), FileKind.CERTIFICATE),
+    (re.compile(r".+\.namespaces"), FileKind.NAMESPACES),
+    (re.compile(r".+\.signing_policy"), FileKind.SIGNING_POLICY),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorLimits:
+    """Bounds of what is read as trust anchors.
+
+    Attributes:
+        certificate_bytes: Longest file of certificates; a bundle has to fit.
+        crl_bytes: Longest CRL.
+        policy_bytes: Longest namespaces or signing policy file.
+        files: Most entries of a directory.
+    """
+
+    certificate_bytes: int = 16 * _MIB
+    crl_bytes: int = 64 * _MIB
+    policy_bytes: int = _MIB
+    files: int = 20_000
+
+    def of(self, kind: FileKind) -> int:
+        """Return the bound for a file of ``kind``."""
+        if kind is FileKind.CRL:
+            return self.crl_bytes
+        return self.certificate_bytes if kind is FileKind.CERTIFICATE else self.policy_bytes
+
+
+DEFAULT_LIMITS = AnchorLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedFile:
+    """One file under all its names.
+
+    Attributes:
+        path: By one of its names.
+        names: All of them, in order.
+        kind: What it holds, by its name.
+        state: Changes when the file does: device, inode, size, and times of change.
+        problem: Why it cannot be read; empty: nothing is known against it.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    kind: FileKind
+    state: tuple[int, ...] = ()
+    problem: str = ""
+
+    @property
+    def stems(self) -> frozenset[str]:
+        """Return its names without what follows the last dot."""
+        return frozenset(name.rpartition(".")[0] for name in self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFile:
+    """What a namespaces or signing policy file says.
+
+    Attributes:
+        file: Which.
+        rules: In their order; none when it is malformed.
+        problem: Why it cannot be obeyed; empty: it can.
+        about: The authorities that it is about, as far as can be told when it is malformed.
+    """
+
+    file: NamedFile
+    rules: tuple[NamespaceRule, ...] = ()
+    problem: str = ""
+    about: frozenset[DistinguishedName] = frozenset()
+
+
+def list_files(directory: Path, limits: AnchorLimits = DEFAULT_LIMITS) -> tuple[NamedFile, ...]:
+    """Return every entry of ``directory``, those that are one file together.
+
+    Raises:
+        TrustAnchorError: The directory cannot be read, or holds too much.
+    """
+    together: dict[object, list[tuple[str, FileKind, tuple[int, ...], str]]] = {}
+    try:
+        names = sorted(os.listdir(directory))  # noqa: PTH208 - hundreds of names, often
+    except OSError as problem:
+        raise unreadable(directory, problem) from problem
+    if len(names) > limits.files:
+        raise TrustAnchorError(
+            f"the directory of trust anchors {directory} has {len(names)} entries; {limits.files} are the most",
+            context={"path": str(directory)},
+        )
+    for name in names:
+        kind = kind_of(name)
+        if kind is FileKind.OTHER:
+            together[name] = [(name, kind, (), "")]
+            continue
+        try:
+            status = os.stat(f"{directory}/{name}")  # noqa: PTH116 - hundreds of files, often
+        except OSError as problem:
+            together[name] = [(name, kind, (), problem.strerror or str(problem))]
+            continue
+        regular = stat.S_ISREG(status.st_mode)
+        entry = (name, kind, _state(status), "" if regular else "not a regular file")
+        together.setdefault((kind, status.st_dev, status.st_ino), []).append(entry)
+    return tuple(
+        NamedFile(
+            path=directory / entries[0][0],
+            names=tuple(entry[0] for entry in entries),
+            kind=entries[0][1],
+            state=entries[0][2],
+            problem=entries[0][3],
+        )
+        for entries in together.values()
+    )
+
+
+def kind_of(name: str) -> FileKind:
+    """Return what a file called ``name`` holds."""
+    return next((kind for pattern, kind in _KINDS if pattern.fullmatch(name)), FileKind.OTHER)
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when the file at ``path`` does.
+
+    Raises:
+        OSError: It is not there.
+    """
+    return _state(path.stat())
+
+
+def read_file(path: Path, limit_bytes: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not a regular file, or longer than ``limit_bytes``.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            message = "not a regular file"
+            raise ValueError(message)
+        data = stream.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        message = f"longer than {limit_bytes} bytes"
+        raise ValueError(message)
+    return data
+
+
+def unreadable(path: Path, problem: OSError) -> TrustAnchorError:
+    """Return the error that says that ``path`` cannot be read."""
+    return TrustAnchorError(
+        f"the trust anchors at {path} cannot be read: {problem.strerror or problem}",
+        resolution="Name a PEM file or a directory that this user may read.",
+        context={"path": str(path)},
+    )
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@dataclass(slots=True)
+class AnchorFiles:
+    """What lies in a directory beside the certificates: read once, when it is asked for. Safe between threads.
+
+    Attributes:
+        files: All entries.
+        limits: Bounds of each.
+    """
+
+    files: tuple[NamedFile, ...]
+    limits: AnchorLimits = DEFAULT_LIMITS
+    _issuers: dict[DistinguishedName, list[NamedFile]] | None = None
+    _crl_problems: dict[NamedFile, str] = field(default_factory=dict)
+    _crls: dict[NamedFile, tuple[x509.CertificateRevocationList, ...]] = field(default_factory=dict)
+    _policies: tuple[PolicyFile, ...] | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def of_kind(self, *kinds: FileKind) -> tuple[NamedFile, ...]:
+        """Return the files of these kinds."""
+        return tuple(file for file in self.files if file.kind in kinds)
+
+    def crls_of(self, authority: DistinguishedName) -> tuple[x509.CertificateRevocationList, ...]:
+        """Return the CRLs that bear the name of ``authority``. Only these are read whole."""
+        with self._lock:
+            return tuple(crl for file in self._issued().get(authority, ()) for crl in self._read_crls(file))
+
+    def crls_in(self, file: NamedFile) -> tuple[tuple[x509.CertificateRevocationList, ...], str]:
+        """Return the CRLs in one file, and what is wrong with it."""
+        with self._lock:
+            return self._read_crls(file), self._crl_problems.get(file, "")
+
+    def policies(self) -> tuple[PolicyFile, ...]:
+        """Return every namespaces and signing policy file: a rule about an authority may stand in any of them."""
+        with self._lock:
+            if self._policies is None:
+                policy_files = self.of_kind(FileKind.NAMESPACES, FileKind.SIGNING_POLICY)
+                self._policies = tuple(_policy(file, self.limits) for file in policy_files)
+            return self._policies
+
+    def _issued(self) -> dict[DistinguishedName, list[NamedFile]]:
+        if self._issuers is None:
+            self._issuers = {}
+            for file in self.of_kind(FileKind.CRL):
+                for issuer in self._issuers_in(file):
+                    self._issuers.setdefault(issuer, []).append(file)
+        return self._issuers
+
+    def _issuers_in(self, file: NamedFile) -> Iterable[DistinguishedName]:
+        if file.problem:
+            return ()
+        try:
+            return (crl_issuer(read_file(file.path, self.limits.crl_bytes)),)
+        except (OSError, *PARSE_PROBLEMS):
+            # Perhaps it holds several, or is of a form that only reading it whole can tell.
+            return {distinguished_name(crl.issuer) for crl in self._read_crls(file)}
+
+    def _read_crls(self, file: NamedFile) -> tuple[x509.CertificateRevocationList, ...]:
+        if file not in self._crls:
+            self._crls[file] = ()
+            found, problems = read_objects(file, self.limits)
+            self._crls[file] = tuple(one for one in found if isinstance(one, x509.CertificateRevocationList))
+            if len(self._crls[file]) < len(found):
+                problems.append("a certificate in a file of CRLs is not trusted")
+            self._crl_problems[file] = "; ".join(problems)
+        return self._crls[file]
+
+
+def read_objects(
+    file: NamedFile, limits: AnchorLimits
+) -> tuple[list[x509.Certificate | x509.CertificateRevocationList], list[str]]:
+    """Return the certificates and CRLs in ``file``, and what cannot be read of it."""
+    if file.problem:
+        return [], [file.problem]
+    try:
+        found = list(read_blocks(read_file(file.path, limits.of(file.kind))))
+    except (OSError, ValueError) as problem:
+        return [], [reason(problem)]
+    return [one for one in found if not isinstance(one, str)], [one for one in found if isinstance(one, str)]
+
+
+def _policy(file: NamedFile, limits: AnchorLimits) -> PolicyFile:
+    if file.problem:
+        return PolicyFile(file=file, problem=file.problem)
+    try:
+        text = read_file(file.path, limits.of(file.kind)).decode("utf-8")
+    except (OSError, ValueError) as problem:
+        return PolicyFile(file=file, problem=reason(problem))
+    reader = read_namespaces if file.kind is FileKind.NAMESPACES else read_signing_policy
+    try:
+        return PolicyFile(file=file, rules=reader(text))
+    except DocumentError as problem:
+        return PolicyFile(file=file, problem=problem.message, about=named_issuers(text))
