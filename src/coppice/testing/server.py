@@ -4,183 +4,97 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import socket
+import hashlib
+import os
 import ssl
-import struct
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
+from coppice.testing.behaviours import (
+    Conversation,
+    chunked,
+    conditional,
+    cut,
+    drip,
+    drip_head,
+    endless,
+    guarded,
+    gzip_encoded,
+    in_turn,
+    raw,
+    redirect,
+    serve,
+    stall,
+    status,
+    without_length,
+)
+from coppice.testing.tls import throw_away_tls
+
+__all__ = [
+    "Conversation",
+    "LoopbackServer",
+    "RecordedRequest",
+    "StaticServer",
+    "chunked",
+    "conditional",
+    "cut",
+    "drip",
+    "drip_head",
+    "endless",
+    "guarded",
+    "gzip_encoded",
+    "in_turn",
+    "raw",
+    "redirect",
+    "serve",
+    "stall",
+    "status",
+    "throw_away_tls",
+    "without_length",
+]
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
+    from coppice.testing.behaviours import Behaviour
+
 _PIECE_BYTES = 256 * 1024
+_KEPT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRequest:
-    """A request that came."""
+    """A request that came.
+
+    Attributes:
+        method: As it was written.
+        path: With its query.
+        headers: As they were written.
+        size_bytes: Of the body that came.
+        sha256: Of that body, in hexadecimal.
+        body: The body, unless it is larger than a mebibyte.
+        client: Common name of the client's certificate; None: it showed none.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
-
-
-@dataclass
-class Conversation:
-    """What a behaviour answers through."""
-
-    handler: BaseHTTPRequestHandler
-    stopping: threading.Event = field(default_factory=threading.Event)
-
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send status and headers."""
-        self.handler.send_response(status)
-        for name, value in headers.items():
-            self.handler.send_header(name, value)
-        self.handler.end_headers()
-
-    def whole(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
-        """Send a whole response."""
-        self.head(status, headers)
-        self.body(data)
-
-    def body(self, data: bytes) -> None:
-        """Send bytes of the body."""
-        self.handler.wfile.write(data)
-        self.handler.wfile.flush()
-
-    def pause(self, seconds: float) -> bool:
-        """Wait; False when the server is being stopped."""
-        return not self.stopping.wait(seconds)
-
-    def reset(self) -> None:
-        """End the connection with a reset instead of an orderly close."""
-        linger = struct.pack("ii", 1, 0)
-        self.handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-
-
-def _length(data: bytes) -> dict[str, str]:
-    return {"Content-Length": str(len(data))}
-
-
-def serve(data: bytes) -> Behaviour:
-    """Answer 200 with ``data``."""
-    return lambda talk: talk.whole(200, _length(data), data)
-
-
-def status(code: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Behaviour:
-    """Answer with a status."""
-    return lambda talk: talk.whole(code, {**_length(body), **(headers or {})}, body)
-
-
-def redirect(target: str, code: int = 302) -> Behaviour:
-    """Redirect to ``target``."""
-    return status(code, headers={"Location": target})
-
-
-def cut(data: bytes, after: int, *, reset: bool = False) -> Behaviour:
-    """Announce all of ``data`` and end the connection after some bytes of it."""
-
-    def behave(talk: Conversation) -> None:
-        talk.head(200, _length(data))
-        talk.body(data[:after])
-        if reset:
-            talk.reset()
-
-    return behave
-
-
-def without_length(data: bytes) -> Behaviour:
-    """Send ``data`` without saying how long it is."""
-    return lambda talk: talk.whole(200, {}, data)
-
-
-def chunked(data: bytes, *, cut_after: int | None = None) -> Behaviour:
-    """Send ``data`` in chunks; with ``cut_after``, end in the middle of the last one."""
-
-    def behave(talk: Conversation) -> None:
-        talk.head(200, {"Transfer-Encoding": "chunked"})
-        sent = data if cut_after is None else data[:cut_after]
-        for start in range(0, len(sent), _PIECE_BYTES):
-            piece = sent[start : start + _PIECE_BYTES]
-            talk.body(b"%x\r\n%s\r\n" % (len(piece), piece))
-        talk.body(b"0\r\n\r\n" if cut_after is None else b"ffff\r\nhalf")
-
-    return behave
-
-
-def stall(data: bytes, after: int, seconds: float = 3600) -> Behaviour:
-    """Send some bytes of ``data``, then nothing for a long time."""
-
-    def behave(talk: Conversation) -> None:
-        talk.head(200, _length(data))
-        talk.body(data[:after])
-        talk.pause(seconds)
-
-    return behave
-
-
-def drip(data: bytes, interval_seconds: float) -> Behaviour:
-    """Send ``data`` byte by byte."""
-
-    def behave(talk: Conversation) -> None:
-        talk.head(200, _length(data))
-        for position in range(len(data)):
-            talk.body(data[position : position + 1])
-            if not talk.pause(interval_seconds):
-                return
-
-    return behave
-
-
-def drip_head(interval_seconds: float) -> Behaviour:
-    """Never end the headers."""
-
-    def behave(talk: Conversation) -> None:
-        talk.body(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        while talk.pause(interval_seconds):
-            talk.body(b"x")
-
-    return behave
-
-
-def endless(piece: bytes = b"\0" * 65536) -> Behaviour:
-    """Send for ever, without saying how much."""
-
-    def behave(talk: Conversation) -> None:
-        talk.head(200, {})
-        while not talk.stopping.is_set():
-            talk.body(piece)
-
-    return behave
-
-
-def gzip_encoded(data: bytes, *, compress: bool = True) -> Behaviour:
-    """Claim ``Content-Encoding: gzip``, unasked."""
-    sent = gzip.compress(data) if compress else data
-    return lambda talk: talk.whole(200, {**_length(sent), "Content-Encoding": "gzip"}, sent)
-
-
-def in_turn(*behaviours: Behaviour) -> Behaviour:
-    """Behave in another way at each request; the last one stays."""
-    left = list(behaviours)
-
-    def behave(talk: Conversation) -> None:
-        now = left.pop(0) if len(left) > 1 else left[0]
-        now(talk)
-
-    return behave
+    size_bytes: int = 0
+    sha256: str = ""
+    body: bytes | None = None
+    client: str | None = None
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = True
+    request_queue_size = 128
     tls: ssl.SSLContext | None = None
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -238,12 +152,14 @@ class LoopbackServer(_Loopback):
 
     Args:
         port: 0: any free one.
-        tls: For HTTPS (`throw_away_tls`).
+        tls: For HTTPS (`coppice.testing.tls`).
+        latency_seconds: How long it thinks before each answer.
     """
 
-    def __init__(self, *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, port: int = 0, tls: ssl.SSLContext | None = None, latency_seconds: float = 0.0) -> None:
         self.requests: list[RecordedRequest] = []
         self._behaviours: dict[str, Behaviour] = {}
+        self._hasty: set[str] = set()
         self._stopping = threading.Event()
         outer = self
 
@@ -252,19 +168,26 @@ class LoopbackServer(_Loopback):
 
             def do_GET(self) -> None:
                 self.close_connection = True
-                headers = dict(self.headers.items())
-                outer.requests.append(RecordedRequest(method=self.command, path=self.path, headers=headers))
-                behaviour = outer._behaviours.get(urlsplit(self.path).path, status(404, b"not here"))
+                path = urlsplit(self.path).path
+                outer.requests.append(_recorded(self, with_body=path not in outer._hasty))
+                if latency_seconds:
+                    outer._stopping.wait(latency_seconds)
+                behaviour = outer._behaviours.get(path, status(404, b"not here"))
                 behaviour(Conversation(self, outer._stopping))
+
+            do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - the library's names
+            do_MKCOL = do_MOVE = do_COPY = do_PROPFIND = do_GET  # noqa: N815 - the library's names
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
                 pass
 
         super().__init__(Handler, port, tls, "127.0.0.1")
 
-    def set(self, path: str, behaviour: Behaviour) -> str:
-        """Behave so at ``path`` from now on; return its URL."""
-        self._behaviours["/" + path.lstrip("/")] = behaviour
+    def set(self, path: str, behaviour: Behaviour, *, reads_body: bool = True) -> str:
+        """Behave so at ``path`` from now on, after a request's body was read or before; return its URL."""
+        path = "/" + path.lstrip("/")
+        self._behaviours[path] = behaviour
+        (self._hasty.discard if reads_body else self._hasty.add)(path)
         return self.url(path)
 
     def stop(self) -> None:
@@ -298,8 +221,15 @@ class StaticServer(_Loopback):
                     self.send_error(404)
                     return
                 with path.open("rb") as stream:
-                    left = path.stat().st_size
-                    self.send_response(200)
+                    found = os.fstat(stream.fileno())
+                    left = found.st_size
+                    etag = f'"{found.st_ino:x}-{left:x}-{found.st_mtime_ns:x}-{found.st_ctime_ns:x}"'
+                    is_known = self.headers.get("If-None-Match") == etag
+                    self.send_response(304 if is_known else 200)
+                    self.send_header("ETag", etag)
+                    if is_known:
+                        self.end_headers()
+                        return
                     self.send_header("Content-Type", "application/octet-stream")
                     self.send_header("Content-Length", str(left))
                     self.end_headers()
@@ -313,6 +243,29 @@ class StaticServer(_Loopback):
         super().__init__(Handler, port, tls, "127.0.0.1")
 
 
+def _recorded(handler: BaseHTTPRequestHandler, *, with_body: bool) -> RecordedRequest:
+    left = int(handler.headers.get("Content-Length") or 0) if with_body else 0
+    size, digest, kept = 0, hashlib.sha256(), bytearray()
+    while left and (piece := handler.rfile.read(min(left, _PIECE_BYTES))):
+        left -= len(piece)
+        size += len(piece)
+        digest.update(piece)
+        if size <= _KEPT_BYTES:
+            kept += piece
+    connection = handler.connection
+    shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+    subject: dict[str, str] = dict(pair[0] for pair in (shown or {}).get("subject", ()))  # type: ignore[misc]
+    return RecordedRequest(
+        method=handler.command,
+        path=handler.path,
+        headers=dict(handler.headers.items()),
+        size_bytes=size,
+        sha256=digest.hexdigest(),
+        body=bytes(kept) if size <= _KEPT_BYTES else None,
+        client=subject.get("commonName"),
+    )
+
+
 def _file_below(root: Path, request_path: str) -> Path | None:
     words = [word for word in unquote(urlsplit(request_path).path).split("/") if word]
     if any(word.startswith(".") or "\0" in word for word in words):
@@ -322,42 +275,3 @@ def _file_below(root: Path, request_path: str) -> Path | None:
         if path.is_file() and path.is_relative_to(root):
             return path
     return None
-
-
-def throw_away_tls(directory: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
-    """Make a self-signed certificate for loopback and ``names``; return the server's context and the file to trust."""
-    import datetime as dt
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "throw-away")])
-    now = dt.datetime.now(dt.UTC)
-    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in ("localhost", *names)]
-    alternatives.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(identifier, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    trusted, private = directory / "server.pem", directory / "server.key"
-    trusted.write_bytes(certificate.public_bytes(pem))
-    private.touch(mode=0o600)
-    private.write_bytes(secret)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(trusted, private)
-    return context, trusted
-
-
-if TYPE_CHECKING:
-    Behaviour = Callable[[Conversation], object]
