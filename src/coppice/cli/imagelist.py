@@ -9,6 +9,7 @@ import click
 
 from coppice.cli.envelope import Result
 from coppice.cli.imagelist_validate import describe_content, validate
+from coppice.cli.imagelist_verify import verify
 from coppice.cli.output import format_size, moment
 from coppice.cli.words import examples, noun, pass_context
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 command = noun("imagelist", "The image lists that are published from here.")
 command.add_command(validate)
+command.add_command(verify)
 
 
 @command.command(

@@ -86,7 +86,7 @@ def warnings_of_content(
         now: This instant.
         terms: How far ahead to warn.
     """
-    if content.uri and content.uri != subscription.uri:
+    if content.uri and subscription.uri and content.uri != subscription.uri:
         yield ListWarning(
             kind=WarningKind.URI_DIFFERS,
             text=f"the list says that it lives at {content.uri}; this site keeps to {subscription.uri}",
