@@ -99,7 +99,7 @@ def _member(fields: Fields, key: str, kind: type[Kind]) -> Kind:
 
 
 def _groups(fields: Fields) -> tuple[str, ...]:
-    if fields.take("groups") is None:
+    if fields.lacks("groups"):
         return ()
     groups = fields.array("groups")
     if not all(isinstance(group, str) for group in groups):
@@ -119,7 +119,7 @@ def _operating_system(fields: Fields) -> OperatingSystem:
 def _requirements(fields: Fields) -> Requirements:
     cores = fields.optional_integer("cpu")
     ram_mib = fields.optional_integer("memory")
-    if fields.take("requirements") is None:
+    if fields.lacks("requirements"):
         return Requirements(minimum_cores=cores, minimum_ram_mib=ram_mib)
     own = fields.group("requirements")
     minimum_cores = own.optional_integer("minimum_cores")

@@ -14,7 +14,7 @@ from coppice.formats.strict_json import refuse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_INTEGER = re.compile(r"[0-9]{1,19}")
+_MAX_DIGITS = 19
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:?\d\d)", re.ASCII)
 _MAX_INTEGER = 2**63 - 1
 _MAX_INSTANT_LENGTH = 64
@@ -32,13 +32,12 @@ class Fields:
         what: Names the document in errors.
     """
 
-    __slots__ = ("_members", "_place", "_taken", "_what")
+    __slots__ = ("_left", "_place", "_what")
 
     def __init__(self, members: Mapping[str, object], path: str | tuple[Fields, str], what: str) -> None:
-        self._members = members
+        self._left = dict(members)
         self._place = path
         self._what = what
-        self._taken: set[str] = set()
 
     @property
     def path(self) -> str:
@@ -56,116 +55,137 @@ class Fields:
         """
         refuse(f"{self.path}.{key}", reason, what=self._what)
 
-    def take(self, key: str) -> object:
-        """Return the field ``key`` whatever it is; None where there is none."""
-        self._taken.add(key)
-        return self._members.get(key)
-
     def lacks(self, key: str) -> bool:
         """Tell whether the field ``key`` is missing or null."""
-        self._taken.add(key)
-        return self._members.get(key) is None
+        return self._left.get(key) is None
 
     def is_blank(self, key: str) -> bool:
         """Tell whether the field ``key`` is missing, null or an empty text."""
-        self._taken.add(key)
-        value = self._members.get(key)
+        value = self._left.get(key)
         # Not by membership of a set: a list or an object has no hash.
         return value is None or value == ""
 
+    def is_array(self, key: str) -> bool:
+        """Tell whether the field ``key`` is an array."""
+        return isinstance(self._left.get(key), list)
+
+    def take(self, key: str) -> object:
+        """Take the field ``key`` whatever it is; None where there is none. A field can be taken once."""
+        return self._left.pop(key, None)
+
     def text(self, key: str, *, limit_bytes: int | None = None) -> str:
-        """Return the text ``key``, which may be empty.
+        """Take the text ``key``, which may be empty.
 
         Raises:
             DocumentError: It is missing, no text, or too long.
         """
-        self._taken.add(key)
-        value = self._members.get(key)
+        value = self._left.pop(key, None)
         if not isinstance(value, str):
             self._refuse_kind(key, value, "a text")
         if limit_bytes is not None and _is_longer(value, limit_bytes):
             self.refuse(key, f"a text longer than {limit_bytes} bytes")
         return value
 
+    def text_or_empty(self, key: str, *, limit_bytes: int | None = None) -> str:
+        """Take the text ``key``; the empty text where it is missing or null.
+
+        Raises:
+            DocumentError: It is no text, or too long.
+        """
+        value = self._left.pop(key, None)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            self._refuse_kind(key, value, "a text")
+        if limit_bytes is not None and _is_longer(value, limit_bytes):
+            self.refuse(key, f"a text longer than {limit_bytes} bytes")
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        """Take the text ``key``; None where it is missing, null or empty.
+
+        Raises:
+            DocumentError: It is no text.
+        """
+        value = self._left.pop(key, None)
+        if isinstance(value, str):
+            return value or None
+        if value is None:
+            return None
+        return self._refuse_kind(key, value, "a text")
+
+    def optional_label(self, key: str) -> str | None:
+        """Take the text ``key``, or the whole number that stands for one; None where it is missing, null or empty.
+
+        Raises:
+            DocumentError: It is something else.
+        """
+        value = self._left.pop(key, None)
+        if isinstance(value, str):
+            return value or None
+        if value is None:
+            return None
+        return str(value) if _is_whole(value) else self._refuse_kind(key, value, "a text")
+
     def word(self, key: str, *, limit_bytes: int = MAX_WORD_BYTES) -> str:
-        """Return the text ``key``, which has no control characters and is not empty; a whole number will do.
+        """Take the text ``key``, which has no control characters and is not empty; a whole number will do.
 
         Raises:
             DocumentError: It is not that.
         """
-        self._taken.add(key)
-        value = self._members.get(key)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
+        value = self._left.pop(key, None)
         if not isinstance(value, str):
-            self._refuse_kind(key, value, "a text")
+            return str(value) if _is_whole(value) else self._refuse_kind(key, value, "a text")
         if _is_longer(value, limit_bytes):
             self.refuse(key, f"a text longer than {limit_bytes} bytes")
         text = value.strip()
         if not text:
             self.refuse(key, "it is empty")
-        if _CONTROL.search(text):
+        # The one question is quickly answered, and few texts need the other.
+        if not text.isprintable() and _CONTROL.search(text):
             self.refuse(key, "it contains control characters")
         return text
 
-    def optional_text(self, key: str, *, limit_bytes: int | None = None) -> str | None:
-        """Return the text ``key``; None where it is missing, null or empty.
-
-        Raises:
-            DocumentError: It is no text, or too long.
-        """
-        self._taken.add(key)
-        if self._members.get(key) is None:
-            return None
-        return self.text(key, limit_bytes=limit_bytes) or None
-
-    def optional_label(self, key: str) -> str | None:
-        """Return the text ``key``, or the whole number that stands for one; None where it is missing, null or empty.
-
-        Raises:
-            DocumentError: It is something else.
-        """
-        value = self.take(key)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        return self.optional_text(key)
-
     def integer(self, key: str, *, least: int = 0) -> int:
-        """Return the whole number ``key``, written as a number or as a text of digits.
+        """Take the whole number ``key``, written as a number or as a text of digits.
 
         Raises:
             DocumentError: It is missing or not that.
         """
-        self._taken.add(key)
-        value = self._members.get(key)
-        if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
+        value = self._left.pop(key, None)
+        number = _whole_number(value)
+        if number is None:
             self._refuse_kind(key, value, "a whole number")
-        if not least <= value <= _MAX_INTEGER:
+        if not least <= number <= _MAX_INTEGER:
             self.refuse(key, f"the number is not between {least} and {_MAX_INTEGER}")
-        return value
+        return number
 
     def optional_integer(self, key: str) -> int | None:
-        """Return the whole number ``key``; None where it is missing, null or an empty text.
+        """Take the whole number ``key``; None where it is missing, null or an empty text.
 
         Raises:
             DocumentError: It is something else.
         """
-        return None if self.is_blank(key) else self.integer(key)
+        value = self._left.pop(key, None)
+        if value is None or value == "":
+            return None
+        number = _whole_number(value)
+        if number is None:
+            self._refuse_kind(key, value, "a whole number")
+        if not 0 <= number <= _MAX_INTEGER:
+            self.refuse(key, f"the number is not between 0 and {_MAX_INTEGER}")
+        return number
 
     def integer_if_readable(self, key: str) -> int | None:
-        """Return the whole number ``key``; None where it is none, and then it is not taken."""
-        value = self._members.get(key)
-        if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_INTEGER:
+        """Take the whole number ``key``; None where it is none, and then it is not taken."""
+        number = _whole_number(self._left.get(key))
+        if number is None or not 0 <= number <= _MAX_INTEGER:
             return None
-        self._taken.add(key)
-        return value
+        del self._left[key]
+        return number
 
     def instant(self, key: str) -> datetime:
-        """Return the date and time ``key`` in UTC; fractions of a second and offsets are understood.
+        """Take the date and time ``key`` in UTC; fractions of a second and offsets are understood.
 
         Raises:
             DocumentError: It is missing, is no date, or has no time zone.
@@ -177,15 +197,18 @@ class Fields:
         return instant
 
     def optional_instant(self, key: str) -> datetime | None:
-        """Return the date and time ``key``; None where it is missing, null or an empty text.
+        """Take the date and time ``key``; None where it is missing, null or an empty text.
 
         Raises:
             DocumentError: It is something else.
         """
-        return None if self.is_blank(key) else self.instant(key)
+        if self.is_blank(key):
+            self._left.pop(key, None)
+            return None
+        return self.instant(key)
 
     def group(self, key: str) -> Fields:
-        """Return the fields of the object ``key``.
+        """Take the fields of the object ``key``.
 
         Raises:
             DocumentError: It is missing or no object.
@@ -207,7 +230,7 @@ class Fields:
         return Fields(value, (self, step), self._what)
 
     def array(self, key: str) -> list[object]:
-        """Return the array ``key``.
+        """Take the array ``key``.
 
         Raises:
             DocumentError: It is missing or no array.
@@ -219,7 +242,8 @@ class Fields:
 
     def rest(self) -> dict[str, object]:
         """Return the fields that were not taken, as they were written."""
-        return {key: value for key, value in self._members.items() if key not in self._taken}
+        # A new one: what was taken left its place behind.
+        return dict(self._left) if self._left else {}
 
     def _refuse_kind(self, key: str, value: object, needed: str) -> NoReturn:
         if value is None:
@@ -244,6 +268,18 @@ def read_instant(text: str) -> datetime | None:
 def _is_longer(text: str, limit_bytes: int) -> bool:
     # No character takes more than four bytes.
     return len(text) * 4 > limit_bytes and len(text.encode()) > limit_bytes
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole_number(value: object) -> int | None:
+    """Return the whole number that ``value`` is, or is written as; None where it is none."""
+    if isinstance(value, str):
+        digits = value.strip()
+        return int(digits) if len(digits) <= _MAX_DIGITS and digits.isdecimal() and digits.isascii() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _kind(value: object) -> str:

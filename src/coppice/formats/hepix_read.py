@@ -7,7 +7,7 @@ that does not, or an identifier that stands there twice, refuses the list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.errors import DocumentError
@@ -35,10 +35,13 @@ _NOT_IN_IDENTIFIERS = frozenset("/\\")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Terms:
-    """What the list is held against."""
+    """What the list is held against, and what its images share: most of a list's images differ in little."""
 
     lenient: bool
     limits: ListLimits
+    systems: dict[tuple[str | None, ...], OperatingSystem] = field(default_factory=dict)
+    requirements: dict[tuple[int | None, ...], Requirements] = field(default_factory=dict)
+    users: dict[tuple[str | None, ...], MarketplaceUser] = field(default_factory=dict)
 
 
 def read_list(payload: bytes, *, profile: Profile = Profile.STRICT, limits: ListLimits = DEFAULT_LIMITS) -> ImageList:
@@ -73,13 +76,14 @@ def _list(fields: Fields, terms: _Terms, outer_extra: dict[str, object]) -> Imag
     images, unreadable = _entries(fields, terms)
     validity = Validity(created=fields.instant("dc:date:created"), expires=fields.instant("dc:date:expires"))
     lenient = terms.lenient
+    text = fields.text_or_empty if lenient else fields.text
     return ImageList(
         identifier=ListIdentifier(_identifier(fields, terms)),
         version=_list_version(fields, validity.created, lenient=lenient),
-        title=_text(fields, "dc:title", lenient=lenient, limit_bytes=terms.limits.title_bytes),
-        description=_text(fields, "dc:description", lenient=lenient),
-        source=_text(fields, "dc:source", lenient=lenient),
-        uri="" if lenient and fields.is_blank("hv:uri") else fields.word("hv:uri"),
+        title=text("dc:title", limit_bytes=terms.limits.title_bytes),
+        description=text("dc:description"),
+        source=text("dc:source"),
+        uri=(fields.text_or_empty if lenient and fields.is_blank("hv:uri") else fields.word)("hv:uri"),
         validity=validity,
         endorsers=_endorsers(fields, lenient=lenient),
         vo=fields.optional_text("ad:vo"),
@@ -90,10 +94,6 @@ def _list(fields: Fields, terms: _Terms, outer_extra: dict[str, object]) -> Imag
         extra=fields.rest(),
         outer_extra=outer_extra,
     )
-
-
-def _text(fields: Fields, key: str, *, lenient: bool, limit_bytes: int | None = None) -> str:
-    return "" if lenient and fields.lacks(key) else fields.text(key, limit_bytes=limit_bytes)
 
 
 def _entries(fields: Fields, terms: _Terms) -> tuple[tuple[ListedImage, ...], tuple[UnreadableEntry, ...]]:
@@ -119,7 +119,7 @@ def _entries(fields: Fields, terms: _Terms) -> tuple[tuple[ListedImage, ...], tu
 
 
 def _image(fields: Fields, identifier: ImageIdentifier, terms: _Terms, wrapper_extra: dict[str, object]) -> ListedImage:
-    lenient = terms.lenient
+    text = fields.text_or_empty if terms.lenient else fields.text
     try:
         checksum = Checksum("sha512", fields.word("sl:checksum:sha512").lower())
     except ValueError as problem:
@@ -127,22 +127,22 @@ def _image(fields: Fields, identifier: ImageIdentifier, terms: _Terms, wrapper_e
     return ListedImage(
         identifier=identifier,
         version=_image_version(fields),
-        title=_text(fields, "dc:title", lenient=lenient, limit_bytes=terms.limits.title_bytes),
-        description=_text(fields, "dc:description", lenient=lenient),
+        title=text("dc:title", limit_bytes=terms.limits.title_bytes),
+        description=text("dc:description"),
         uri=fields.word("hv:uri"),
         size_bytes=fields.integer("hv:size", least=1),
         checksum=checksum,
         declared_format=fields.optional_text("hv:format"),
-        operating_system=_operating_system(fields),
-        hypervisor=_text(fields, "hv:hypervisor", lenient=lenient),
-        comments=_text(fields, "sl:comments", lenient=lenient),
+        operating_system=_operating_system(fields, terms),
+        hypervisor=text("hv:hypervisor"),
+        comments=text("sl:comments"),
         expires=fields.optional_instant("dc:date:expires"),
-        requirements=_requirements(fields),
+        requirements=_requirements(fields, terms),
         groups=_groups(fields),
         mpuri=fields.optional_text("ad:mpuri"),
         base_mpuri=fields.optional_text("ad:base_mpuri"),
         appliance_id=fields.optional_label("ad:appid"),
-        user=_user(fields),
+        user=_user(fields, terms),
         traffic_in=fields.take("ad:traffic_in"),
         traffic_out=fields.take("ad:traffic_out"),
         extra=fields.rest(),
@@ -150,24 +150,40 @@ def _image(fields: Fields, identifier: ImageIdentifier, terms: _Terms, wrapper_e
     )
 
 
-def _operating_system(fields: Fields) -> OperatingSystem:
-    kind = fields.text("sl:os")
-    return OperatingSystem(
-        kind=kind,
-        distribution=fields.optional_text("sl:osname") or kind,
-        version=fields.text("sl:osversion"),
-        architecture=fields.text("sl:arch"),
+def _operating_system(fields: Fields, terms: _Terms) -> OperatingSystem:
+    facts = (
+        fields.text("sl:os"),
+        fields.optional_text("sl:osname"),
+        fields.text("sl:osversion"),
+        fields.text("sl:arch"),
     )
+    known = terms.systems.get(facts)
+    if known is None:
+        kind, distribution, version, architecture = facts
+        known = terms.systems[facts] = OperatingSystem(
+            kind=kind, distribution=distribution or kind, version=version, architecture=architecture
+        )
+    return known
 
 
-def _requirements(fields: Fields) -> Requirements:
-    return Requirements(
-        minimum_cores=fields.optional_integer("hv:core_minimum"),
-        minimum_ram_mib=fields.optional_integer("hv:ram_minimum"),
-        minimum_disk_bytes=fields.optional_integer("coppice:disk_minimum"),
-        recommended_cores=fields.optional_integer("ad:core_recommended"),
-        recommended_ram_mib=fields.optional_integer("ad:ram_recommended"),
+def _requirements(fields: Fields, terms: _Terms) -> Requirements:
+    facts = (
+        fields.optional_integer("hv:core_minimum"),
+        fields.optional_integer("hv:ram_minimum"),
+        fields.optional_integer("coppice:disk_minimum"),
+        fields.optional_integer("ad:core_recommended"),
+        fields.optional_integer("ad:ram_recommended"),
     )
+    known = terms.requirements.get(facts)
+    if known is None:
+        known = terms.requirements[facts] = Requirements(
+            minimum_cores=facts[0],
+            minimum_ram_mib=facts[1],
+            minimum_disk_bytes=facts[2],
+            recommended_cores=facts[3],
+            recommended_ram_mib=facts[4],
+        )
+    return known
 
 
 def _groups(fields: Fields) -> tuple[str, ...]:
@@ -175,25 +191,32 @@ def _groups(fields: Fields) -> tuple[str, ...]:
     return () if text is None else tuple(group for part in text.split(",") if (group := part.strip()))
 
 
-def _user(fields: Fields) -> MarketplaceUser | None:
-    full_name = fields.optional_text("ad:user:fullname")
-    guid = fields.optional_label("ad:user:guid")
-    uri = fields.optional_text("ad:user:uri")
-    if full_name is None and guid is None and uri is None:
+def _user(fields: Fields, terms: _Terms) -> MarketplaceUser | None:
+    facts = (
+        fields.optional_text("ad:user:fullname"),
+        fields.optional_label("ad:user:guid"),
+        fields.optional_text("ad:user:uri"),
+    )
+    if facts == (None, None, None):
         return None
-    return MarketplaceUser(full_name=full_name, guid=guid, uri=uri)
+    known = terms.users.get(facts)
+    if known is None:
+        full_name, guid, uri = facts
+        known = terms.users[facts] = MarketplaceUser(full_name=full_name, guid=guid, uri=uri)
+    return known
 
 
 def _identifier(fields: Fields, terms: _Terms) -> str:
-    text = fields.text("dc:identifier")
+    text = fields.text("dc:identifier", limit_bytes=MAX_IDENTIFIER_BYTES)
     if is_uuid(text):
         return text.lower()
     if not terms.lenient:
         fields.refuse("dc:identifier", f"a UUID is needed, not {text[:60]!r}")
-    text = fields.word("dc:identifier", limit_bytes=MAX_IDENTIFIER_BYTES)
     # What it names is kept apart from what another list names by a slash between the two.
     if not text.isprintable() or not _NOT_IN_IDENTIFIERS.isdisjoint(text):
         fields.refuse("dc:identifier", f"it has slashes, or characters that cannot be printed: {text[:60]!r}")
+    if not text or text != text.strip():
+        fields.refuse("dc:identifier", "it is empty, or has blanks around it")
     return text
 
 
@@ -205,7 +228,9 @@ def _image_version(fields: Fields) -> str:
 
 
 def _list_version(fields: Fields, created: datetime, *, lenient: bool) -> str:
-    if not (lenient and fields.is_blank("hv:version")):
+    if lenient and fields.is_blank("hv:version"):
+        fields.take("hv:version")
+    else:
         text = fields.word("hv:version")
         if len(text) > MAX_VERSION_LENGTH:
             fields.refuse("hv:version", f"a version longer than {MAX_VERSION_LENGTH} characters")
@@ -218,11 +243,12 @@ def _list_version(fields: Fields, created: datetime, *, lenient: bool) -> str:
 
 def _endorsers(fields: Fields, *, lenient: bool) -> tuple[Endorser, ...]:
     if lenient and fields.lacks("hv:endorser"):
+        fields.take("hv:endorser")
         return ()
-    written = fields.take("hv:endorser")
-    if not isinstance(written, list):
+    if not fields.is_array("hv:endorser"):
         return (_endorser(fields.group("hv:endorser")),)
     # Some writers make an array of it, whether there are several or not.
+    written = fields.array("hv:endorser")
     if not written and not lenient:
         fields.refuse("hv:endorser", "nobody stands there")
     if len(written) > MAX_ENDORSERS:
@@ -244,11 +270,15 @@ def _endorser(wrapper: Fields) -> Endorser:
 
 def _subject(fields: Fields) -> DistinguishedName:
     # Some descriptions of the format call it hv:dn_x509.
-    other = None if fields.lacks("hv:dn_x509") else _name(fields, "hv:dn_x509")
-    if other is not None and fields.lacks("hv:dn"):
+    if fields.lacks("hv:dn_x509"):
+        fields.take("hv:dn_x509")
+        return _name(fields, "hv:dn")
+    other = _name(fields, "hv:dn_x509")
+    if fields.lacks("hv:dn"):
+        fields.take("hv:dn")
         return other
     subject = _name(fields, "hv:dn")
-    if other not in {None, subject}:
+    if other != subject:
         fields.refuse("hv:dn_x509", "it is another name than hv:dn")
     return subject
 
