@@ -99,7 +99,7 @@ _RULES: dict[Rule, tuple[str, type[TrustError]]] = {
     Rule.SIGNER_TRUSTED: ("a path leads from the signer to a trust anchor", UntrustedSignerError),
     Rule.SIGNER_VALID: ("every certificate of that path is within its dates", SignerExpiredError),
     Rule.SIGNER_USAGE: ("the signer's certificate is for signatures", SignerUsageError),
-    Rule.PATH_STRONG: ("every certificate of that path is signed strongly enough", WeakSignatureError),
+    Rule.PATH_STRONG: ("the certificates of that path, and their CRLs, are signed strongly enough", WeakSignatureError),
     Rule.NAMESPACE_KNOWN: ("it is known which names each authority may certify", NamespaceUnknownError),
     Rule.NAMESPACE: ("each authority may certify the name below it", NamespaceError),
     Rule.REVOCATION_KNOWN: ("each authority's revocation list is there", RevocationUnknownError),
@@ -167,12 +167,13 @@ class RuleTable:
 
     def failed(self, problem: TrustError) -> None:
         """Note that the first open rule whose error ``problem`` is failed, and that those proven before it are kept."""
-        for rule in _PROVEN_BEFORE.get(type(problem), ()):
-            self._noted.setdefault(rule, (Outcome.PASSED, ""))
+        rule = next((each for each in Rule if each not in self._noted and each.error is type(problem)), None)
+        if rule is None:
+            return
+        for proven in _PROVEN_BEFORE.get(rule, ()):
+            self._noted.setdefault(proven, (Outcome.PASSED, ""))
         compared = problem.message if problem.details is None else f"{problem.message}\n{problem.details}"
-        failed = next((rule for rule in Rule if rule not in self._noted and rule.error is type(problem)), None)
-        if failed is not None:
-            self._noted[failed] = (Outcome.FAILED, compared)
+        self._noted[rule] = (Outcome.FAILED, compared)
 
     def results(self) -> tuple[RuleResult, ...]:
         """Return one line a rule, in their order."""
@@ -184,13 +185,24 @@ class RuleTable:
         )
 
 
-# The signature and the path are judged by one function each; what is known to hold when they end with an error.
+# The signature and the path are judged by one function each. What is known to hold when they end with an error: no
+# more than that, since a path has several certificates, and those above the one in question were not looked at yet.
 _SIGNATURE_READ = (Rule.SIGNED, Rule.SIGNATURE_FORM, Rule.ONE_SIGNER)
-_PROVEN_BEFORE: dict[type[TrustError], tuple[Rule, ...]] = {
-    SignatureFormError: (Rule.SIGNED,),
-    SignerCountError: (Rule.SIGNED,),
-    WeakSignatureError: _SIGNATURE_READ,
-    TamperedListError: (*_SIGNATURE_READ, Rule.SIGNATURE_STRONG),
-    SignerUsageError: (Rule.SIGNER_VALID,),
-    ChangedListError: (Rule.NOT_OLDER,),
+_PATH_FOUND = (Rule.SIGNER_TRUSTED, Rule.SIGNER_VALID, Rule.SIGNER_USAGE)
+_PATH_PERMITTED = (*_PATH_FOUND, Rule.NAMESPACE_KNOWN, Rule.NAMESPACE)
+_PROVEN_BEFORE: dict[Rule, tuple[Rule, ...]] = {
+    Rule.SIGNATURE_FORM: (Rule.SIGNED,),
+    Rule.ONE_SIGNER: (Rule.SIGNED,),
+    Rule.SIGNATURE_STRONG: _SIGNATURE_READ,
+    Rule.INTACT: (*_SIGNATURE_READ, Rule.SIGNATURE_STRONG),
+    Rule.SIGNER_USAGE: (Rule.SIGNER_VALID,),
+    Rule.PATH_STRONG: (Rule.SIGNER_VALID, Rule.SIGNER_USAGE),
+    Rule.NAMESPACE_KNOWN: _PATH_FOUND,
+    Rule.NAMESPACE: _PATH_FOUND,
+    Rule.REVOCATION_KNOWN: _PATH_PERMITTED,
+    Rule.REVOCATION_GENUINE: _PATH_PERMITTED,
+    Rule.REVOCATION_CURRENT: _PATH_PERMITTED,
+    Rule.AUTHORITY_NOT_REVOKED: _PATH_PERMITTED,
+    Rule.SIGNER_NOT_REVOKED: _PATH_PERMITTED,
+    Rule.NOT_CHANGED: (Rule.NOT_OLDER,),
 }

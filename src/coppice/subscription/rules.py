@@ -33,7 +33,6 @@ from coppice.errors import (
     TrustError,
     WrongSignerError,
 )
-from coppice.formats.algorithms import describe_key, describe_usage
 from coppice.formats.cms import open_message
 from coppice.formats.hepix import read_list
 from coppice.formats.limits import DEFAULT_LIMITS
@@ -41,6 +40,7 @@ from coppice.formats.names import distinguished_name
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import is_uuid
 from coppice.model.version import Version
+from coppice.subscription.evidence import note_path, note_signature
 from coppice.subscription.judgement import Judgement, Rule, RuleTable
 from coppice.subscription.list_warnings import DEFAULT_TERMS, warnings_of_content, warnings_of_path
 from coppice.subscription.model import ListWarning, PinnedEndorser, VerifiedImageList, WarningKind
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from coppice.settings.model import SubscriptionsSettings
     from coppice.subscription.anchors import TrustAnchors
     from coppice.subscription.model import Subscription, TrustedVersion, TrustPolicy
-    from coppice.subscription.path import CheckedPath
 
 _SECOND = "%Y-%m-%d %H:%M:%S UTC"
 
@@ -159,7 +158,7 @@ def judge_list(
 def _apply(message: bytes, case: _Case, table: RuleTable) -> VerifiedImageList:
     trust = case.subscription.trust
     opened = open_message(message, limits=case.limits, allow_sha1=trust.allow_sha1)
-    _note_signature(message, opened, table)
+    note_signature(message, opened, table)
     signer, said = _check_certificates(opened, case, table)
     newly_pinned = _check_pin(signer, trust, table)
     content = _read(opened.payload, case)
@@ -192,15 +191,6 @@ def _apply(message: bytes, case: _Case, table: RuleTable) -> VerifiedImageList:
     )
 
 
-def _note_signature(message: bytes, opened: SignedMessage, table: RuleTable) -> None:
-    table.passed(Rule.SIGNED, f"{len(message)} bytes, of which {len(opened.payload)} are the list")
-    table.passed(Rule.SIGNATURE_FORM, f"CMS signed data with {1 + len(opened.other_certificates)} certificates")
-    table.passed(Rule.ONE_SIGNER, "1 signer")
-    strength = table.warned if opened.digest == "sha1" else table.passed
-    strength(Rule.SIGNATURE_STRONG, f"{opened.digest}, {describe_key(opened.signer_certificate)}")
-    table.passed(Rule.INTACT, f"the {opened.digest} digest is the signed one, and the signature is by the signer's key")
-
-
 def _check_certificates(opened: SignedMessage, case: _Case, table: RuleTable) -> tuple[_Signer, list[ListWarning]]:
     certificate, trust = opened.signer_certificate, case.subscription.trust
     path = check_path(
@@ -212,32 +202,13 @@ def _check_certificates(opened: SignedMessage, case: _Case, table: RuleTable) ->
         now=case.now,
     )
     said = list(warnings_of_path(path, case.now, case.terms, recalled=case.first_verified_at is not None))
-    _note_path(path, case, table)
+    note_path(path, trust, case.first_verified_at or case.now, table)
     signer = _Signer(
         subject=distinguished_name(certificate.subject),
         issuer=distinguished_name(certificate.issuer),
         fingerprint=Checksum("sha256", certificate.fingerprint(hashes.SHA256()).hex()),
     )
     return signer, said
-
-
-def _note_path(path: CheckedPath, case: _Case, table: RuleTable) -> None:
-    trust, links = case.subscription.trust, path.certificates
-    names = " < ".join(str(distinguished_name(link.subject)) for link in links)
-    ending = min(link.not_valid_after_utc for link in links)
-    digests = sorted({link.signature_hash_algorithm.name for link in links if link.signature_hash_algorithm})
-    due = f", due {path.crl_next_update:{_SECOND}}" if path.crl_next_update else ""
-    table.passed(Rule.SIGNER_TRUSTED, f"{names}; trusted: {distinguished_name(path.anchor.subject)}")
-    at = case.first_verified_at or case.now
-    table.passed(Rule.SIGNER_VALID, f"the first of them expires {ending:{_SECOND}}; judged at {at:{_SECOND}}")
-    table.passed(Rule.SIGNER_USAGE, describe_usage(links[0]))
-    table.passed(Rule.PATH_STRONG, ", ".join(digests))
-    for rule in (Rule.NAMESPACE_KNOWN, Rule.NAMESPACE):
-        table.passed(rule, f"asked: {trust.namespaces}")
-    for rule in (Rule.REVOCATION_KNOWN, Rule.REVOCATION_GENUINE, Rule.REVOCATION_CURRENT):
-        table.passed(rule, f"asked: {trust.revocation}{due}")
-    table.passed(Rule.AUTHORITY_NOT_REVOKED, f"{len(links) - 1} authorities")
-    table.passed(Rule.SIGNER_NOT_REVOKED, f"serial number {links[0].serial_number:x}")
 
 
 def _check_pin(signer: _Signer, trust: TrustPolicy, table: RuleTable) -> PinnedEndorser | None:
