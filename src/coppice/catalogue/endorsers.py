@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select
 
 from coppice.catalogue.model import EndorserIdentity, KeyKind
-from coppice.catalogue.tables import EndorserRow, SelectionRow
+from coppice.catalogue.tables import BoundEndorserRow, EndorserRow, SelectionRow
 from coppice.errors import DatabaseError, ExistsError, InputError, NotFoundError
 from coppice.model.endorser import DistinguishedName
 from coppice.model.identifiers import is_name
@@ -75,7 +75,7 @@ class Endorsers:
             endorser_row(session, name)
             return _lists(session, name)
 
-    def remove(self, name: str) -> None:
+    def forget(self, name: str) -> None:
         """Forget an endorser; certificate and key stay where they are.
 
         Raises:
@@ -88,7 +88,7 @@ class Endorsers:
             if lists:
                 raise ExistsError(
                     f"the endorser {name!r} still vouches for: {', '.join(lists)}",
-                    resolution="Give these lists another endorser first, or delete them.",
+                    resolution="Give these lists another endorser first, and unbind this one from them.",
                 )
             session.execute(delete(EndorserRow).where(EndorserRow.name == name))
 
@@ -124,9 +124,8 @@ def endorser_row(session: Session, name: str) -> EndorserRow:
 
 
 def _lists(session: Session, name: str) -> tuple[str, ...]:
-    return tuple(
-        session.scalars(select(SelectionRow.name).where(SelectionRow.endorser == name).order_by(SelectionRow.name))
-    )
+    bound = session.scalars(select(BoundEndorserRow.selection).where(BoundEndorserRow.endorser == name))
+    return tuple(sorted({*bound, *session.scalars(select(SelectionRow.name).where(SelectionRow.endorser == name))}))
 
 
 def _pairs(name: DistinguishedName | None) -> list[list[str]] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from coppice.catalogue.model import KeyKind
 from coppice.errors import EndorserMismatchError, SignerExpiredError, SignerUsageError, UnreadableFileError
@@ -118,6 +119,16 @@ def require_usable(identity: SigningIdentity, now: datetime) -> None:
             raise SignerUsageError(f"the key usage of {own.subject}'s certificate lacks digitalSignature")
         if isinstance(extension.value, x509.BasicConstraints) and extension.value.ca:
             raise SignerUsageError(f"the certificate of {own.subject} is an authority's, not an endorser's")
+
+
+def email_of(certificate: x509.Certificate) -> str | None:
+    """Return the e-mail address that a certificate names, in its alternative names or else in its subject."""
+    for extension in _extensions(certificate):
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            for address in extension.value.get_values_for_type(x509.RFC822Name):
+                return address
+    subject = certificate.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)
+    return str(subject[0].value) if subject else None
 
 
 def _extensions(certificate: x509.Certificate) -> x509.Extensions:

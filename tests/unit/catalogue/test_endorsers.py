@@ -88,9 +88,9 @@ def test_an_endorser_is_forgotten_only_when_no_list_names_it(database: Database)
     )
     assert [endorser.name for endorser in endorsers.all()] == ["jane", "joe"]
     assert (endorsers.lists_of("jane"), endorsers.lists_of("joe")) == (("general",), ())
-    endorsers.remove("joe")
+    endorsers.forget("joe")
     with pytest.raises(ExistsError, match="general"):
-        endorsers.remove("jane")
+        endorsers.forget("jane")
     with pytest.raises(NotFoundError, match="no endorser 'joe'"):
         endorsers.get("joe")
     with pytest.raises(NotFoundError, match="no endorser 'joe'"):
