@@ -77,7 +77,7 @@ class Asker:
                     return
                 header = answer.header("Location")
                 if answer.status not in _REDIRECTS or header is None:
-                    raise failures.status(answer)
+                    raise failures.status(answer, _authorization(location, question))
                 status = answer.status
             target = redirected(location, header)
             question = _carried(question, status, location, target)
@@ -116,8 +116,9 @@ class Asker:
                     answer = stack.enter_context(
                         exchange(location, address, wire, context=context, timeouts=timeouts, guard=guard)
                     )
-                except UnreachableError:
-                    if position == len(addresses) - 1:
+                except UnreachableError as problem:
+                    # A server that answers with the wrong certificate is not passed over for another one.
+                    if position == len(addresses) - 1 or problem.context.get("final"):
                         raise
                     continue
                 yield answer
@@ -159,14 +160,18 @@ def _wire(location: Location, question: Question, task: Task | None) -> Wire:
     headers.update(question.headers)
     if question.validators is not None:
         headers.update(question.validators.headers)
-    authorization = location.authorization
-    if question.credential is not None and question.credential.authorization is not None:
-        authorization = question.credential.authorization
+    authorization = _authorization(location, question)
     if authorization is not None:
         headers["Authorization"] = authorization
     size = question.body.size_bytes if isinstance(question.body, BodyFile) else len(question.body or b"")
     on_sent = None if task is None else lambda sent: task.reach(sent, size)
     return Wire(method=question.method, headers=headers, body=question.body, on_sent=on_sent)
+
+
+def _authorization(location: Location, question: Question) -> str | None:
+    if question.credential is not None and question.credential.authorization is not None:
+        return question.credential.authorization
+    return location.authorization
 
 
 def _is_loopback(address: str) -> bool:

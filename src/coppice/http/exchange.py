@@ -94,7 +94,7 @@ class Answer:
     @property
     def headers(self) -> dict[str, str]:
         """All headers; names in lower case, what came several times joined by commas."""
-        return {name.lower(): value for name, value in self._response.headers.items()}
+        return {name.lower(): value for name, value in self._response.headers.itermerged()}
 
     @property
     def length_bytes(self) -> int | None:
@@ -196,7 +196,7 @@ def _pool(
 
         def connect(self) -> None:
             super().connect()
-            self.sock.settimeout(timeouts.read_seconds)
+            _connected(self.sock, timeouts, guard)
 
     class WatchedTlsConnection(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
@@ -206,8 +206,7 @@ def _pool(
 
         def connect(self) -> None:
             super().connect()
-            # To send a large piece may take longer than to connect.
-            self.sock.settimeout(timeouts.read_seconds)
+            _connected(self.sock, timeouts, guard)
 
     common: dict[str, Any] = {
         "port": location.port,
@@ -225,6 +224,12 @@ def _pool(
     return secure
 
 
+def _connected(connection: socket.socket, timeouts: Timeouts, guard: Guard) -> None:
+    guard.is_connected = True
+    # To send a large piece may take longer than to connect.
+    connection.settimeout(timeouts.read_seconds)
+
+
 @contextmanager
 def translated(location: Location, guard: Guard) -> Iterator[None]:
     """Turn urllib3's errors into transfer errors that name the host; what the guard did goes before all else."""
@@ -239,4 +244,4 @@ def translated(location: Location, guard: Guard) -> Iterator[None]:
     except (exceptions.HTTPError, OSError, ValueError) as problem:
         if guard.verdict is not None:
             raise failures.stalled(location, guard.verdict) from problem
-        raise failures.translate(location, problem) from problem
+        raise failures.translate(location, problem, was_connected=guard.is_connected) from problem

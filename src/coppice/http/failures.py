@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import ssl
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from coppice.errors import (
     AddressRefusedError,
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from coppice.http.exchange import Answer
 
 _EXCERPT_BYTES = 300
+_READ_BYTES = 16 * 1024
+"""Of an explanation; more than is shown, so that no half of a repeated secret stays at the end."""
+_SHORTEST_SECRET = 3
 _WORTH_RETRYING = frozenset({429, 500, 502, 503, 504})
 
 
@@ -42,7 +49,7 @@ def too_large(location: Location, limit_bytes: int, details: str | None = None) 
         f"{show(location.url)} is longer than the {limit_bytes} bytes that it may have",
         details=details,
         resolution=f"Nothing of it is used. Ask whoever runs {location.host} what it serves there.",
-        context={"url": location.url, "host": location.host, "limit_bytes": limit_bytes},
+        context={"url": location.shown, "host": location.host, "limit_bytes": limit_bytes},
     )
 
 
@@ -53,27 +60,37 @@ def too_short(answer: Answer, received: int, expected: int) -> TransferCutError:
         f"{show(answer.location.url)} ended after {received} of {expected} bytes",
         details="The server announced that length." if complete else "The connection was closed early.",
         resolution=f"Run again; if it stays so, {answer.location.host} serves another file than the one signed.",
-        context={"url": answer.location.url, "host": answer.location.host, "received": received, "complete": complete},
+        context={
+            "url": answer.location.shown,
+            "host": answer.location.host,
+            "received": received,
+            "complete": complete,
+        },
     )
 
 
-def status(answer: Answer) -> HttpStatusError:
-    """Return the error for a status that is no answer, with the beginning of what the server said."""
+def status(answer: Answer, authorization: str | None = None) -> HttpStatusError:
+    """Return the error for a status that is no answer, with the beginning of what the server said.
+
+    Args:
+        answer: With that status.
+        authorization: What the server was shown. Some servers repeat it in their explanation.
+    """
     excerpt = bytearray()
     try:
         for piece in answer.pieces():
-            excerpt.extend(piece[:_EXCERPT_BYTES])
-            if len(excerpt) >= _EXCERPT_BYTES:
+            excerpt.extend(piece[:_READ_BYTES])
+            if len(excerpt) >= _READ_BYTES:
                 break
     except TransferError:
         # The status is what counts; the text below it is only an explanation.
         pass
-    text = bytes(excerpt[:_EXCERPT_BYTES]).decode("utf-8", errors="replace")
+    text = _without(bytes(excerpt).decode("utf-8", errors="replace"), authorization)[:_EXCERPT_BYTES]
     return HttpStatusError(
         f"{answer.location.host} answered {answer.status} for {show(answer.location.url)}",
         details=show(text, _EXCERPT_BYTES) if text else None,
         resolution="What was there before stays as it is. Check the URL, or ask whoever runs the server.",
-        context={"url": answer.location.url, "host": answer.location.host, "status": answer.status},
+        context={"url": answer.location.shown, "host": answer.location.host, "status": answer.status},
     )
 
 
@@ -92,7 +109,7 @@ def unsafe_redirect(location: Location, method: str, target: Location) -> Redire
         f"{show(location.url)} redirects the method {method} to {show(target.url)}",
         details="What changes something on a server goes where it was addressed to, or stays undone.",
         resolution="If the new place is right, use its URL.",
-        context={"url": location.url, "host": location.host},
+        context={"url": location.shown, "host": location.host},
     )
 
 
@@ -101,7 +118,7 @@ def clear_text(location: Location) -> AddressRefusedError:
     return AddressRefusedError(
         f"{show(location.url)} would get a credential in clear text (http)",
         resolution="Use https. Without it, credentials are shown to servers on loopback only.",
-        context={"url": location.url, "host": location.host},
+        context={"url": location.shown, "host": location.host},
     )
 
 
@@ -110,7 +127,7 @@ def out_of_time(location: Location) -> TransferStalledError:
     return TransferStalledError(
         f"{show(location.url)} took too long in all and was given up",
         resolution="Run again later, or raise transfer.total_timeout_seconds.",
-        context={"url": location.url, "host": location.host},
+        context={"url": location.shown, "host": location.host},
     )
 
 
@@ -123,15 +140,21 @@ def stalled(location: Location, verdict: Verdict) -> TransferStalledError:
     return TransferStalledError(
         f"{show(location.url)} from {location.host} {what} and was given up",
         resolution=f"Run again later, or change {setting}.",
-        context={"url": location.url, "host": location.host},
+        context={"url": location.shown, "host": location.host},
     )
 
 
-def translate(location: Location, problem: Exception) -> CoppiceError:
-    """Return what an error of urllib3 or of the machine means."""
+def translate(location: Location, problem: Exception, *, was_connected: bool) -> CoppiceError:
+    """Return what an error of urllib3 or of the machine means.
+
+    Args:
+        location: What was asked for.
+        problem: The error.
+        was_connected: Whether there was a connection, verified where it is one with TLS: something may have been sent.
+    """
     from urllib3 import exceptions
 
-    context = {"url": location.url, "host": location.host}
+    context = {"url": location.shown, "host": location.host}
     if isinstance(problem, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
         return UnreachableError(
             f"{location.host} port {location.port} cannot be reached",
@@ -139,8 +162,10 @@ def translate(location: Location, problem: Exception) -> CoppiceError:
             resolution="Check that the server runs and that this machine may connect to it.",
             context=context,
         )
-    if isinstance(problem, exceptions.SSLError | ssl.SSLError):
-        return _untrusted(location, problem)
+    cause = _tls_cause(problem)
+    if cause is not None and (not was_connected or "ALERT" in (cause.reason or "").upper()):
+        # With TLS 1.3, a server says only after the handshake that it wants another client certificate, or one at all.
+        return _untrusted(location, cause)
     if isinstance(problem, exceptions.TimeoutError | TimeoutError):
         return TransferStalledError(
             f"{location.host} was silent for too long while {show(location.url)} was fetched",
@@ -156,27 +181,45 @@ def translate(location: Location, problem: Exception) -> CoppiceError:
     )
 
 
-def _untrusted(location: Location, problem: Exception) -> UnreachableError:
-    cause = _tls_cause(problem)
-    context = {"url": location.url, "host": location.host, "final": True}
+def _without(text: str, authorization: str | None) -> str:
+    if authorization is None:
+        return text
+    scheme, _, value = authorization.partition(" ")
+    secrets = [value]
+    if scheme == "Basic":
+        secrets += base64.b64decode(value).decode("utf-8").split(":", 1)
+    forms = {form for secret in secrets for form in _written(secret)}
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) >= _SHORTEST_SECRET:
+            text = text.replace(form, "…")
+    return text
+
+
+def _written(secret: str) -> tuple[str, ...]:
+    """Return how an explanation may write what it repeats: as it is, in a URL, in HTML, in JSON."""
+    return secret, quote(secret, safe=""), html.escape(secret), json.dumps(secret)[1:-1], secret.replace("/", r"\/")
+
+
+def _untrusted(location: Location, cause: ssl.SSLError) -> UnreachableError:
+    context = {"url": location.shown, "host": location.host, "final": True}
     if isinstance(cause, ssl.SSLCertVerificationError):
         return UnreachableError(
             f"no trusted TLS connection to {location.host} port {location.port}: {cause.verify_message}",
-            details=str(problem),
+            details=str(cause),
             resolution="The server's certificate must be valid today, for that name, and come from an authority that "
-            "this machine, or the named server anchors, trust.",
+            "this machine trusts, or that is named for this server.",
             context=context,
         )
-    if cause is not None and "ALERT" in (cause.reason or "").upper():
+    if "ALERT" in (cause.reason or "").upper():
         return UnreachableError(
-            f"{location.host} port {location.port} refused the TLS connection: {cause.reason}",
-            details=str(problem),
-            resolution="The server may ask for a client certificate, or refuse the one that it was shown.",
+            f"{location.host} port {location.port} refused the TLS connection",
+            details=str(cause),
+            resolution="The server may ask for a client certificate, or not take the one that it was shown.",
             context=context,
         )
     return UnreachableError(
         f"no trusted TLS connection to {location.host} port {location.port}",
-        details=str(problem),
+        details=str(cause),
         resolution="Check that it is an https server, with TLS 1.2 or later.",
         context=context,
     )

@@ -44,6 +44,7 @@ class Guard:
 
     def __init__(self, clock: Clock, *, deadline: float, minimum_rate: float, window_seconds: float) -> None:
         self.verdict: Verdict | None = None
+        self.is_connected = False
         self._clock = clock
         self._deadline = deadline
         self._minimum_rate = minimum_rate

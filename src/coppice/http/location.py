@@ -13,6 +13,7 @@ URL_LIMIT_CHARACTERS = 8192
 _PORTS = {"http": 80, "https": 443}
 _SAFE_IN_PATH = "/%:@!$&'()*+,;=~-._"
 _HOST_LIMIT = 253
+_SECRET_WORDS = ("auth", "credential", "key", "passw", "secret", "sig", "token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,13 @@ class Location:
 
     @property
     def url(self) -> str:
-        """The URL without user information: what messages show."""
+        """The URL without user information."""
         return f"{self.scheme}://{self.authority}{self.target}"
+
+    @property
+    def shown(self) -> str:
+        """What messages show of the URL: neither user information nor what a query has of signatures and tokens."""
+        return _without_secrets(self.url)
 
 
 def parse_location(url: str) -> Location:
@@ -119,10 +125,24 @@ def show(url: str, limit: int = 200) -> str:
         if "@" in authority:
             after = "…@" + after[authority.rindex("@") + 1 :]
         url = before + separator + after
+    url = _without_secrets(url)
     escaped = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in url
     )
     return f"'{escaped if len(escaped) <= limit else escaped[:limit] + '…'}'"
+
+
+def _without_secrets(url: str) -> str:
+    """Hide the values of a query's secrets: who holds a signed URL needs no other credential."""
+    path, mark, query = url.partition("?")
+    if not mark:
+        return url
+    parts = []
+    for part in query.split("&"):
+        name, sign, value = part.partition("=")
+        is_secret = value and any(word in name.lower() for word in _SECRET_WORDS)
+        parts.append(f"{name}{sign}…" if is_secret else part)
+    return path + mark + "&".join(parts)
 
 
 def _host(name: str, shown: str) -> str:
@@ -160,5 +180,5 @@ def _redirect_refused(origin: Location, where: str) -> RedirectRefusedError:
     return RedirectRefusedError(
         f"{show(origin.url)} redirects {where}",
         resolution=f"Ask whoever runs {origin.host}; if the new place is right, use its URL.",
-        context={"url": origin.url, "host": origin.host},
+        context={"url": origin.shown, "host": origin.host},
     )

@@ -234,5 +234,5 @@ def _other_content(url: str, digest: str) -> TransferError:
     return TransferError(
         f"{show(url)} is not the content with the digest {digest}",
         resolution="Nothing of it is used. Ask whoever runs the registry.",
-        context={"url": url, "digest": digest},
+        context={"url": show(url), "digest": digest},
     )

@@ -58,8 +58,10 @@ class Contexts:
             return context
 
     def _make(self, anchors: Path | None, certificate: ClientCertificate | None) -> ssl.SSLContext:
-        context = ssl.create_default_context()
+        # Not `ssl.create_default_context`: that writes keys of connections where a variable (SSLKEYLOGFILE) says.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_default_certs()
         if self._ca_file is not None:
             try:
                 context.load_verify_locations(cafile=self._ca_file)
