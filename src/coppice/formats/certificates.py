@@ -13,7 +13,7 @@ import binascii
 import re
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from asn1crypto import x509 as asn1
@@ -68,9 +68,18 @@ def load_certificate(der: bytes) -> x509.Certificate:
     with quiet():
         certificate = x509.load_der_x509_certificate(der)
         names = (certificate.subject, certificate.issuer)
+        with suppress(*PARSE_PROBLEMS):
+            # Whoever needs them is told what is wrong with them.
+            _ = certificate.extensions
     for name in names:
         _require_bounds(name)
     return certificate
+
+
+def serial_number(certificate: x509.Certificate) -> int:
+    """Return the serial number, which ought to be positive, and is not where an authority took no care."""
+    with quiet():
+        return certificate.serial_number
 
 
 def load_crl(der: bytes) -> x509.CertificateRevocationList:

@@ -24,6 +24,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from coppice.errors import SignatureFormError, SignerCountError, TamperedListError
 from coppice.formats import ber
 from coppice.formats.algorithms import digest_of, read_scheme
+from coppice.formats.certificates import load_certificate, serial_number
 from coppice.formats.limits import DEFAULT_LIMITS, ListLimits
 from coppice.formats.smime import MAX_SIGNATURE_BYTES, unwrap, without_inner_headers
 
@@ -226,7 +227,7 @@ def _check_contents(pieces: _Pieces, body: bytes | None, limits: ListLimits) -> 
 def _read_signer(pieces: _Pieces) -> _Signer:
     (encoded,) = pieces.signers
     info = cms.SignerInfo.load(encoded, strict=True)
-    certificates = [x509.load_der_x509_certificate(each) for each in pieces.certificates]
+    certificates = [load_certificate(each) for each in pieces.certificates]
     certificate = _signer_certificate(info["sid"], certificates)
     signed = _signed_attributes(encoded)
     attributes = _by_kind(cms.CMSAttributes.load(signed, strict=True))
@@ -248,7 +249,7 @@ def _read_signer(pieces: _Pieces) -> _Signer:
 def _signer_certificate(sid: cms.SignerIdentifier, certificates: Sequence[x509.Certificate]) -> x509.Certificate:
     if sid.name == "issuer_and_serial_number":
         issuer, serial = sid.chosen["issuer"].dump(), sid.chosen["serial_number"].native
-        matching = [one for one in certificates if one.serial_number == serial and one.issuer.public_bytes() == issuer]
+        matching = [one for one in certificates if serial_number(one) == serial and one.issuer.public_bytes() == issuer]
     else:
         matching = [one for one in certificates if _key_identifier(one) == bytes(sid.native)]
     if len(matching) != 1:

@@ -20,7 +20,7 @@ from coppice.errors import (
     TrustError,
     WeakSignatureError,
 )
-from coppice.formats.certificates import PARSE_PROBLEMS
+from coppice.formats.certificates import PARSE_PROBLEMS, serial_number
 from coppice.formats.names import distinguished_name
 from coppice.subscription.model import RevocationPolicy
 
@@ -142,7 +142,7 @@ def _revoked(link: _Link, entry: x509.RevokedCertificate) -> TrustError:
     return kind(
         f"the certificate of {link.name} was revoked on {entry.revocation_date_utc:%Y-%m-%d %H:%M:%S} UTC by "
         f"{link.authority}",
-        details=f"serial number {link.certificate.serial_number:x}",
+        details=f"serial number {serial_number(link.certificate):x}",
         resolution="Trust nothing that it signed; ask the publisher for a list by a new certificate.",
     )
 
@@ -239,7 +239,7 @@ def _entry_of(crl: x509.CertificateRevocationList, certificate: x509.Certificate
     """Return the entry that revokes ``certificate``; in a CRL of several authorities, entries may be another's."""
     if any(isinstance(one.value, x509.IssuingDistributionPoint) and one.value.indirect_crl for one in crl.extensions):
         return None
-    entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
+    entry = crl.get_revoked_certificate_by_serial_number(serial_number(certificate))
     return None if entry is None or _is_removal(entry) else entry
 
 

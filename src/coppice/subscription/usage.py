@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from coppice.errors import SignerExpiredError, SignerUsageError, UntrustedSignerError, WeakSignatureError
 from coppice.formats.algorithms import MINIMUM_RSA_BITS
+from coppice.formats.certificates import serial_number
 from coppice.formats.names import distinguished_name
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def check_signer(signer: x509.Certificate, trust: TrustPolicy) -> None:
     """
     if signer.version is not x509.Version.v3:
         _refuse(signer, f"it is of X.509 version {signer.version.name[1:]}, which says nothing about its use")
-    if signer.serial_number <= 0:
-        _refuse(signer, f"its serial number is {signer.serial_number}, by which nobody could revoke it")
+    if serial_number(signer) <= 0:
+        _refuse(signer, f"its serial number is {serial_number(signer)}, by which nobody could revoke it")
     for extension in signer.extensions:
         value = extension.value
         if extension.oid.dotted_string in _PROXY_EXTENSIONS:

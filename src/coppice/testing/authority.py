@@ -50,6 +50,7 @@ class KeyType(StrEnum):
     P384 = "p384"
     RSA_1024 = "rsa1024"
     RSA_2048 = "rsa2048"
+    RSA_4096 = "rsa4096"
 
 
 def make_key(kind: KeyType = KeyType.P256) -> PrivateKey:
@@ -58,7 +59,7 @@ def make_key(kind: KeyType = KeyType.P256) -> PrivateKey:
         return ec.generate_private_key(ec.SECP256R1())
     if kind is KeyType.P384:
         return ec.generate_private_key(ec.SECP384R1())
-    return rsa.generate_private_key(65537, 1024 if kind is KeyType.RSA_1024 else 2048)
+    return rsa.generate_private_key(65537, int(kind.removeprefix("rsa")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +122,12 @@ class Authority:
         key: PrivateKey | None = None,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
+        subject: x509.Name | None = None,
+        digest: hashes.HashAlgorithm | None = None,
     ) -> Authority:
         """Return a new root authority, valid for ten years unless told otherwise."""
         key = key or make_key()
-        subject = make_name(name)
+        subject = subject or make_name(name)
         start = not_before or datetime.now(UTC) - _YEAR
         certificate = _build(
             subject,
@@ -132,7 +135,8 @@ class Authority:
             key,
             key,
             validity=(start, not_after or start + 10 * _YEAR),
-            extensions=_authority_extensions(key, key),
+            extensions=_authority_extensions(key, _key_identifier(key)),
+            digest=digest,
         )
         return cls(identity=Identity(certificate=certificate, key=key))
 
@@ -157,7 +161,7 @@ class Authority:
         added: list[tuple[x509.ExtensionType, bool]] = [
             (x509.BasicConstraints(ca=False, path_length=None), True),
             (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-            (x509.AuthorityKeyIdentifier.from_issuer_public_key(own.key.public_key()), False),
+            (self._key_identifier(), False),
             *extensions,
         ]
         if key_usage is not None:
@@ -176,18 +180,30 @@ class Authority:
         return Identity(certificate=certificate, key=key, chain=self._chain())
 
     def issue_authority(
-        self, name: str, *, not_before: datetime | None = None, not_after: datetime | None = None
+        self,
+        name: str,
+        *,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+        key: PrivateKey | None = None,
+        subject: x509.Name | None = None,
+        path_length: int | None = None,
+        key_usage: Sequence[str] = ("key_cert_sign", "crl_sign"),
+        extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+        digest: hashes.HashAlgorithm | None = None,
     ) -> Authority:
-        """Return an authority below this one."""
-        key = make_key()
+        """Return an authority below this one, valid for five years unless told otherwise."""
+        key = key or make_key()
         start = not_before or datetime.now(UTC) - _YEAR
+        own = _authority_extensions(key, self._key_identifier(), path_length=path_length, key_usage=key_usage)
         certificate = _build(
-            make_name(name),
+            subject or make_name(name),
             self.identity.certificate.subject,
             key,
             self.identity.key,
             validity=(start, not_after or start + 5 * _YEAR),
-            extensions=_authority_extensions(key, self.identity.key),
+            extensions=[*own, *extensions],
+            digest=digest,
         )
         return Authority(identity=Identity(certificate=certificate, key=key, chain=self._chain()))
 
@@ -220,6 +236,8 @@ class Authority:
         last_update: datetime | None = None,
         next_update: datetime | None = None,
         key: PrivateKey | None = None,
+        digest: hashes.HashAlgorithm | None = None,
+        extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     ) -> x509.CertificateRevocationList:
         """Return the CRL: valid for a year from yesterday on, signed with its own key, unless told otherwise."""
         start = last_update or datetime.now(UTC) - timedelta(days=1)
@@ -232,7 +250,9 @@ class Authority:
         for serial_number, at in self.revoked.items():
             entry = x509.RevokedCertificateBuilder().serial_number(serial_number).revocation_date(at).build()
             builder = builder.add_revoked_certificate(entry)
-        return builder.sign(key or self.identity.key, hashes.SHA256())
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(key or self.identity.key, digest or hashes.SHA256())  # type: ignore[arg-type]
 
     def write_to(self, directory: Path, *, name: str = "ca", crl: x509.CertificateRevocationList | None = None) -> Path:
         """Write ``<name>.pem`` and ``<name>.crl.pem`` into ``directory``; return it."""
@@ -240,6 +260,12 @@ class Authority:
         atomic.write_bytes(directory / f"{name}.pem", self.identity.certificate.public_bytes(pem))
         atomic.write_bytes(directory / f"{name}.crl.pem", (crl or self.crl()).public_bytes(pem))
         return directory
+
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        for extension in self.identity.certificate.extensions:
+            if isinstance(extension.value, x509.SubjectKeyIdentifier):
+                return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(extension.value)
+        return _key_identifier(self.identity.key)
 
     def _chain(self) -> tuple[x509.Certificate, ...]:
         own = self.identity
@@ -251,12 +277,22 @@ def _key_usage(*names: str) -> x509.KeyUsage:
     return x509.KeyUsage(**{usage: usage in names for usage in _USAGES}, encipher_only=False, decipher_only=False)
 
 
-def _authority_extensions(key: PrivateKey, above: PrivateKey) -> list[tuple[x509.ExtensionType, bool]]:
+def _key_identifier(key: PrivateKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+
+
+def _authority_extensions(
+    key: PrivateKey,
+    above: x509.AuthorityKeyIdentifier,
+    *,
+    path_length: int | None = None,
+    key_usage: Sequence[str] = ("key_cert_sign", "crl_sign"),
+) -> list[tuple[x509.ExtensionType, bool]]:
     return [
-        (x509.BasicConstraints(ca=True, path_length=None), True),
-        (_key_usage("key_cert_sign", "crl_sign"), True),
+        (x509.BasicConstraints(ca=True, path_length=path_length), True),
+        (_key_usage(*key_usage), True),
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-        (x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key()), False),
+        (above, False),
     ]
 
 
