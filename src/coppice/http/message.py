@@ -25,7 +25,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "PROPFIND", "OPTIONS"})
 """Change nothing on the server (RFC 9110, 9.2.1; RFC 4918, 9.1): may be asked again."""
 
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,512}"')
-_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT")
+_DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _HEADER_LIMIT = 16 * 1024

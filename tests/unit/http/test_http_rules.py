@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from coppice.errors import AddressRefusedError, RedirectRefusedError, UnreachableError
+from coppice.http import same_origin
 from coppice.http.address import addresses_of, refusal
 from coppice.http.location import parse_location, redirected, show
 
@@ -131,3 +132,18 @@ def test_redirects_that_lead_away_are_refused(target):
 def test_a_unit_test_that_starts_a_program_fails():
     with pytest.raises(AssertionError, match="a unit test called"):
         subprocess.run(["true"], check=False)  # the guard is what is tested
+
+
+@pytest.mark.threat("T54")
+def test_the_secrets_of_a_signed_url_are_not_shown():
+    url = "https://store.example.org/a?part=1&X-Amz-Signature=canary&access_token=canary&x=%20&sig="
+    assert show(url) == "'https://store.example.org/a?part=1&X-Amz-Signature=…&access_token=…&x=%20&sig='"
+    location = parse_location(url)
+    assert "canary" not in location.shown
+    assert "canary" in location.url
+
+
+def test_an_origin_is_scheme_host_and_port():
+    assert same_origin("https://a.example.org/x", "https://A.example.org:443/y?z")
+    for other in ("http://a.example.org/x", "https://a.example.org:444/", "https://b.example.org/"):
+        assert not same_origin("https://a.example.org/x", other)
