@@ -16,12 +16,21 @@ from coppice.cloud.directory import DirectoryCloud
 from coppice.cloud.memory import MemoryCloud
 from coppice.cloud.model import ImageState
 from coppice.database import Database
-from coppice.errors import LockedError, NotFoundError
+from coppice.errors import InputError, LockedError, NotFoundError
 from coppice.events.journal import Journal
+from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.http import Client
 from coppice.monitor import SILENT
 from coppice.schedule.lock import run_lock
-from coppice.settings.model import ConversionSettings, FactorySettings, PlanSettings, Settings, TransferSettings
+from coppice.settings.model import (
+    ConversionSettings,
+    FactorySettings,
+    PlanSettings,
+    PublishingSettings,
+    Settings,
+    TransferSettings,
+)
+from coppice.subscription.list_warnings import DEFAULT_TERMS
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
 from coppice.testing.server import serve, status
@@ -61,6 +70,9 @@ def settings_in(directory: Path) -> Settings:
             attempts=1,
             allow_private_addresses=True,
         ),
+        lists=DEFAULT_LIMITS,
+        subscriptions=DEFAULT_TERMS,
+        publishing=PublishingSettings(retire_images_days=7),
         conversion=ConversionSettings(maximum_virtual_size_bytes=10**9, memory_bytes=2 * 1024**3, timeout_seconds=60),
         plan=PlanSettings(grace_days=GRACE.days, maximum_withdrawn_share=0.5),
         publishers={},
@@ -395,10 +407,43 @@ def test_an_image_whose_uri_cannot_be_read_stops_nothing_else(world: World):
 
 
 @pytest.mark.threat("T93")
-def test_credentials_in_an_address_do_not_reach_the_journal(world: World):
+def test_an_address_with_credentials_in_it_is_not_kept(world: World):
     subscription = world.publisher.subscription(world.anchors)
-    world.store.add(replace(subscription, uri="https://me:canary@127.0.0.1:1/list"))
-    world.sync()
-    events = world.journal.events()
-    assert events
-    assert "canary" not in str(events)
+    with pytest.raises(InputError) as caught:
+        world.store.add(replace(subscription, uri="https://me:canary@127.0.0.1:1/list"))
+    assert "canary" not in str(caught.value.as_dict())
+    assert world.store.all() == ()
+
+
+@pytest.mark.threat("T19")
+@pytest.mark.threat("T20")
+def test_images_of_a_list_whose_signer_was_revoked_since_are_hidden_even_while_its_server_is_dead(running: World):
+    (running.path / "www" / "demo.list").unlink()
+    running.publisher.authority.revoke(running.publisher.endorser.certificate)
+    running.publisher.authority.write_to(running.path / "anchors")
+    report = running.sync()
+    assert [error.code for error in report.errors] == ["source-unreachable"]
+    assert running.states() == {"1": ImageState.WITHDRAWN}
+    # Signed anew by a certificate that holds, within the grace period: the same image comes back.
+    identifier = running.clouds["folder"].describe()[0].cloud_identifier
+    running.publisher.endorser = running.publisher.authority.issue("Jane Doe")
+    running.publish()
+    assert running.sync().failure() is None
+    assert [each.cloud_identifier for each in running.clouds["folder"].describe()] == [identifier]
+    assert running.states() == {"1": ImageState.AVAILABLE}
+
+
+@pytest.mark.threat("T33")
+def test_a_version_that_none_can_follow_is_taken_back_in_the_clouds_too(running: World):
+    running.publisher.version = "999999999999999999"
+    running.publish(running.publisher.message())
+    assert running.sync().failure() is None
+    running.publisher.version = "5"
+    running.renew(running.publisher.images[0], "2")
+    running.publish(running.publisher.message())
+    assert {error.code for error in running.sync().errors} == {"list-older"}
+    running.store.reset_version("demo", reason="the key was stolen", now=running.clock.now())
+    report = running.sync()
+    assert report.failure() is None, report.errors
+    assert running.states() == {"1": ImageState.SUPERSEDED, "2": ImageState.AVAILABLE}
+    assert "VersionFloorReset" in [str(event.kind) for event in running.journal.events()]

@@ -67,7 +67,7 @@ def prune(context: Context) -> Result:
     from coppice.subscription.store import SubscriptionStore
     from coppice.workflows.listed import listed_images
 
-    known, unknown = listed_images(SubscriptionStore(context.database), context.clock)
+    known, unknown = listed_images(SubscriptionStore(context.database), context.clock, context.settings.lists)
     if unknown:
         raise StateError(
             f"what the subscription {unknown[0][0]!r} needs is not known, so nothing is removed",

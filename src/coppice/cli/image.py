@@ -27,7 +27,11 @@ def list_images(context: Context) -> Result:
     from coppice.workflows.listed import listed_images
 
     database = context.existing_database()
-    known, unknown = listed_images(SubscriptionStore(database), context.clock) if database is not None else ((), ())
+    known, unknown = (
+        listed_images(SubscriptionStore(database), context.clock, context.settings.lists)
+        if database is not None
+        else ((), ())
+    )
 
     def render(output: Output) -> None:
         rows = [[name, each.title, each.version, format_size(each.size_bytes), each.identifier] for name, each in known]

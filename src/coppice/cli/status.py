@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from coppice.cli.envelope import Result
 from coppice.cli.output import moment
 from coppice.cli.words import examples, pass_context, verb
-from coppice.log import redact
 
 if TYPE_CHECKING:
     from coppice.cli.context import Context
@@ -23,10 +22,7 @@ def command(context: Context) -> Result:
     settings = context.settings
     database = context.existing_database()
     now = context.clock.now()
-    subscriptions = [] if database is None else _subscriptions(database)
-    for each in subscriptions:
-        expires = each["expires"]
-        each["expired"] = expires is not None and expires <= now  # type: ignore[operator]
+    subscriptions = [] if database is None else _subscriptions(context, database)
     appliances, lists = (0, 0) if database is None else _catalogue(database)
     clouds: list[dict[str, object]] = [
         {"name": name, "driver": cloud.driver, "site": cloud.site, "formats": list(cloud.formats)}
@@ -54,38 +50,33 @@ def command(context: Context) -> Result:
             rows = [
                 [
                     each["name"],
+                    each["state"],
                     each["version"],
-                    moment(each["verified_at"], now),  # type: ignore[arg-type]
+                    moment(each["checked_at"], now),  # type: ignore[arg-type]
                     moment(each["expires"], now),  # type: ignore[arg-type]
                     each["last_error_code"],
                 ]
                 for each in subscriptions
             ]
-            output.table(["subscription", "version", "verified", "expires", "last error"], rows)
+            output.table(["subscription", "state", "version", "confirmed", "expires", "last error"], rows)
         if clouds:
             output.line()
             output.table(["cloud", "driver", "site"], [[each["name"], each["driver"], each["site"]] for each in clouds])
 
-    return Result(command="status", data=data, messages=_next_steps(subscriptions, clouds), show=render)
+    return Result(
+        command="status",
+        data=data,
+        messages=(*_warnings(subscriptions), *_next_steps(subscriptions, clouds)),
+        show=render,
+    )
 
 
-def _subscriptions(database: Database) -> list[dict[str, object]]:
+def _subscriptions(context: Context, database: Database) -> list[dict[str, object]]:
+    from coppice.cli.subscription_data import overview_as_dict
     from coppice.subscription.overview import overview
 
-    return [
-        {
-            "name": each.name,
-            "uri": redact(each.uri),
-            "list_identifier": each.list_identifier,
-            "version": each.version,
-            "verified_at": each.verified_at,
-            "expires": each.expires,
-            "last_attempt_at": each.last_attempt_at,
-            "last_error_code": each.last_error_code,
-            "last_error": each.last_error,
-        }
-        for each in overview(database)
-    ]
+    found = overview(database, context.clock.now(), warn_list_days=context.settings.subscriptions.warn_list_days)
+    return [overview_as_dict(each) for each in found]
 
 
 def _catalogue(database: Database) -> tuple[int, int]:
@@ -93,6 +84,10 @@ def _catalogue(database: Database) -> tuple[int, int]:
     from coppice.catalogue.selections import Selections
 
     return len(Catalogue(database).appliances()), len(Selections(database).all())
+
+
+def _warnings(subscriptions: list[dict[str, object]]) -> tuple[str, ...]:
+    return tuple(f"{each['name']}: {said['text']}" for each in subscriptions for said in each["warnings"])  # type: ignore[attr-defined]
 
 
 def _next_steps(subscriptions: list[dict[str, object]], clouds: list[dict[str, object]]) -> tuple[str, ...]:

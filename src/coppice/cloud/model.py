@@ -107,6 +107,8 @@ class DesiredList:
         expires: Its expiry.
         images: What is wanted of it.
         unknown: Images of which nothing is known: they stay as they are.
+        taken_back: Versions up to this one count no more as a floor of what is registered: an administrator took them
+            back. None: none was.
     """
 
     identifier: ListIdentifier
@@ -114,6 +116,7 @@ class DesiredList:
     expires: datetime
     images: tuple[DesiredImage, ...]
     unknown: frozenset[ImageIdentifier] = frozenset()
+    taken_back: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +124,13 @@ class Desired:
     """What a site wants in a cloud.
 
     A list that is subscribed to and is not in ``lists`` is unknown: its images stay as they are until their own dates
-    say otherwise. A list in ``unsubscribed`` is not followed any more: its images are withdrawn.
+    say otherwise. A list in ``unsubscribed`` is not followed any more: its images are withdrawn. So are those of a list
+    in ``distrusted``: a certificate behind what was verified of it is revoked since.
     """
 
     lists: tuple[DesiredList, ...]
     unsubscribed: frozenset[ListIdentifier] = frozenset()
+    distrusted: frozenset[ListIdentifier] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ The rules, in the order in which they are asked of each list:
 
 * It is not known (not fetched, refused, or older than what is registered): its images stay as they are, save that
   their own dates are obeyed.
+* It is distrusted, or not followed any more: its images are withdrawn.
 * It is known: what it names is registered, described anew or made available again; an older version is superseded
   once the newer one is there; what it does not name any more is withdrawn, unless that is too much at once.
 * Whatever is superseded, expired or withdrawn for longer than the grace period is removed, unless it is the last good
@@ -56,9 +57,11 @@ def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy
         wanted = wanted_lists.get(identifier)
         if wanted is not None:
             _plan_list(draft, wanted, groups)
-        elif identifier in desired.unsubscribed:
+        elif identifier in desired.unsubscribed or identifier in desired.distrusted:
+            gone = identifier in desired.unsubscribed
+            reason = "its list is not subscribed to any more" if gone else "a certificate behind its list is revoked"
             for group in groups.values():
-                draft.withdraw(group, "its list is not subscribed to any more")
+                draft.withdraw(group, reason)
                 draft.remove_old(group, listed=False)
         else:
             _keep_unknown(draft, groups.values(), listed=False)
@@ -82,7 +85,7 @@ def _keep_unknown(draft: Draft, groups: Iterable[Group], *, listed: bool) -> Non
 
 def _plan_list(draft: Draft, wanted: DesiredList, groups: Mapping[ImageIdentifier, Group]) -> None:
     floor = max((Version(image.marker.list_version) for group in groups.values() for image in group), default=None)
-    if floor is not None and Version(wanted.version) < floor:
+    if floor is not None and Version(wanted.version) < floor and not _is_taken_back(wanted, floor):
         draft.held.append(Held(list_identifier=wanted.identifier, action=None, error=_rollback(wanted, floor)))
         # What its newest version names is not known: whatever may still be listed keeps its last good version.
         _keep_unknown(draft, groups.values(), listed=True)
@@ -206,6 +209,10 @@ def _cap(wanted: DesiredList, withdrawn: int, startable: int, policy: Policy) ->
         resolution="Ask the list's endorser whether this is meant; if so, run again with --allow-withdrawals.",
         context={"list": wanted.identifier, "withdrawn": withdrawn, "registered": startable},
     )
+
+
+def _is_taken_back(wanted: DesiredList, floor: Version) -> bool:
+    return wanted.taken_back is not None and floor <= Version(wanted.taken_back)
 
 
 def _rollback(wanted: DesiredList, floor: Version) -> OlderListError:

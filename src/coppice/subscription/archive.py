@@ -84,7 +84,7 @@ class ListArchive:
 
         Raises:
             NotFoundError: There is no such subscription, or no such version was verified.
-            DatabaseError: The bytes are not what was archived.
+            StateError: The bytes are not what was archived.
         """
         with self._database.session() as session:
             find_row(session, name)
@@ -184,10 +184,15 @@ def intact_message(row: ArchivedListRow) -> bytes:
     """Return an archived message.
 
     Raises:
-        DatabaseError: Its bytes are not those that were archived.
+        StateError: Its bytes are not those that were archived.
     """
     if Checksum.of(row.message).hexdigest != row.message_sha512:
-        raise damaged(f"version {row.version} of the list of {row.subscription!r}", ValueError("its bytes changed"))
+        raise StateError(
+            f"the kept bytes of version {row.version} of the list of {row.subscription!r} are not those that were "
+            "verified",
+            resolution=f"`coppice subscription refresh {row.subscription} --force` fetches the list anew. Check the "
+            "disk that the database is on.",
+        )
     return row.message
 
 

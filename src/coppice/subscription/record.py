@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 
-from coppice.errors import ListIdentifierError, StateError, WrongSignerError
+from coppice.errors import ListIdentifierError, StateError, TransferError, WrongSignerError
 from coppice.events.journal import write_event
 from coppice.events.model import EventKind
 from coppice.model.identifiers import ListIdentifier
@@ -22,7 +22,7 @@ from coppice.subscription.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -101,20 +101,43 @@ def record_verified(
     return shared
 
 
-def record_unchanged(session: Session, names: Sequence[str], now: datetime, *, warn_list_days: float) -> None:
+def record_unchanged(
+    session: Session,
+    names: Sequence[str],
+    now: datetime,
+    *,
+    warn_list_days: float,
+    judged: Mapping[str, tuple[ListWarning, ...]],
+) -> None:
     """Note that sources have what is in force already. A subscription that is gone meanwhile is passed over."""
     for start in range(0, len(names), _CHUNK):
         chunk = names[start : start + _CHUNK]
         for row in session.scalars(select(SubscriptionRow).where(SubscriptionRow.name.in_(chunk))):
             row.checked_at = row.last_attempt_at = now
             row.last_error_code = row.last_error = None
-        found = session.execute(
+    for current, _ in _in_force(session, names):
+        if current.subscription in judged:
+            freshness.keep_warnings(current, judged[current.subscription])
+    tell_dates(session, names, now, warn_list_days=warn_list_days)
+
+
+def tell_dates(session: Session, names: Sequence[str], now: datetime, *, warn_list_days: float) -> None:
+    """Write events for what of the lists in force ends soon or has ended, each once."""
+    for current, kept in _in_force(session, names):
+        freshness.tell_dates(session, current, kept, now=now, warn_list_days=warn_list_days)
+
+
+def _in_force(session: Session, names: Sequence[str]) -> list[tuple[CurrentListRow, ArchivedListRow]]:
+    found: list[tuple[CurrentListRow, ArchivedListRow]] = []
+    for start in range(0, len(names), _CHUNK):
+        rows = session.execute(
             select(CurrentListRow, ArchivedListRow)
             .join(ArchivedListRow, ArchivedListRow.number == CurrentListRow.archived)
-            .where(CurrentListRow.subscription.in_(chunk))
+            .where(CurrentListRow.subscription.in_(names[start : start + _CHUNK]))
+            .order_by(CurrentListRow.subscription)
         )
-        for current, kept in found.all():
-            freshness.tell_dates(session, current, kept, now=now, warn_list_days=warn_list_days)
+        found += [(current, kept) for current, kept in rows]
+    return found
 
 
 def record_failure(session: Session, name: str, error: CoppiceError, now: datetime, *, warn_list_days: float) -> None:
@@ -127,12 +150,12 @@ def record_failure(session: Session, name: str, error: CoppiceError, now: dateti
     row.last_attempt_at = now
     row.last_error_code = error.code
     row.last_error = error.message
+    if not isinstance(error, TransferError):
+        # What is in force was not confirmed: the next request asks for the whole list, not whether it changed.
+        row.etag = row.last_modified = None
     facts = {"subscription": name, "uri": row.uri, "list": row.list_identifier, "error": error.as_dict()}
     write_event(session, EventKind.LIST_REFUSED, subject=name, facts=facts, at=now)
-    current = session.get(CurrentListRow, name)
-    kept = None if current is None else session.get(ArchivedListRow, current.archived)
-    if current is not None and kept is not None:
-        freshness.tell_dates(session, current, kept, now=now, warn_list_days=warn_list_days)
+    tell_dates(session, [name], now, warn_list_days=warn_list_days)
 
 
 def reset_version(

@@ -6,7 +6,7 @@ What is verified is recorded by `coppice.subscription.record`; the archive is as
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
@@ -20,10 +20,11 @@ from coppice.subscription import archive, floor, freshness, record
 from coppice.subscription.changes import check_subscription, differences
 from coppice.subscription.rows import find_row, read_row, write_row
 from coppice.subscription.rules import verify_list
+from coppice.subscription.sources import read_sources
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow, UnsubscribedListRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from coppice.database import Database
@@ -33,21 +34,7 @@ if TYPE_CHECKING:
     from coppice.subscription.anchors import TrustAnchors
     from coppice.subscription.changes import Change
     from coppice.subscription.model import ListWarning, Subscription, TrustedVersion, VerifiedImageList
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A subscription and what its source said of the list in force.
-
-    Attributes:
-        subscription: Which.
-        etag: For a conditional request; None: there is no list in force, or the source said none.
-        last_modified: Likewise.
-    """
-
-    subscription: Subscription
-    etag: str | None = None
-    last_modified: str | None = None
+    from coppice.subscription.sources import Source
 
 
 class SubscriptionStore:
@@ -99,21 +86,9 @@ class SubscriptionStore:
             return tuple(read_row(row) for row in rows)
 
     def sources(self) -> Mapping[str, Source]:
-        """Return every subscription by name, each with what makes a request for its list conditional."""
-        query = (
-            select(SubscriptionRow, CurrentListRow.archived)
-            .outerjoin(CurrentListRow, CurrentListRow.subscription == SubscriptionRow.name)
-            .order_by(SubscriptionRow.name)
-        )
+        """Return every subscription by name, with its list in force and what makes a request for it conditional."""
         with self._database.session() as session:
-            return {
-                row.name: Source(
-                    subscription=read_row(row),
-                    etag=row.etag if number is not None else None,
-                    last_modified=row.last_modified if number is not None else None,
-                )
-                for row, number in session.execute(query)
-            }
+            return read_sources(session)
 
     def edit(
         self, name: str, change: Callable[[Subscription], Subscription], *, now: datetime
@@ -220,10 +195,29 @@ class SubscriptionStore:
             row = None if number is None else session.get(ArchivedListRow, number)
             return None if row is None else archive.intact_message(row)
 
-    def record_unchanged(self, names: list[str], now: datetime, *, warn_list_days: float) -> None:
-        """Note that the sources of subscriptions have the lists that are in force already; in one transaction."""
+    def record_unchanged(
+        self,
+        names: Sequence[str],
+        now: datetime,
+        *,
+        warn_list_days: float,
+        judged: Mapping[str, tuple[ListWarning, ...]] | None = None,
+    ) -> None:
+        """Note that sources have the lists that are in force already; in one transaction.
+
+        Args:
+            names: Of the subscriptions.
+            now: This instant.
+            warn_list_days: How long before a list expires this is told.
+            judged: What is said of those lists that were judged anew.
+        """
         with self._database.session() as session:
-            record.record_unchanged(session, names, now, warn_list_days=warn_list_days)
+            record.record_unchanged(session, names, now, warn_list_days=warn_list_days, judged=judged or {})
+
+    def tell_dates(self, names: Sequence[str], now: datetime, *, warn_list_days: float) -> None:
+        """Write into the journal what ends soon or has ended, each once; nobody asked the sources."""
+        with self._database.session() as session:
+            record.tell_dates(session, names, now, warn_list_days=warn_list_days)
 
     def record_failure(self, name: str, error: CoppiceError, now: datetime, *, warn_list_days: float = 7.0) -> None:
         """Note that the subscription's list could not be had, or was refused; all else stays as it is."""
@@ -255,7 +249,7 @@ class SubscriptionStore:
         Raises:
             NotFoundError: There is no such subscription, or nothing was verified yet.
             TrustError: A rule fails now (expired; revoked since).
-            DatabaseError: The kept bytes are not those that were verified.
+            StateError: The kept bytes are not those that were verified.
         """
         with self._database.session() as session:
             subscription = read_row(find_row(session, name))

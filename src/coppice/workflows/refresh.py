@@ -2,27 +2,43 @@
 """Refresh: fetch and verify each subscribed list; where that fails, go on with what was verified last.
 
 A list that cannot be fetched or is refused changes nothing: the last verified one is recalled while its dates hold,
-and otherwise the list is unknown. Both are told; neither ever becomes an empty list.
+and otherwise the list is unknown. Both are told; neither ever becomes an empty list. A source that says that nothing
+changed costs one request: its list is not read, unless the caller needs what it says. A list that is revoked since it
+was verified is not unknown but distrusted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from coppice.errors import CoppiceError
+from coppice.errors import (
+    AuthorityRevokedError,
+    CoppiceError,
+    DatabaseError,
+    ExpiredListError,
+    InterruptedRunError,
+    NotFoundError,
+    SignerRevokedError,
+    TrustError,
+)
+from coppice.http import Validators
 from coppice.subscription.anchors import load_anchors
 from coppice.subscription.fetch import fetch_list
 from coppice.subscription.rules import verify_list
+from coppice.subscription.sources import ListInForce, Source
+from coppice.workflows.parallel import in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from coppice.clock import Clock
-    from coppice.http import Client
+    from coppice.http import Client, Fetched
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
-    from coppice.subscription.model import Subscription, VerifiedImageList
+    from coppice.subscription.model import ListWarning, Subscription, VerifiedImageList
     from coppice.subscription.store import SubscriptionStore
 
 
@@ -32,15 +48,24 @@ class ListOutcome:
 
     Attributes:
         subscription: Which.
-        verified: Its list, fresh or recalled; None: nothing that is known of it holds today.
-        fresh: True when the list was fetched and verified in this run.
+        verified: Its list, fresh or recalled; None: nothing that is known of it holds today, or nobody asked for it.
+        fresh: True when its source was asked in this run, and what it has was verified, in this run or before.
         error: Why it is not fresh.
+        unchanged: True when the source said that it has what was verified before.
+        distrusted: True when what was verified before is known to be trusted no more: a certificate in its path was
+            revoked since.
+        in_force: The list that was verified last, in short; None: none was.
+        warnings: What the site should know.
     """
 
     subscription: Subscription
     verified: VerifiedImageList | None
     fresh: bool
     error: CoppiceError | None = None
+    unchanged: bool = False
+    distrusted: bool = False
+    in_force: ListInForce | None = None
+    warnings: tuple[ListWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,49 +88,230 @@ def refresh(
     clock: Clock,
     settings: Settings,
     monitor: Monitor,
+    with_contents: bool = True,
+    force: bool = False,
 ) -> RefreshReport:
-    """Fetch, verify and record the list of each subscription; one that fails never stops the others.
+    """Fetch, verify and record the list of each subscription, several at a time; one that fails never stops the others.
+
+    Args:
+        subscriptions: Which; a paused one is not fetched.
+        store: Where they are kept.
+        client: Fetches.
+        clock: Tells the time.
+        settings: Limits, terms and how many are fetched at a time.
+        monitor: Where progress is told.
+        with_contents: Whether the caller needs what the lists say: unchanged ones are then recalled, which verifies
+            them anew. Without, a source that has nothing new costs no reading, and no list stays in memory.
+        force: Fetch and verify even what did not change.
 
     Raises:
         DatabaseError: What became of them cannot be recorded.
     """
-    wanted = tuple(subscriptions)
-    outcomes: list[ListOutcome] = []
+    sources = store.sources()
+    wanted = tuple(sources.get(each.name) or Source(subscription=each) for each in subscriptions)
+    run = _Run(store, client, clock, settings, with_contents=with_contents, force=force)
     with monitor.task("image lists", total=len(wanted)) as task:
-        for subscription in wanted:
-            task.note(subscription.name)
-            try:
-                verified = _fetch_and_verify(subscription, store, client, clock, settings)
-            except CoppiceError as problem:
-                store.record_failure(subscription.name, problem, clock.now())
-                recalled = _recall(subscription, store, clock)
-                outcomes.append(ListOutcome(subscription=subscription, verified=recalled, fresh=False, error=problem))
-            else:
-                outcomes.append(ListOutcome(subscription=subscription, verified=verified, fresh=True))
+
+        def done(source: Source) -> None:
+            task.note(source.subscription.name)
             task.advance(1)
-    return RefreshReport(outcomes=tuple(outcomes))
+
+        try:
+            outcomes = in_parallel(wanted, run.refresh_one, threads=settings.subscriptions.parallel, on_done=done)
+        finally:
+            # Whoever is recording ends that first; who still waits for a server records nothing any more.
+            run.stop()
+    run.record_unchanged()
+    return RefreshReport(outcomes=outcomes)
 
 
-def _fetch_and_verify(
-    subscription: Subscription, store: SubscriptionStore, client: Client, clock: Clock, settings: Settings
-) -> VerifiedImageList:
-    anchors = load_anchors(subscription.trust.anchors)
-    # Without validators there is always something to verify.
-    message = fetch_list(subscription, client, settings.transfer.list_size_limit_bytes).body or b""
-    identifier = subscription.list_identifier
-    last = store.last_trusted(identifier) if identifier is not None else None
-    verified = verify_list(message, subscription=subscription, anchors=anchors, last=last, now=clock.now())
-    store.record(verified, message)
-    return verified
+class _Run:
+    """One refresh. Sources are asked at the same time; lists are verified and recorded one after the other.
+
+    So no more messages are in memory than are fetched at a time, one list is read at a time, and one thread writes.
+    """
+
+    def __init__(
+        self,
+        store: SubscriptionStore,
+        client: Client,
+        clock: Clock,
+        settings: Settings,
+        *,
+        with_contents: bool,
+        force: bool,
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._clock = clock
+        self._settings = settings
+        self._with_contents = with_contents
+        self._force = force
+        self._turn_lock = threading.Lock()
+        self._is_stopped = False
+        self._unchanged: dict[str, tuple[ListWarning, ...] | None] = {}
+        self._paused: list[str] = []
+
+    def stop(self) -> None:
+        """Let nobody record anything from now on."""
+        with self._turn_lock:
+            self._is_stopped = True
+
+    def record_unchanged(self) -> None:
+        """Record in one transaction what did not change."""
+        now, days = self._clock.now(), self._settings.subscriptions.warn_list_days
+        judged = {name: said for name, said in self._unchanged.items() if said is not None}
+        if self._unchanged:
+            self._store.record_unchanged(sorted(self._unchanged), now, warn_list_days=days, judged=judged)
+        if self._paused:
+            self._store.tell_dates(sorted(self._paused), now, warn_list_days=days)
+
+    def refresh_one(self, source: Source) -> ListOutcome:
+        """Return what became of one subscription."""
+        if source.subscription.paused_at is not None:
+            with self._turn():
+                return self._pause(source)
+        try:
+            fetched = self._fetch(source)
+            with self._turn():
+                if fetched.body is None and source.in_force is not None:
+                    return self._keep(source, source.in_force)
+                return self._take(source, fetched)
+        except (DatabaseError, InterruptedRunError):
+            raise
+        except CoppiceError as problem:
+            with self._turn():
+                return self._fail(source, problem)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._turn_lock:
+            if self._is_stopped:
+                raise InterruptedRunError("the run has ended")
+            yield
+
+    def _fetch(self, source: Source) -> Fetched:
+        validators = Validators(etag=source.etag, last_modified=source.last_modified)
+        return fetch_list(
+            source.subscription,
+            self._client,
+            self._settings.lists.message_bytes,
+            validators=None if self._force else validators or None,
+        )
+
+    def _take(self, source: Source, fetched: Fetched) -> ListOutcome:
+        subscription = source.subscription
+        identifier = subscription.list_identifier
+        message = fetched.body or b""
+        verified = verify_list(
+            message,
+            subscription=subscription,
+            anchors=load_anchors(subscription.trust.anchors),
+            last=None if identifier is None else self._store.last_trusted(identifier),
+            now=self._clock.now(),
+            limits=self._settings.lists,
+            terms=self._settings.subscriptions,
+        )
+        shared = self._store.record(
+            verified,
+            message,
+            as_of=subscription,
+            etag=fetched.validators.etag,
+            last_modified=fetched.validators.last_modified,
+            terms=self._settings.subscriptions,
+        )
+        return ListOutcome(
+            subscription=replace(subscription, list_identifier=verified.content.identifier),
+            verified=verified if self._with_contents else None,
+            fresh=True,
+            in_force=_in_force(verified),
+            warnings=(*verified.warnings, *shared),
+        )
+
+    def _keep(self, source: Source, known: ListInForce) -> ListOutcome:
+        """Go on with the list in force, whose source has nothing newer."""
+        now = self._clock.now()
+        verified = None
+        if self._with_contents:
+            verified = self._recall(source.subscription)
+        elif known.expires <= now:
+            raise ExpiredListError(
+                f"the list expired on {known.expires:%Y-%m-%d %H:%M:%S} UTC, and its source has no newer one",
+                resolution="The publisher must publish a new version.",
+            )
+        self._unchanged[source.subscription.name] = None if verified is None else verified.warnings
+        said = known.warnings_at(now, self._settings.subscriptions.warn_list_days)
+        return ListOutcome(
+            subscription=source.subscription,
+            verified=verified,
+            fresh=True,
+            unchanged=True,
+            in_force=known,
+            warnings=said if verified is None else verified.warnings,
+        )
+
+    def _fail(self, source: Source, problem: CoppiceError) -> ListOutcome:
+        subscription, terms = source.subscription, self._settings.subscriptions
+        try:
+            self._store.record_failure(
+                subscription.name, problem, self._clock.now(), warn_list_days=terms.warn_list_days
+            )
+        except NotFoundError as gone:
+            return ListOutcome(subscription=subscription, verified=None, fresh=False, error=gone)
+        verified, why_not = self._recalled(subscription)
+        return ListOutcome(
+            subscription=subscription,
+            verified=verified,
+            fresh=False,
+            error=problem,
+            distrusted=_is_revoked(why_not),
+            in_force=source.in_force,
+        )
+
+    def _pause(self, source: Source) -> ListOutcome:
+        self._paused.append(source.subscription.name)
+        verified, why_not = self._recalled(source.subscription)
+        return ListOutcome(
+            subscription=source.subscription,
+            verified=verified,
+            fresh=False,
+            # That it expires meanwhile is what a pause brings with it, and is told by its state.
+            error=why_not if isinstance(why_not, TrustError) and not isinstance(why_not, ExpiredListError) else None,
+            distrusted=_is_revoked(why_not),
+            in_force=source.in_force,
+        )
+
+    def _recalled(self, subscription: Subscription) -> tuple[VerifiedImageList | None, CoppiceError | None]:
+        if not self._with_contents:
+            return None, None
+        try:
+            return self._recall(subscription), None
+        except CoppiceError as problem:
+            # What was verified once is not trusted today (its date, a revocation, missing anchors), or is damaged.
+            return None, problem
+
+    def _recall(self, subscription: Subscription) -> VerifiedImageList:
+        return self._store.recall(
+            subscription.name,
+            load_anchors(subscription.trust.anchors),
+            self._clock.now(),
+            limits=self._settings.lists,
+            terms=self._settings.subscriptions,
+        )
 
 
-def _recall(subscription: Subscription, store: SubscriptionStore, clock: Clock) -> VerifiedImageList | None:
-    try:
-        recalled = store.recall(subscription.name, load_anchors(subscription.trust.anchors), clock.now())
-    except CoppiceError:
-        # What was verified once is not trusted today (its date, a revocation, missing anchors): nothing is known, and
-        # the reason why the fresh list failed is told already.
-        return None
-    if recalled is None or recalled.content.validity.is_expired(clock.now()):
-        return None
-    return recalled
+def _is_revoked(problem: CoppiceError | None) -> bool:
+    return isinstance(problem, (SignerRevokedError, AuthorityRevokedError))
+
+
+def _in_force(verified: VerifiedImageList) -> ListInForce:
+    content = verified.content
+    return ListInForce(
+        identifier=content.identifier,
+        version=content.version,
+        created=content.validity.created,
+        expires=content.validity.expires,
+        images=len(content.images),
+        verified_at=verified.verified_at,
+        warnings=verified.warnings,
+    )

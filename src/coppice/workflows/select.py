@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.cloud.model import Desired, DesiredImage, DesiredList
 from coppice.errors import DocumentError
 from coppice.model.identifiers import ImageKey
 from coppice.model.version import Version
+from coppice.subscription.selection import Selector, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from coppice.errors import CoppiceError
     from coppice.imagelist.model import ImageList, ListedImage
@@ -19,50 +21,78 @@ if TYPE_CHECKING:
     from coppice.workflows.refresh import ListOutcome
 
 
-def select(outcomes: Iterable[ListOutcome], unsubscribed: Collection[ListIdentifier]) -> Desired:
+@dataclass(slots=True, kw_only=True)
+class _Followed:
+    """A list that is followed, by whatever number of subscriptions.
+
+    Attributes:
+        content: Its highest version that is known; None: nothing of it is.
+        known: What those subscriptions choose whose list is known.
+        in_doubt: What those choose of whose list nothing is known today.
+        distrusted: Whether all that is known of it is that it is trusted no more.
+    """
+
+    content: ImageList | None = None
+    known: list[Selector] = field(default_factory=list)
+    in_doubt: list[Selector] = field(default_factory=list)
+    distrusted: bool = False
+
+
+def select(
+    outcomes: Iterable[ListOutcome],
+    unsubscribed: Collection[ListIdentifier],
+    taken_back: Mapping[ListIdentifier, str] | None = None,
+) -> Desired:
     """Return what is wanted.
 
     Two subscriptions to one list are one: its highest version counts, and what either wants is wanted. A list that is
     subscribed to again is not unsubscribed, whatever was said before. While it is not known which list a subscription
-    is to, nothing counts as unsubscribed or as not selected.
+    is to, nothing counts as unsubscribed or as not selected. An image of which it cannot be told whether it is wanted
+    stays as it is.
+
+    Args:
+        outcomes: What became of every subscription.
+        unsubscribed: Lists that are not followed any more.
+        taken_back: The version from which an administrator reset the floor of a list.
+
+    Raises:
+        InputError: A selection's expression is none.
     """
     outcomes = tuple(outcomes)
-    contents: dict[ListIdentifier, ImageList] = {}
-    wanted: dict[ListIdentifier, set[ImageIdentifier] | None] = {}
-    in_doubt: dict[ListIdentifier, set[ImageIdentifier] | None] = {}
+    followed: dict[ListIdentifier, _Followed] = {}
     for outcome in outcomes:
-        identifier = outcome.subscription.list_identifier
-        if outcome.verified is not None:
-            content = outcome.verified.content
-            known = contents.get(content.identifier)
-            if known is None or Version(content.version) > Version(known.version):
-                contents[content.identifier] = content
-            _add(wanted, content.identifier, outcome.subscription.selection.images)
-        elif identifier is not None:
-            _add(in_doubt, identifier, outcome.subscription.selection.images)
+        _note(followed, outcome)
     # A subscription whose first list was not verified yet may be to any list.
     nameless = any(each.verified is None and each.subscription.list_identifier is None for each in outcomes)
+    back = taken_back or {}
     lists = tuple(
-        _desired_list(content, wanted[identifier], None if nameless else in_doubt.get(identifier, set()))
-        for identifier, content in sorted(contents.items())
+        _desired_list(each.content, each, back.get(identifier), nameless=nameless)
+        for identifier, each in sorted(followed.items())
+        if each.content is not None
+    )
+    distrusted = frozenset(
+        identifier for identifier, each in followed.items() if each.distrusted and each.content is None
     )
     if nameless:
-        return Desired(lists=lists)
-    followed = {each.subscription.list_identifier for each in outcomes} | contents.keys()
-    return Desired(lists=lists, unsubscribed=frozenset(each for each in unsubscribed if each not in followed))
+        return Desired(lists=lists, distrusted=distrusted)
+    gone = frozenset(each for each in unsubscribed if each not in followed)
+    return Desired(lists=lists, unsubscribed=gone, distrusted=distrusted)
 
 
-def _add(
-    choices: dict[ListIdentifier, set[ImageIdentifier] | None],
-    identifier: ListIdentifier,
-    images: tuple[ImageIdentifier, ...],
-) -> None:
-    # None stands for all images of a list.
-    chosen = choices.setdefault(identifier, set())
-    if not images:
-        choices[identifier] = None
-    elif chosen is not None:
-        chosen.update(images)
+def _note(followed: dict[ListIdentifier, _Followed], outcome: ListOutcome) -> None:
+    chosen = Selector(outcome.subscription.selection)
+    if outcome.verified is None:
+        identifier = outcome.subscription.list_identifier
+        if identifier is not None:
+            about = followed.setdefault(identifier, _Followed())
+            about.in_doubt.append(chosen)
+            about.distrusted = about.distrusted or outcome.distrusted
+        return
+    content = outcome.verified.content
+    about = followed.setdefault(content.identifier, _Followed())
+    about.known.append(chosen)
+    if about.content is None or Version(content.version) > Version(about.content.version):
+        about.content = content
 
 
 def unreadable_entries(outcomes: Iterable[ListOutcome]) -> tuple[CoppiceError, ...]:
@@ -76,30 +106,40 @@ def unreadable_entries(outcomes: Iterable[ListOutcome]) -> tuple[CoppiceError, .
         for outcome in outcomes
         if outcome.verified is not None
         for entry in outcome.verified.content.unreadable
+        if Selector(outcome.subscription.selection).wish_unreadable(entry.identifier) is not Wish.UNWANTED
     )
 
 
-def _desired_list(
-    content: ImageList, wanted: set[ImageIdentifier] | None, in_doubt: set[ImageIdentifier] | None
-) -> DesiredList:
-    unknown = {entry.identifier for entry in content.unreadable}
+def _desired_list(content: ImageList, about: _Followed, taken_back: str | None, *, nameless: bool) -> DesiredList:
+    unknown: set[ImageIdentifier] = set()
     images = []
+    for entry in content.unreadable:
+        wishes = {each.wish_unreadable(entry.identifier) for each in (*about.known, *about.in_doubt)}
+        if nameless or wishes != {Wish.UNWANTED}:
+            unknown.add(entry.identifier)
     for listed in content.images:
-        if wanted is not None and listed.identifier not in wanted:
-            # Wanted by a subscription of which nothing is known today: it is not known to be unwanted.
-            if in_doubt is None or listed.identifier in in_doubt:
-                unknown.add(listed.identifier)
-        elif _has_order(listed):
-            images.append(_desired_image(content, listed))
-        else:
+        wish = _wish(listed, content.vo, about, nameless=nameless)
+        if wish is Wish.UNKNOWN or (wish is Wish.WANTED and not _has_order(listed)):
             unknown.add(listed.identifier)
+        elif wish is Wish.WANTED:
+            images.append(_desired_image(content, listed))
     return DesiredList(
         identifier=content.identifier,
         version=content.version,
         expires=content.validity.expires,
         images=tuple(images),
         unknown=frozenset(unknown),
+        taken_back=taken_back,
     )
+
+
+def _wish(listed: ListedImage, vo: str | None, about: _Followed, *, nameless: bool) -> Wish:
+    known = {each.wish(listed, vo) for each in about.known}
+    if Wish.WANTED in known:
+        return Wish.WANTED
+    # Wanted by a subscription of which nothing is known today: it is not known to be unwanted.
+    doubted = any(each.wish(listed, vo) is not Wish.UNWANTED for each in about.in_doubt)
+    return Wish.UNKNOWN if Wish.UNKNOWN in known or doubted or nameless else Wish.UNWANTED
 
 
 def _has_order(listed: ListedImage) -> bool:

@@ -72,12 +72,11 @@ def sync(
         followed = tuple(store.all())
         chosen = _chosen(followed, only)
         refreshed = refresh(chosen, store=store, client=client, clock=clock, settings=settings, monitor=monitor)
-        _record_lists(journal, refreshed, clock)
         # What is not looked at in this run is followed still: it is unknown, not unsubscribed.
         idle = tuple(
             ListOutcome(subscription=each, verified=None, fresh=False) for each in followed if each not in chosen
         )
-        desired = select((*refreshed.outcomes, *idle), store.unsubscribed())
+        desired = select((*refreshed.outcomes, *idle), store.unsubscribed(), store.taken_back())
         reports = converge(
             desired,
             clouds,
@@ -143,15 +142,3 @@ def _obtain(
         return converter.convert(cached, formats, monitor)
 
     return obtain
-
-
-def _record_lists(journal: Journal, refreshed: RefreshReport, clock: Clock) -> None:
-    for outcome in refreshed.outcomes:
-        facts: dict[str, object] = {"subscription": outcome.subscription.name, "uri": outcome.subscription.uri}
-        kind = EventKind.LIST_VERIFIED
-        if outcome.verified is not None:
-            facts |= {"list": outcome.verified.content.identifier, "version": outcome.verified.content.version}
-        if outcome.error is not None:
-            kind = EventKind.LIST_REFUSED
-            facts["error"] = outcome.error.as_dict()
-        journal.record(kind, subject=outcome.subscription.name, facts=facts, at=clock.now())

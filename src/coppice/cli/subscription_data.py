@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Subscriptions as ``--json`` prints them and as people read them; no secret is in either."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coppice.log import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from coppice.cli.output import Output
+    from coppice.subscription.archive import ArchivedList
+    from coppice.subscription.changes import Change
+    from coppice.subscription.model import ListWarning, PinnedEndorser, Subscription
+    from coppice.subscription.overview import SubscriptionOverview
+
+
+def subscription_as_dict(subscription: Subscription) -> dict[str, object]:
+    """Return a subscription as data."""
+    trust, selection, credential = subscription.trust, subscription.selection, subscription.credential
+    return {
+        "name": subscription.name,
+        "uri": redact(subscription.uri),
+        "list_identifier": subscription.list_identifier,
+        "endorser_dn": ", ".join(str(each.subject) for each in trust.endorsers),
+        "endorser_ca": ", ".join(str(each.issuer) for each in trust.endorsers),
+        "endorsers": [endorser_as_dict(each) for each in trust.endorsers],
+        "anchors": trust.anchors,
+        "revocation": trust.revocation,
+        "namespaces": trust.namespaces,
+        "profile": trust.profile,
+        "allow_sha1": trust.allow_sha1,
+        "allow_host_certificate": trust.allow_host_certificate,
+        "trust_on_first_use": trust.trust_on_first_use,
+        "images": selection.images,
+        "refused": selection.refused,
+        "vos": selection.vos,
+        "operating_systems": selection.operating_systems,
+        "architectures": selection.architectures,
+        "where": selection.expression,
+        "access": None
+        if credential is None
+        else {
+            "kind": credential.kind,
+            "username": credential.username,
+            "file": credential.secret_file,
+            "variable": credential.secret_variable,
+            "certificate": credential.certificate,
+            "key": credential.key,
+        },
+        "server_anchors": subscription.server_anchors,
+        "added_at": subscription.added_at,
+        "paused_at": subscription.paused_at,
+    }
+
+
+def endorser_as_dict(endorser: PinnedEndorser) -> dict[str, object]:
+    """Return a trusted endorser as data."""
+    return {
+        "dn": str(endorser.subject),
+        "ca": str(endorser.issuer),
+        "fingerprint": None if endorser.fingerprint is None else str(endorser.fingerprint),
+        "first_use": endorser.first_use,
+    }
+
+
+def show_subscription(output: Output, subscription: Subscription) -> None:
+    """Print a subscription; what was left at nothing is left out, save what people must see."""
+    from coppice.subscription.changes import describe_endorser
+
+    data = subscription_as_dict(subscription)
+    access = data.pop("access")
+    pairs: dict[str, object] = {}
+    for key, value in data.items():
+        if key in {"endorser_dn", "endorser_ca", "endorsers"}:
+            continue
+        if value not in (None, (), False) or key in {"list_identifier", "images"}:
+            pairs[key.replace("_", " ")] = _shown(key, value)
+    for number, each in enumerate(subscription.trust.endorsers, 1):
+        pairs[f"endorser {number}"] = describe_endorser(each)
+    if isinstance(access, dict):
+        where = ", ".join(f"{key} {value}" for key, value in access.items() if value is not None and key != "kind")
+        pairs["access"] = f"{access['kind']} ({where})"
+    output.pairs(pairs)
+
+
+def overview_as_dict(found: SubscriptionOverview) -> dict[str, object]:
+    """Return how a subscription stands as data."""
+    return {
+        "name": found.name,
+        "uri": redact(found.uri),
+        "list_identifier": found.list_identifier,
+        "state": found.state,
+        "version": found.version,
+        "images": found.images,
+        "verified_at": found.verified_at,
+        "expires": found.expires,
+        "expired": found.state == "expired",
+        "checked_at": found.checked_at,
+        "paused_at": found.paused_at,
+        "last_attempt_at": found.last_attempt_at,
+        "last_error_code": found.last_error_code,
+        "last_error": found.last_error,
+        "warnings": warnings_as_data(found.warnings),
+    }
+
+
+def warnings_as_data(warnings: Iterable[ListWarning]) -> list[dict[str, str]]:
+    """Return warnings as data."""
+    return [{"kind": str(each.kind), "text": each.text} for each in warnings]
+
+
+def archived_as_dict(found: ArchivedList) -> dict[str, object]:
+    """Return an archived list as data."""
+    return {
+        "number": found.number,
+        "list_identifier": found.list_identifier,
+        "version": found.version,
+        "created": found.created,
+        "expires": found.expires,
+        "payload_checksum": str(found.payload_checksum),
+        "message_checksum": str(found.message_checksum),
+        "signer": found.signer,
+        "signer_fingerprint": None if found.signer_fingerprint is None else f"sha256:{found.signer_fingerprint}",
+        "verified_at": found.verified_at,
+        "is_current": found.is_current,
+    }
+
+
+def change_messages(changes: Iterable[Change]) -> tuple[str, ...]:
+    """Return a sentence for each change; one that asks for less says so."""
+    return tuple(
+        f"{each.field}: {each.before} -> {each.after}{' (less is asked than before)' if each.weakens else ''}"
+        for each in changes
+    )
+
+
+def _shown(key: str, value: object) -> object:
+    if key == "images" and not value:
+        return "all"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value

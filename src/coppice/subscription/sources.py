@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of every subscription before its source is asked: read at once, no list among it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from coppice.subscription.freshness import date_warnings, kept_warnings
+from coppice.subscription.rows import read_row
+from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from coppice.subscription.model import ListWarning, Subscription
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListInForce:
+    """The list of a subscription that was verified last, as its row tells it.
+
+    Attributes:
+        identifier: Which list.
+        version: Its version.
+        created: When it says that it was made; None where an older database did not keep it.
+        expires: When it expires.
+        images: How many it names; None where an older database did not keep it.
+        verified_at: When it was verified first.
+        warnings: What was said of it when it was judged last, its own dates left out.
+    """
+
+    identifier: str
+    version: str
+    created: datetime | None
+    expires: datetime
+    images: int | None
+    verified_at: datetime
+    warnings: tuple[ListWarning, ...] = ()
+
+    def warnings_at(self, now: datetime, warn_list_days: float) -> tuple[ListWarning, ...]:
+        """Return what is to be said of it now."""
+        return (*self.warnings, *date_warnings(self.created, self.expires, now, warn_list_days))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A subscription and what its source said of the list in force.
+
+    Attributes:
+        subscription: Which.
+        in_force: Its list; None: none was verified yet.
+        etag: For a conditional request; None: there is no list in force, or the source said none.
+        last_modified: Likewise.
+    """
+
+    subscription: Subscription
+    in_force: ListInForce | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+def read_sources(session: Session) -> dict[str, Source]:
+    """Return every subscription by name.
+
+    Raises:
+        DatabaseError: A row holds something that cannot be.
+    """
+    query = (
+        select(SubscriptionRow, CurrentListRow, ArchivedListRow)
+        .outerjoin(CurrentListRow, CurrentListRow.subscription == SubscriptionRow.name)
+        .outerjoin(ArchivedListRow, ArchivedListRow.number == CurrentListRow.archived)
+        .order_by(SubscriptionRow.name)
+    )
+    return {row.name: _source(row, current, kept) for row, current, kept in session.execute(query)}
+
+
+def in_force(current: CurrentListRow, kept: ArchivedListRow) -> ListInForce:
+    """Return what the rows tell of a list in force."""
+    return ListInForce(
+        identifier=kept.list_identifier,
+        version=kept.version,
+        created=kept.created,
+        expires=kept.expires,
+        images=current.images,
+        verified_at=kept.verified_at,
+        warnings=kept_warnings(current),
+    )
+
+
+def _source(row: SubscriptionRow, current: CurrentListRow | None, kept: ArchivedListRow | None) -> Source:
+    subscription = read_row(row)
+    if current is None or kept is None:
+        # Without the list, what the source said of it is worth nothing.
+        return Source(subscription=subscription)
+    return Source(
+        subscription=subscription, in_force=in_force(current, kept), etag=row.etag, last_modified=row.last_modified
+    )
