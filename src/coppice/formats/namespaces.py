@@ -74,22 +74,37 @@ class SubjectPattern:
         name = DistinguishedName.parse(literal.removesuffix("/") if separator else literal)
         return cls(name.attributes, open_value=wild and not separator, open_end=wild, separator=separator, text=text)
 
-    def matches(self, name: DistinguishedName, *, any_for_dot: bool = False) -> bool:
-        """Tell whether ``name`` is one of those that are written.
-
-        Args:
-            name: A subject.
-            any_for_dot: Take each dot for any character, as the formats say. For denials: the wider reading is safe.
-        """
+    def matches(self, name: DistinguishedName) -> bool:
+        """Tell whether ``name`` is one of those that are written."""
         given, written = name.attributes, self.attributes
         if len(given) < len(written) + self.separator or (len(given) > len(written) and not self.open_end):
             return False
-        last = len(written) - 1
-        return all(
-            kind == given[place][0]
-            and _value_matches(value, given[place][1], goes_on=self.open_value and place == last, dot=any_for_dot)
-            for place, (kind, value) in enumerate(written)
+        if not self.open_value:
+            return given[: len(written)] == written
+        (kind, value), (last_kind, last_value) = written[-1], given[len(written) - 1]
+        return given[: len(written) - 1] == written[:-1] and kind == last_kind and last_value.startswith(value)
+
+    def could_match(self, name: DistinguishedName) -> bool:
+        """Tell whether ``name`` is one of those that could be meant; for denials, where the wider reading is safe.
+
+        As the formats say it, a dot is any character here, and what follows a separator may go on in the same value.
+        """
+        given, written = name.attributes, self.attributes
+        if len(given) < len(written) or (len(given) > len(written) and not self.open_end):
+            return False
+        kinds = all(kind == given[place][0] for place, (kind, _value) in enumerate(written))
+        endings = ["" if place < len(written) - 1 else self._ending(len(given)) for place in range(len(written))]
+        return kinds and all(
+            re.fullmatch(_with_dots(value) + ending, given[place][1], re.DOTALL)
+            for place, ((_kind, value), ending) in enumerate(zip(written, endings, strict=True))
         )
+
+    def _ending(self, given: int) -> str:
+        if self.open_value:
+            return ".*"
+        if not self.separator:
+            return ""
+        return "(/.*)?" if given > len(self.attributes) else "/.*"
 
     def require_deniable(self) -> None:
         """Check that the pattern cannot mean more, by the format, than it does here: a denial would deny less.
@@ -100,6 +115,9 @@ class SubjectPattern:
         unknown = [kind for kind, _value in self.attributes if kind not in _KNOWN_TYPES and "." not in kind]
         if unknown:
             message = f"a denial of an attribute that is not known: {unknown[0][:40]!r}"
+            raise ValueError(message)
+        if any("/" in value for _kind, value in self.attributes):
+            message = f"a denial that can be read in two ways: {self.text[:120]!r}"
             raise ValueError(message)
         literal = self.text.strip().removesuffix(".*").removesuffix("*")
         if _REGULAR.intersection(literal):
@@ -191,11 +209,8 @@ def named_issuers(text: str) -> frozenset[DistinguishedName]:
     return frozenset(found)
 
 
-def _value_matches(written: str, given: str, *, goes_on: bool, dot: bool) -> bool:
-    if not dot:
-        return given.startswith(written) if goes_on else given == written
-    expression = "".join("." if sign == "." else re.escape(sign) for sign in written) + (".*" if goes_on else "")
-    return re.fullmatch(expression, given, re.DOTALL) is not None
+def _with_dots(text: str) -> str:
+    return "".join("." if sign == "." else re.escape(sign) for sign in text)
 
 
 def _statements(text: str, *, continued: bool) -> Iterator[tuple[int, list[tuple[str, bool]]]]:

@@ -138,7 +138,7 @@ def check_namespaces(
 
 
 def _apply(rules: Sequence[PlacedRule], subject: DistinguishedName, issuer: DistinguishedName) -> None:
-    denying = [each for each in rules if not each.rule.permits and each.rule.subject.matches(subject, any_for_dot=True)]
+    denying = [each for each in rules if not each.rule.permits and each.rule.subject.could_match(subject)]
     permitting = [each for each in rules if each.rule.permits and each.rule.subject.matches(subject)]
     if denying or not permitting:
         considered = denying or rules
