@@ -80,7 +80,7 @@ def test_what_cannot_be_set_is_refused(assignment: str) -> None:
 
 
 def test_what_is_shown_says_where_the_passphrase_comes_from() -> None:
-    assert described(JANE)["passphrase_source"] == "file"
-    assert described(changed_by(JANE, ["ask_passphrase=yes"]))["passphrase_source"] == "prompt"
-    assert described(changed_by(JANE, ["passphrase_variable=X"]))["passphrase_source"] == "variable"
+    assert described(JANE)["passphrase_source"] == "file"  # noqa: S105 - where it comes from
+    assert described(changed_by(JANE, ["ask_passphrase=yes"]))["passphrase_source"] == "prompt"  # noqa: S105 - likewise
+    assert described(changed_by(JANE, ["passphrase_variable=X"]))["passphrase_source"] == "variable"  # noqa: S105 - likewise
     assert described(changed_by(JANE, ["passphrase_file="]))["passphrase_source"] is None
