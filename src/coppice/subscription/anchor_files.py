@@ -229,7 +229,8 @@ class AnchorFiles:
     def crls_of(self, authority: DistinguishedName) -> tuple[x509.CertificateRevocationList, ...]:
         """Return the CRLs that bear the name of ``authority``. Only these are read whole."""
         with self._lock:
-            return tuple(crl for file in self._issued().get(authority, ()) for crl in self._read_crls(file))
+            candidates = [crl for file in self._issued().get(authority, ()) for crl in self._read_crls(file)]
+        return tuple(crl for crl in candidates if distinguished_name(crl.issuer) == authority)
 
     def crls_in(self, file: NamedFile) -> tuple[tuple[x509.CertificateRevocationList, ...], str]:
         """Return the CRLs in one file, and what is wrong with it."""

@@ -258,7 +258,9 @@ class Authority:
         """Write ``<name>.pem`` and ``<name>.crl.pem`` into ``directory``; return it."""
         pem = serialization.Encoding.PEM
         atomic.write_bytes(directory / f"{name}.pem", self.identity.certificate.public_bytes(pem))
-        atomic.write_bytes(directory / f"{name}.crl.pem", (crl or self.crl()).public_bytes(pem))
+        # An empty CRL is false.
+        written = self.crl() if crl is None else crl
+        atomic.write_bytes(directory / f"{name}.crl.pem", written.public_bytes(pem))
         return directory
 
     def _key_identifier(self) -> x509.AuthorityKeyIdentifier:

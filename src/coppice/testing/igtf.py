@@ -114,7 +114,7 @@ def write_authority(
         _write_policy(directory, alias, hashes, "signing_policy", _signing_policy(name, signing_policy))
     if with_crl:
         place = _free(directory, hashes[0], "r")
-        atomic.write_bytes(place, (crl or authority.crl()).public_bytes(encoding))
+        atomic.write_bytes(place, (authority.crl() if crl is None else crl).public_bytes(encoding))
     return alias
 
 

@@ -1,20 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
+import threading
+import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from coppice.errors import TrustAnchorError
-from coppice.subscription.anchors import load_anchors
+from coppice.subscription import anchor_files
+from coppice.subscription.anchor_files import AnchorLimits, FileKind, NamedFile
+from coppice.subscription.anchor_report import FileVerdict, count_table, report_anchors
+from coppice.subscription.anchors import AnchorKind, AnchorShelf, TrustAnchors, load_anchors
+from coppice.testing.authority import Authority
+from coppice.testing.igtf import subject_hashes, write_authority
+from coppice.testing.odd import Oddity, altered
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from coppice.testing.authority import Authority
+    from coppice.testing.authority import Identity
 
 pytestmark = pytest.mark.unit
+NOW = datetime.now(UTC)
+YEAR = timedelta(days=365)
 
 
 def test_a_directory_gives_anchors_and_crls(authority: Authority, tmp_path: Path) -> None:
@@ -24,15 +36,18 @@ def test_a_directory_gives_anchors_and_crls(authority: Authority, tmp_path: Path
     (tmp_path / "notes.txt").write_text("not looked at")
     anchors = load_anchors(tmp_path)
     assert anchors.certificates == (authority.identity.certificate,)
-    assert len(anchors.crls) >= 1
+    assert len(anchors.crls_of(authority.identity.subject)) == 2
     assert anchors.problems == ()
+    assert anchors.kind is AnchorKind.DIRECTORY
 
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
 def test_a_single_file_is_enough(authority: Authority, tmp_path: Path, encoding: Encoding) -> None:
     path = tmp_path / "anchor"
     path.write_bytes(authority.identity.certificate.public_bytes(encoding))
-    assert load_anchors(path).certificates == (authority.identity.certificate,)
+    anchors = load_anchors(path)
+    assert anchors.certificates == (authority.identity.certificate,)
+    assert anchors.kind is AnchorKind.BUNDLE
 
 
 def test_a_bundle_holds_certificates_and_crls(authority: Authority, tmp_path: Path) -> None:
@@ -44,24 +59,234 @@ def test_a_bundle_holds_certificates_and_crls(authority: Authority, tmp_path: Pa
     )
     anchors = load_anchors(path)
     assert (len(anchors.certificates), len(anchors.crls)) == (1, 1)
+    assert anchors.crls_of(authority.identity.subject) == anchors.crls
+
+
+@pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
+def test_the_endorsers_own_certificate_is_a_pin(jane: Identity, tmp_path: Path, encoding: Encoding) -> None:
+    path = tmp_path / "jane.pem"
+    path.write_bytes(jane.certificate.public_bytes(encoding))
+    anchors = load_anchors(path)
+    assert (anchors.kind, anchors.certificates) == (AnchorKind.PINNED, (jane.certificate,))
+
+
+def test_an_endorser_beside_an_authority_is_no_anchor(authority: Authority, jane: Identity, tmp_path: Path) -> None:
+    path = tmp_path / "both.pem"
+    path.write_bytes(
+        b"".join(one.public_bytes(Encoding.PEM) for one in (jane.certificate, authority.identity.certificate))
+    )
+    anchors = load_anchors(path)
+    assert (anchors.kind, anchors.certificates) == (AnchorKind.BUNDLE, (authority.identity.certificate,))
+    assert any("Jane Doe is no authority" in said for said in anchors.problems)
+
+
+def test_one_authority_under_many_names_is_counted_once(authority: Authority, tmp_path: Path) -> None:
+    alias = write_authority(tmp_path, authority, namespaces=["/DC=org/.*"], signing_policy=["/DC=org/*"])
+    (tmp_path / "copy.crt").write_bytes(authority.identity.certificate.public_bytes(Encoding.DER))
+    (tmp_path / f"{alias}.info").write_text("alias = x")
+    anchors = load_anchors(tmp_path)
+    report = report_anchors(anchors, NOW)
+    new, old = subject_hashes(authority.identity.certificate.subject)
+    assert anchors.kind is AnchorKind.IGTF
+    assert len(anchors.certificates) == 1
+    assert {f"{new}.0", f"{old}.0", f"{alias}.pem"} in [set(each.names) for each in report.entries]
+    assert {kind: dict(found) for kind, found in count_table(report).items()} == {
+        FileKind.CERTIFICATE: {FileVerdict.USABLE: 2},
+        FileKind.CRL: {FileVerdict.USABLE: 1},
+        FileKind.NAMESPACES: {FileVerdict.USABLE: 1},
+        FileKind.SIGNING_POLICY: {FileVerdict.USABLE: 1},
+        FileKind.OTHER: {FileVerdict.IGNORED: 1},
+    }
+    assert sorted(name for each in report.entries for name in each.names) == sorted(
+        file.name for file in tmp_path.iterdir()
+    )
+    assert report.problems == ()
 
 
 @pytest.mark.threat("T23")
-def test_bad_entries_are_skipped_and_reported(authority: Authority, tmp_path: Path) -> None:
+def test_bad_entries_are_skipped_and_reported(authority: Authority, jane: Identity, tmp_path: Path) -> None:
     authority.write_to(tmp_path)
     (tmp_path / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (tmp_path / "base64.pem").write_text("-----BEGIN CERTIFICATE-----\n====\n-----END CERTIFICATE-----\n")
     (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    (tmp_path / "jane.pem").write_bytes(jane.certificate.public_bytes(Encoding.PEM))
     (tmp_path / "dangling.0").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop.0").symlink_to(tmp_path / "loop.0")
     (tmp_path / "folder.pem").mkdir()
+    os.mkfifo(tmp_path / "pipe.pem")
+    (tmp_path / "huge.pem").write_bytes(b"\0" * 20_001)
     (tmp_path / "junk.r0").write_bytes(b"\x30junk")
+    (tmp_path / "certificate.r1").write_bytes(authority.identity.certificate.public_bytes(Encoding.PEM))
+    os.mkfifo(tmp_path / "pipe.r0")
+    (tmp_path / "bad.namespaces").write_text("PERMIT everything")
+    (tmp_path / "bytes.signing_policy").write_bytes(b"\xff")
+    anchors = load_anchors(tmp_path, limits=AnchorLimits(certificate_bytes=20_000))
+    assert anchors.certificates == (authority.identity.certificate,)
+    report = report_anchors(anchors, NOW)
+    verdicts = {each.names[0]: each.verdict for each in report.entries}
+    assert verdicts.pop("ca.pem") is FileVerdict.USABLE
+    assert verdicts.pop("ca.crl.pem") is FileVerdict.USABLE
+    assert set(verdicts.values()) == {FileVerdict.UNUSABLE}
+    assert len(verdicts) == len(report.problems) == 15
+    assert all(each.problem for each in report.entries if each.verdict is FileVerdict.UNUSABLE)
+    assert len(anchors.crls_of(authority.identity.subject)) == 1
+
+
+@pytest.mark.threat("T23")
+def test_an_unreadable_file_is_skipped_and_reported(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority.write_to(tmp_path)
+    (tmp_path / "secret.pem").write_bytes(authority.identity.certificate.public_bytes(Encoding.PEM))
+    honest = os.open
+
+    def refuse(path: os.PathLike[str], *rest: int, **named: int) -> int:
+        # Tests may run as root, whom no mode keeps out.
+        if str(path).endswith("secret.pem"):
+            raise PermissionError(13, "Permission denied")
+        return honest(path, *rest, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
     anchors = load_anchors(tmp_path)
     assert anchors.certificates == (authority.identity.certificate,)
-    assert len(anchors.problems) == 5
+    assert any("secret.pem" in said and "Permission denied" in said for said in anchors.problems)
+
+
+@pytest.mark.threat("T23")
+def test_an_authority_with_the_serial_number_zero_is_usable_and_nothing_is_warned(tmp_path: Path) -> None:
+    authority = Authority.create("Old CA")
+    own = authority.identity
+    for serial in (0, -5):
+        odd = altered(own.certificate, own.key, Oddity(serial_number=serial))
+        path = tmp_path / f"{serial}.pem"
+        path.write_bytes(odd.public_bytes(Encoding.PEM))
+        # Warnings are errors in tests.
+        assert load_anchors(path).certificates == (odd,)
+
+
+@pytest.mark.threat("T23")
+def test_a_name_that_is_too_long_is_reported_and_nothing_is_warned(authority: Authority, tmp_path: Path) -> None:
+    authority.write_to(tmp_path)
+    own = Authority.create("x" * 64)
+    der = own.identity.certificate.public_bytes(Encoding.DER)
+    (tmp_path / "longest.pem").write_bytes(der)
+    # The common name becomes a country of 64 letters.
+    spoiled = der.replace(b"\x06\x03\x55\x04\x03\x0c\x40", b"\x06\x03\x55\x04\x06\x0c\x40")
+    (tmp_path / "spoiled.pem").write_bytes(spoiled)
+    anchors = load_anchors(tmp_path)
+    assert len(anchors.certificates) == 2
+    assert [said for said in anchors.problems if "2.5.4.6 of a name has 64 bytes" in said]
+
+
+@pytest.mark.threat("T23")
+def test_an_expired_authority_and_crl_are_told_from_usable_ones(authority: Authority, tmp_path: Path) -> None:
+    old = Authority.create("Old CA", not_before=NOW - 3 * YEAR, not_after=NOW - YEAR)
+    early = Authority.create("Early CA", not_before=NOW + YEAR, not_after=NOW + 2 * YEAR)
+    write_authority(tmp_path, authority)
+    write_authority(tmp_path, old, crl=old.crl(last_update=NOW - 2 * YEAR, next_update=NOW - YEAR))
+    write_authority(tmp_path, early, crl=early.crl(last_update=NOW + YEAR, next_update=NOW + 2 * YEAR))
+    report = report_anchors(load_anchors(tmp_path), NOW)
+    for kind in (FileKind.CERTIFICATE, FileKind.CRL):
+        for verdict in (FileVerdict.USABLE, FileVerdict.EXPIRED, FileVerdict.NOT_YET_VALID):
+            assert report.count(kind, verdict) == 1
+    assert len(report.problems) == 2
 
 
 @pytest.mark.threat("T23")
 def test_no_usable_anchor_is_an_error(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "only.crl.pem").write_bytes(authority.crl().public_bytes(Encoding.PEM))
-    for path in (tmp_path, tmp_path / "missing", tmp_path / "only.crl.pem"):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path, tmp_path / "empty", tmp_path / "only.crl.pem"):
         with pytest.raises(TrustAnchorError, match="no usable trust anchor"):
             load_anchors(path)
+    for path in (tmp_path / "missing", tmp_path / "only.crl.pem" / "below"):
+        with pytest.raises(TrustAnchorError, match="cannot be read"):
+            load_anchors(path)
+
+
+def test_a_directory_with_too_much_in_it_is_refused(authority: Authority, tmp_path: Path) -> None:
+    authority.write_to(tmp_path)
+    with pytest.raises(TrustAnchorError, match="2 entries; 1"):
+        load_anchors(tmp_path, limits=AnchorLimits(files=1))
+
+
+def test_what_was_read_is_kept_until_a_file_changes(authority: Authority, tmp_path: Path) -> None:
+    write_authority(tmp_path, authority)
+    first = load_anchors(tmp_path)
+    assert load_anchors(tmp_path) is first
+    other = Authority.create("Other CA")
+    write_authority(tmp_path, other)
+    second = load_anchors(tmp_path)
+    assert len(second.certificates) == 2
+    crl = next(iter(tmp_path.glob("*.r0")))
+    crl.write_bytes(crl.read_bytes() + b"\n")
+    third = load_anchors(tmp_path)
+    assert third is not second
+    for name in tmp_path.iterdir():
+        if name.is_symlink():
+            name.unlink()
+            break
+    assert load_anchors(tmp_path) is not third
+
+
+def test_a_run_reads_each_path_once(authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_authority(tmp_path, authority)
+    shelf = AnchorShelf()
+    seen: list[Path] = []
+    found: list[TrustAnchors] = []
+    honest = anchor_files.list_files
+
+    def record(directory: Path, limits: AnchorLimits) -> tuple[NamedFile, ...]:
+        seen.append(directory)
+        return honest(directory, limits)
+
+    monkeypatch.setattr("coppice.subscription.anchors.list_files", record)
+    threads = [threading.Thread(target=lambda: found.append(shelf.load(tmp_path))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 1
+    assert len({id(each) for each in found}) == 1
+    for _ in range(2):
+        with pytest.raises(TrustAnchorError, match="cannot be read"):
+            shelf.load(tmp_path / "missing")
+
+
+def test_only_the_crls_that_are_asked_for_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authorities = [Authority.create(f"CA {number}") for number in range(8)]
+    for number, each in enumerate(authorities):
+        write_authority(tmp_path, each, encoding=Encoding.DER if number % 2 else Encoding.PEM)
+    read: list[Path] = []
+    honest = anchor_files.read_objects
+
+    def record(file: NamedFile, limits: AnchorLimits) -> object:
+        read.append(file.path)
+        return honest(file, limits)
+
+    monkeypatch.setattr(anchor_files, "read_objects", record)
+    anchors = load_anchors(tmp_path)
+    for each in authorities[:2]:
+        (crl,) = anchors.crls_of(each.identity.subject)
+        assert crl.issuer == each.identity.certificate.subject
+    assert len(read) == 2
+
+
+def test_a_file_of_several_crls_gives_each(tmp_path: Path) -> None:
+    first, second = Authority.create("First CA"), Authority.create("Second CA")
+    write_authority(tmp_path, first, with_crl=False)
+    both = b"words before\n" + b"".join(one.crl().public_bytes(Encoding.PEM) for one in (first, second))
+    (tmp_path / "all.crl").write_bytes(both)
+    anchors = load_anchors(tmp_path)
+    for each in (first, second):
+        assert [crl.issuer for crl in anchors.crls_of(each.identity.subject)] == [each.identity.certificate.subject]
+
+
+def test_loading_many_authorities_is_quick(tmp_path: Path) -> None:
+    authority = Authority.create("CA")
+    for number in range(80):
+        write_authority(tmp_path, authority, alias=f"ca{number}", with_crl=False)
+    started = time.process_time()
+    load_anchors(tmp_path)
+    assert time.process_time() - started < 1
