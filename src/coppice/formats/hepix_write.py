@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from coppice.imagelist.model import ImageList, ListedImage
-    from coppice.model.endorser import Endorser
+    from coppice.model.endorser import DistinguishedName, Endorser
 
 _WHAT = "image list"
 
@@ -65,10 +65,17 @@ def _endorser_fields(endorser: Endorser) -> dict[str, object]:
     names: dict[str, object | None] = {
         "dc:creator": endorser.name,
         "hv:email": endorser.email,
-        "hv:ca": str(endorser.issuer),
-        "hv:dn": str(endorser.subject),
+        "hv:ca": _one_line(endorser.issuer),
+        "hv:dn": _one_line(endorser.subject),
     }
     return _with_extra({"hv:x509": _with_extra(names, endorser.extra)}, endorser.wrapper_extra)
+
+
+def _one_line(name: DistinguishedName) -> str:
+    r"""Return a name as OpenSSL's one-line form has it, ``\xHH`` for what is not ASCII: readers compare the texts."""
+    return "".join(
+        sign if sign.isascii() else "".join(f"\\x{byte:02X}" for byte in sign.encode("utf-8")) for sign in str(name)
+    )
 
 
 def _image_fields(image: ListedImage) -> dict[str, object]:
