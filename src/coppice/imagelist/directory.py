@@ -14,16 +14,14 @@ from urllib.parse import quote
 from coppice import atomic
 from coppice.errors import ExistsError, InputError, StorageError
 from coppice.imagelist.place import (
-    IMAGES_FOLDER,
-    LIST_SUFFIX,
-    NOTES_FOLDER,
     SMALL_LIMIT_BYTES,
     Facts,
     Held,
     Kind,
     facts_of,
+    file_path,
     last_component,
-    safe,
+    shown_names,
 )
 from coppice.imagelist.publication import PlacePublisher
 from coppice.monitor import SILENT
@@ -59,26 +57,19 @@ class DirectoryPlace:
 
     def address(self, kind: Kind, name: str) -> str:
         """Return the URI below the directory's."""
-        if kind is Kind.LIST:
-            return f"{self._url}/{quote(safe(name))}{LIST_SUFFIX}"
-        return f"{self._url}/{IMAGES_FOLDER}/{quote(safe(name))}"
+        return f"{self._url}/{quote(file_path(kind, name))}"
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """Return the files that are not hidden."""
-        suffix = LIST_SUFFIX if kind is Kind.LIST else ""
         folder = self._folder(kind)
         with atomic.storage_errors("listing", folder):
-            if not folder.is_dir():
+            try:
+                with os.scandir(folder) as entries:
+                    return shown_names(kind, [entry.name for entry in entries if entry.is_file()])
+            except FileNotFoundError:
                 return ()
-            return tuple(
-                sorted(
-                    entry.name.removesuffix(suffix)
-                    for entry in os.scandir(folder)
-                    if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file()
-                )
-            )
 
-    def meant_by(self, uri: str) -> str | None:
+    def meant_by(self, uri: str) -> tuple[str, ...]:
         """Return the last component of ``uri``."""
         return last_component(uri)
 
@@ -135,7 +126,7 @@ class DirectoryPlace:
         """Write a temporary file and rename it."""
         atomic.write_bytes(self._at(kind, name), data)
 
-    def remove(self, kind: Kind, name: str) -> None:
+    def delete(self, kind: Kind, name: str) -> None:
         """Unlink the file."""
         path = self._at(kind, name)
         with atomic.storage_errors("removing", path):
@@ -148,12 +139,14 @@ class DirectoryPlace:
             with atomic.storage_errors("sweeping", folder):
                 atomic.sweep_partials(folder, older_than_seconds=older_than_seconds)
 
+    def close(self) -> None:
+        """Do nothing: there are no connections."""
+
     def _folder(self, kind: Kind) -> Path:
-        below = {Kind.LIST: "", Kind.IMAGE: IMAGES_FOLDER, Kind.NOTE: NOTES_FOLDER}[kind]
-        return self._path / below
+        return self._at(kind, "any").parent
 
     def _at(self, kind: Kind, name: str) -> Path:
-        return self._folder(kind) / f"{safe(name)}{LIST_SUFFIX if kind is Kind.LIST else ''}"
+        return self._path / file_path(kind, name)
 
 
 class DirectoryPublisher(PlacePublisher):

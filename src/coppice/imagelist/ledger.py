@@ -13,17 +13,16 @@ least one of two that run at the same time sees the other, whatever the order, a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
-import socket
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from coppice.errors import DocumentError
+from coppice.errors import DocumentError, PublicationError
 from coppice.formats.strict_json import read_json
 from coppice.imagelist.place import SMALL_LIMIT_BYTES, Facts, Kind
+from coppice.imagelist.upload import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -40,6 +39,8 @@ INTENT_AGE = timedelta(hours=1)
 """A removal that takes longer than this was killed."""
 CLAIM_RENEWAL = timedelta(hours=1)
 _SUFFIX = ".json"
+_NO_REMOVAL = frozenset({400, 403, 405})
+_LONG_AGO = "1970-01-01T00:00:00+00:00"
 _DEPTH = 4
 
 
@@ -117,9 +118,8 @@ class Claim:
     """
 
     def __init__(self, place: Place, list_name: str, names: Collection[str], now: Callable[[], datetime]) -> None:
-        machine = hashlib.sha256(socket.gethostname().encode("utf-8", "surrogateescape")).hexdigest()[:8]
         self._place, self._now, self._names = place, now, sorted(names)
-        self._note = f"{CLAIM}{list_name}-{machine}{_SUFFIX}"
+        self._note = f"{CLAIM}{list_name}-{machine()}{_SUFFIX}"
         self._written: datetime | None = None
 
     def renew(self) -> None:
@@ -131,7 +131,17 @@ class Claim:
 
     def end(self) -> None:
         """Remove it: the list is there and speaks for itself."""
-        self._place.remove(Kind.NOTE, self._note)
+        end_note(self._place, self._note)
+
+
+def end_note(place: Place, note: str) -> None:
+    """Have a claim or an intent say nothing any more: remove it, or, where nothing can be removed, empty it."""
+    try:
+        place.delete(Kind.NOTE, note)
+    except PublicationError as problem:
+        if problem.context.get("status") not in _NO_REMOVAL:
+            raise
+        place.replace(Kind.NOTE, note, _encode({"at": _LONG_AGO, "names": []}))
 
 
 def write_intent(place: Place, names: Collection[str], now: datetime) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from coppice.errors import CredentialError, SettingsError
+from coppice.http.credential import check_private
+from coppice.model.credential import CredentialKind, CredentialReference
 from coppice.settings.quantities import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Secret:
         """
         if self.file is not None:
             where = f"the file {self.file}"
+            check_private(self.file, "the file of a secret")
             try:
                 with self.file.open("rb") as stream:
                     text = stream.read(SECRET_LIMIT_BYTES).decode("utf-8")
@@ -163,6 +166,52 @@ class Options:
         if file is not None and variable is not None:
             raise SettingsError(f"give `{name}_file` or `{name}_env`, not both")
         return None if file is None and variable is None else Secret(file=file, variable=variable)
+
+    def credential(self) -> CredentialReference | None:
+        """Return how a server is shown who asks: a bearer token, an access token, a password, or a certificate.
+
+        Raises:
+            SettingsError: There is more than one, or one is incomplete.
+        """
+        references = [each for each in (self._bearer(), self._basic(), self._certificate()) if each is not None]
+        if len(references) > 1:
+            raise SettingsError("there is more than one credential", resolution="Leave one of them.")
+        return references[0] if references else None
+
+    def _bearer(self) -> CredentialReference | None:
+        secret = self.secret("bearer_token")
+        if secret is None:
+            return None
+        return CredentialReference(kind=CredentialKind.BEARER, secret_file=secret.file, secret_variable=secret.variable)
+
+    def _basic(self) -> CredentialReference | None:
+        token, password, username = self.secret("access_token"), self.secret("password"), self.optional_text("username")
+        if (username is None) != (password is None) or (token is not None and password is not None):
+            raise SettingsError("give `username` with `password_file` or `password_env`, or an access token alone")
+        secret = token or password
+        if secret is None:
+            return None
+        return CredentialReference(
+            kind=CredentialKind.BASIC,
+            username=username,
+            secret_file=secret.file,
+            secret_variable=secret.variable,
+        )
+
+    def _certificate(self) -> CredentialReference | None:
+        certificate, key = self.optional_path("certificate"), self.optional_path("key")
+        passphrase = self.secret("key_passphrase")
+        if certificate is None:
+            if key is not None or passphrase is not None:
+                raise SettingsError("the option `certificate` is missing beside `key`")
+            return None
+        return CredentialReference(
+            kind=CredentialKind.CLIENT_CERTIFICATE,
+            certificate=certificate,
+            key=key,
+            secret_file=None if passphrase is None else passphrase.file,
+            secret_variable=None if passphrase is None else passphrase.variable,
+        )
 
     def finish(self) -> None:
         """Refuse what nobody asked for.

@@ -18,7 +18,7 @@ from coppice import atomic
 from coppice.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from coppice.imagelist.model import ListedImage
@@ -96,8 +96,8 @@ class Place(Protocol):
         """Return the names of all that is there of this kind, unfinished uploads left out."""
         ...
 
-    def meant_by(self, uri: str) -> str | None:
-        """Return the name of the image that ``uri`` may mean, whatever host it gives; rather one too many."""
+    def meant_by(self, uri: str) -> tuple[str, ...]:
+        """Return the names of the images that ``uri`` may mean, whatever host it gives; rather one too many."""
         ...
 
     def describe(self, name: str) -> Held | None:
@@ -128,12 +128,16 @@ class Place(Protocol):
         """Write a list or a note in one step: a reader sees the old bytes or the new."""
         ...
 
-    def remove(self, kind: Kind, name: str) -> None:
+    def delete(self, kind: Kind, name: str) -> None:
         """Remove an image or a note; one that is not there is fine."""
         ...
 
     def sweep(self, *, older_than_seconds: float) -> None:
         """Remove what uploads that were cut off left behind."""
+        ...
+
+    def close(self) -> None:
+        """End connections; the next call makes new ones."""
         ...
 
 
@@ -148,12 +152,37 @@ def safe(name: str) -> str:
     return name
 
 
-def last_component(uri: str) -> str | None:
-    """Return the file name at the end of ``uri``, decoded; None when it has none."""
+def partial_name(name: str, token: str) -> str:
+    """Return the temporary name of an upload of ``name``, in the form that `coppice.atomic` sweeps."""
+    return f"{atomic.PARTIAL_PREFIX}{name}-{token}{atomic.PARTIAL_SUFFIX}"
+
+
+def is_partial(name: str) -> bool:
+    """Tell whether a name is that of an upload that was cut off."""
+    return name.startswith(atomic.PARTIAL_PREFIX) and name.endswith(atomic.PARTIAL_SUFFIX)
+
+
+def file_path(kind: Kind, name: str) -> str:
+    """Return where a file lies below a place that has folders."""
+    folder = {Kind.LIST: "", Kind.IMAGE: f"{IMAGES_FOLDER}/", Kind.NOTE: f"{NOTES_FOLDER}/"}[kind]
+    return f"{folder}{safe(name)}{LIST_SUFFIX if kind is Kind.LIST else ''}"
+
+
+def shown_names(kind: Kind, found: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of this kind among the files of its folder: what is hidden or unfinished is none."""
+    suffix = LIST_SUFFIX if kind is Kind.LIST else ""
+    plain = (name.removesuffix(suffix) for name in found if name.endswith(suffix) and not name.startswith("."))
+    return tuple(sorted(name for name in plain if _SAFE_NAME.fullmatch(name)))
+
+
+def last_component(uri: str) -> tuple[str, ...]:
+    """Return the file name at the end of ``uri``, as it stands there and decoded."""
     try:
-        return unquote(urlsplit(uri).path).rpartition("/")[2] or None
+        name = urlsplit(uri).path.rpartition("/")[2]
     except ValueError:
-        return None
+        return ()
+    decoded = unquote(name).rpartition("/")[2]
+    return tuple(dict.fromkeys(each for each in (name, decoded) if each))
 
 
 def facts_of(path: Path, task: Task, check: Callable[[int], object] | None = None) -> Facts:

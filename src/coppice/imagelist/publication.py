@@ -7,6 +7,7 @@ are, replace the list, note what no list names any more. Killed at any point, th
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from coppice.clock import Clock, SystemClock
@@ -55,7 +56,8 @@ class PlacePublisher:
 
     def published(self, list_name: str) -> bytes | None:
         """Return the list as readers get it now; None when there is none."""
-        return self.place.read(Kind.LIST, safe(list_name))
+        with closing(self.place):
+            return self.place.read(Kind.LIST, safe(list_name))
 
     def publish(
         self, list_name: str, signed: SignedImageList, files: Mapping[str, Path], monitor: Monitor
@@ -69,13 +71,22 @@ class PlacePublisher:
             StorageError: A file cannot be read, or the place cannot be written.
             TransferError: The place cannot be reached.
         """
+        with closing(self.place):
+            return self._publish(list_name, signed, files, monitor)
+
+    def _publish(
+        self, list_name: str, signed: SignedImageList, files: Mapping[str, Path], monitor: Monitor
+    ) -> Publication:
         place = self.place
         safe(list_name)
-        images = self._images(signed, files, monitor)
+        images = self._images(signed, files)
+        named = {*files, *images}
         place.sweep(older_than_seconds=PARTIAL_AGE_SECONDS)
-        claim = Claim(place, list_name, files, self._clock.now)
+        claim = Claim(place, list_name, named, self._clock.now)
         claim.renew()
-        self._refuse_while_removed(files)
+        self._refuse_while_removed(named)
+        for name in images.keys() - files.keys():
+            self._check_here(name, images[name], monitor)
         ledger = self._ledger(list_name, files, monitor)
         before = dict(ledger.files)
         written: dict[str, int] = {}
@@ -88,7 +99,7 @@ class PlacePublisher:
                 written[name] = verified.facts.size_bytes
         if ledger.files != before:
             ledger.write(place)
-        place.announce({name: images[name] for name in files if name in images})
+        place.announce(images)
         previous = place.read(Kind.LIST, list_name)
         self._replace(list_name, previous, signed.message)
         retirement.note_unnamed(place, previous=previous, now=self._clock.now(), monitor=monitor)
@@ -99,25 +110,32 @@ class PlacePublisher:
 
     def retire(self, *, unnamed_since: datetime, monitor: Monitor) -> tuple[str, ...]:
         """Remove image files that no published list has named since ``unnamed_since``; return their names."""
-        self.place.sweep(older_than_seconds=PARTIAL_AGE_SECONDS)
-        return retirement.retire(self.place, unnamed_since=unnamed_since, now=self._clock.now(), monitor=monitor)
+        with closing(self.place) as place:
+            place.sweep(older_than_seconds=PARTIAL_AGE_SECONDS)
+            return retirement.retire(place, unnamed_since=unnamed_since, now=self._clock.now(), monitor=monitor)
 
-    def _images(self, signed: SignedImageList, files: Mapping[str, Path], monitor: Monitor) -> dict[str, ListedImage]:
-        promised = {image.uri: image for image in signed.content.images}
-        names = {self.image_uri(name): name for name in files}
-        for uri in sorted(set(promised) - set(names)):
-            self._check_reference(promised[uri], monitor)
-        return {name: promised[uri] for uri, name in names.items() if uri in promised}
+    def _images(self, signed: SignedImageList, files: Mapping[str, Path]) -> dict[str, ListedImage]:
+        """Return what the list tells of the files, and of images at this place that are not handed in; by name.
 
-    def _check_reference(self, image: ListedImage, monitor: Monitor) -> None:
-        """Accept an image that is not handed in, because somebody else holds it, or it is at this place already."""
-        name = self.place.meant_by(image.uri)
-        try:
-            is_here = name is not None and self.place.address(Kind.IMAGE, safe(name)) == image.uri
-        except InputError:
-            is_here = False
-        if not is_here or name is None:
-            return
+        All else that it names is held by somebody else.
+        """
+        uris = {self.image_uri(name): name for name in files}
+        images: dict[str, ListedImage] = {}
+        for image in signed.content.images:
+            name = uris.get(image.uri) or self._name_here(image.uri)
+            if name is not None:
+                images[name] = image
+        return images
+
+    def _name_here(self, uri: str) -> str | None:
+        for name in self.place.meant_by(uri):
+            with suppress(InputError):
+                if self.place.address(Kind.IMAGE, safe(name)) == uri:
+                    return name
+        return None
+
+    def _check_here(self, name: str, image: ListedImage, monitor: Monitor) -> None:
+        """Refuse a list that names an image of this place which is neither handed in nor there."""
         held = self.place.describe(name)
         facts = Facts(size_bytes=image.size_bytes, sha512=image.checksum.hexdigest)
         if held is None or not self._is_held(name, facts, held, None, monitor):
@@ -127,9 +145,9 @@ class PlacePublisher:
                 resolution="Add the image to the catalogue as a file, or take it out of the list.",
             )
 
-    def _refuse_while_removed(self, files: Mapping[str, Path]) -> None:
+    def _refuse_while_removed(self, wanted: set[str]) -> None:
         for _, names, is_current in current_notes(self.place, INTENT, INTENT_AGE, self._clock.now()):
-            both = names & set(files)
+            both = names & wanted
             if is_current and both:
                 raise PublicationError(
                     f"{min(both)} is being removed from {self.place.label} by another run",

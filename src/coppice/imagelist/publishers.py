@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 GROUP = "coppice.publishers"
 BUILT_IN: Mapping[str, tuple[str, str]] = {
     "directory": ("coppice.imagelist.directory", "open_directory"),
+    "oci": ("coppice.imagelist.oci", "open_oci"),
+    "s3": ("coppice.imagelist.s3", "open_s3"),
+    "sftp": ("coppice.imagelist.sftp", "open_sftp"),
+    "webdav": ("coppice.imagelist.webdav", "open_webdav"),
 }
 """Driver → module and function; the function takes `Options` and gives a `coppice.imagelist.place.Place`."""
 

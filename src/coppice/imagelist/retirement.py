@@ -19,6 +19,7 @@ from coppice.imagelist.ledger import (
     INTENT,
     INTENT_AGE,
     current_notes,
+    end_note,
     known_files,
     read_marks,
     write_intent,
@@ -75,11 +76,11 @@ def _remove(place: Place, due: set[str], now: datetime, monitor: Monitor) -> tup
         doomed = sorted(due - _named(place) - _claimed(place, now))
         with monitor.task("remove images that no list names", total=len(doomed)) as task:
             for name in doomed:
-                place.remove(Kind.IMAGE, name)
+                place.delete(Kind.IMAGE, name)
                 removed.append(name)
                 task.advance(1)
     finally:
-        place.remove(Kind.NOTE, intent)
+        end_note(place, intent)
     marks = read_marks(place)
     write_marks(place, {name: since for name, since in marks.items() if name not in removed})
     return tuple(removed)
@@ -96,9 +97,9 @@ def _marks(place: Place, named: set[str], fresh: set[str], now: datetime) -> dic
     if marks != old:
         write_marks(place, marks)
     for prefix, age in ((CLAIM, CLAIM_AGE), (INTENT, INTENT_AGE)):
-        for note, _, is_current in current_notes(place, prefix, age, now, notes=notes):
-            if not is_current:
-                place.remove(Kind.NOTE, note)
+        for note, names, is_current in current_notes(place, prefix, age, now, notes=notes):
+            if names and not is_current:
+                end_note(place, note)
     return marks
 
 
@@ -144,7 +145,5 @@ def _named_by(place: Place, message: bytes) -> set[str]:
         elif isinstance(value, list):
             pending.extend(value)
         elif isinstance(value, str):
-            name = place.meant_by(value)
-            if name is not None:
-                named.add(name)
+            named.update(place.meant_by(value))
     return named
