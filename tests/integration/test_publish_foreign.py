@@ -12,7 +12,7 @@ from coppice.errors import InputError, SizeMismatchError, UnreadableFileError
 from coppice.model.checksum import Checksum
 from coppice.settings.load import load_settings
 from coppice.testing import images
-from coppice.workflows.publish import add_descriptor
+from coppice.workflows.add import add_descriptor
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from coppice.catalogue.rows import appliance_of, requirements_of, tell, version_of, version_rows, versions_of
+from coppice.catalogue.rows import appliance_of, describe, tell, version_of, version_rows, versions_of
 from coppice.catalogue.tables import ApplianceRow, ApplianceVersionRow
 from coppice.clock import SystemClock, to_rfc3339
 from coppice.errors import InputError, StateError, VersionExistsError
@@ -174,10 +174,4 @@ def _describe(row: ApplianceRow, descriptor: Descriptor) -> None:
         "os_version": system.version,
         "architecture": system.architecture,
     }
-    edited = set(row.edited or ())
-    # What a person set by hand stays as it is until that is taken back.
-    for attribute in said.keys() - edited:
-        setattr(row, attribute, said[attribute])
-    needs = requirements_of(descriptor.requirements)
-    kept = {key: value for key, value in (row.requirements or {}).items() if key in edited}
-    row.requirements = {**{key: value for key, value in needs.items() if key not in edited}, **kept}
+    describe(row, said, descriptor.requirements)

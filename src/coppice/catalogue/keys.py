@@ -31,7 +31,7 @@ _MPURI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[^\s<>\"{}|\\^`]|\{version\})+"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _MAX_NUMBER = 2**63 - 1
-_MAX_OWN_KEYS = 200
+MAX_OWN_KEYS = 200
 
 
 class Draft(Protocol):
@@ -80,8 +80,8 @@ def set_key(draft: Draft, known: Sequence[Key], computed: Mapping[str, str], nam
     try:
         if key is None:
             draft.keys[name] = _own_value(value)
-            if len(draft.keys) > _MAX_OWN_KEYS:
-                message = f"more than {_MAX_OWN_KEYS} keys"
+            if len(draft.keys) > MAX_OWN_KEYS:
+                message = f"more than {MAX_OWN_KEYS} keys"
                 raise ValueError(message)  # noqa: TRY301 - told in the same words as any other
         elif key.attribute is not None:
             setattr(draft, key.attribute, key.read(value))

@@ -84,6 +84,21 @@ def requirements_of(requirements: Requirements) -> dict[str, int]:
     return {key: value for key, value in asdict(requirements).items() if value is not None}
 
 
+def describe(row: ApplianceRow, said: Mapping[str, object], requirements: Requirements) -> None:
+    """Write into a row what a build, a descriptor or a list says of an appliance.
+
+    What a person set by hand stays as it is until that is taken back.
+    """
+    edited = set(row.edited or ())
+    for attribute in said.keys() - edited:
+        setattr(row, attribute, said[attribute])
+    kept = {key: value for key, value in (row.requirements or {}).items() if key in edited}
+    row.requirements = {
+        **{key: value for key, value in requirements_of(requirements).items() if key not in edited},
+        **kept,
+    }
+
+
 def appliance_of(row: ApplianceRow) -> Appliance:
     """Return the appliance of a row."""
     return Appliance(

@@ -26,7 +26,7 @@ class ApplianceRow(Base):
     os_version: Mapped[str] = mapped_column(String(64))
     architecture: Mapped[str] = mapped_column(String(32))
     requirements: Mapped[dict[str, int]] = mapped_column(JSON)
-    hypervisor: Mapped[str] = mapped_column(String(64), server_default="KVM")
+    hypervisor: Mapped[str] = mapped_column(Text, server_default="KVM")
     comments: Mapped[str] = mapped_column(Text, server_default="")
     keys: Mapped[dict[str, object]] = mapped_column(JSON, server_default="{}")
     edited: Mapped[list[str]] = mapped_column(JSON, server_default="[]")
@@ -48,7 +48,7 @@ class ApplianceVersionRow(Base):
     path: Mapped[str | None] = mapped_column(Text)
     """Of the file that is held here; None: it is listed by reference, and `uri` says where it is."""
     uri: Mapped[str | None] = mapped_column(Text)
-    disk_format: Mapped[str | None] = mapped_column(String(64))
+    disk_format: Mapped[str | None] = mapped_column(Text)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     virtual_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     sha512: Mapped[str] = mapped_column(String(128))

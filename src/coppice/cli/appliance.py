@@ -62,7 +62,7 @@ def add(
     untested: bool,
 ) -> Result:
     """Bring the build of DEFINITION, or what a descriptor describes, into the catalogue."""
-    from coppice.workflows.publish import add_build, add_descriptor
+    from coppice.workflows.add import add_build, add_descriptor
 
     if (definition is None) == (descriptor is None):
         message = "name a definition, or a --descriptor: one of them"

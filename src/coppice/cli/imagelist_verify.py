@@ -83,7 +83,7 @@ def verify(
     from coppice.subscription.anchors import load_anchors
     from coppice.subscription.rules import judge_list
 
-    endorser = _endorser(endorser_dn, endorser_ca, endorser_certificate)
+    endorser = named_endorser(endorser_dn, endorser_ca, endorser_certificate)
     followed, last = _followed(context, subscription, anchors, endorser)
     trust = _changed(
         followed.trust,
@@ -96,7 +96,7 @@ def verify(
     limits = context.settings.lists
     loaded = load_anchors(trust.anchors)
     judgement = judge_list(
-        _read(file, limits.message_bytes),
+        read_signed(file, limits.message_bytes),
         subscription=_with_trust(followed, trust),
         anchors=loaded,
         last=last,
@@ -223,7 +223,13 @@ def _with_trust(subscription: Subscription, trust: TrustPolicy) -> Subscription:
     return replace(subscription, trust=trust)
 
 
-def _endorser(subject: str | None, issuer: str | None, certificate: Path | None) -> PinnedEndorser | None:
+def named_endorser(subject: str | None, issuer: str | None, certificate: Path | None) -> PinnedEndorser | None:
+    """Return the endorser that options name; None when they name none.
+
+    Raises:
+        UsageError: They contradict each other.
+        InputError: A name is none.
+    """
     from coppice.model.endorser import DistinguishedName
     from coppice.subscription.model import PinnedEndorser
 
@@ -250,7 +256,7 @@ def _from_certificate(path: Path) -> PinnedEndorser:
     from coppice.subscription.model import PinnedEndorser
 
     try:
-        certificate = x509.load_pem_x509_certificate(_read(path, _MAX_CERTIFICATE_BYTES))
+        certificate = x509.load_pem_x509_certificate(read_signed(path, _MAX_CERTIFICATE_BYTES))
         return PinnedEndorser(
             subject=distinguished_name(certificate.subject), issuer=distinguished_name(certificate.issuer)
         )
@@ -262,7 +268,7 @@ def _from_certificate(path: Path) -> PinnedEndorser:
         ) from problem
 
 
-def _read(file: Path, limit_bytes: int) -> bytes:
+def read_signed(file: Path, limit_bytes: int) -> bytes:
     """Return what is in ``file``, and one byte more than the limit if there is more: the reader refuses that."""
     try:
         if file.exists() and not file.is_file():

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from coppice.cloud.model import ActionKind, ImageState
 from coppice.errors import StateError
+from coppice.workflows.add import add_build
 from coppice.workflows.build import boot_everywhere, build_appliance
-from coppice.workflows.publish import add_build, publish
+from coppice.workflows.publish import publish
 from coppice.workflows.retire import retire
 from coppice.workflows.scene import LIST, SITE_CLOUD, Scene
 from coppice.workflows.sync import sync

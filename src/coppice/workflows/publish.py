@@ -1,43 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a build to a published list: build → descriptor → catalogue, and catalogue → image list → publisher.
+"""From the catalogue to a published list: catalogue → image list → signature → publisher.
 
-A list's version is written down before the list goes out: a run that is killed in between skips a version, and never
-gives one version two contents.
+A version is written down with its bytes when it is signed, before it goes out: a run that is killed in between skips a
+version, and never gives one version two contents.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.endorsers import Endorsers
-from coppice.catalogue.images import keep_image
+from coppice.catalogue.history import PublicationHistory
+from coppice.catalogue.model import PublishedImage
 from coppice.catalogue.selections import Selections
-from coppice.conversion.inspect import inspect
-from coppice.conversion.model import ConversionLimits
-from coppice.descriptor.model import Action
-from coppice.descriptor.read import read_descriptor
-from coppice.descriptor.write import describe, write_descriptor
-from coppice.errors import BootTestError, InputError, SettingsError, UnreadableFileError
-from coppice.factory.model import Outcome
-from coppice.imagelist.compose import compose, next_version
-from coppice.imagelist.keys import load_identity
-from coppice.imagelist.publishers import load_publisher
+from coppice.clock import to_rfc3339
+from coppice.errors import CoppiceError, InconsistentListError
+from coppice.formats.list_difference import list_difference
+from coppice.imagelist.keys import load_identity, require_usable
 from coppice.imagelist.sign import sign_list
+from coppice.model.endorser import Endorser
+from coppice.schedule.lock import run_lock
+from coppice.workflows.prepare import file_name, open_publisher, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
-    from pathlib import Path
 
-    from coppice.catalogue.model import ApplianceVersion, Selection
+    from coppice.catalogue.model import EndorserIdentity, Selection
     from coppice.clock import Clock
     from coppice.database import Database
-    from coppice.descriptor.model import Descriptor, Disk
-    from coppice.factory.model import BuildResult
-    from coppice.imagelist.model import Publication, Publisher, SignedImageList
+    from coppice.formats.list_difference import ListDifference
+    from coppice.imagelist.keys import SigningIdentity
+    from coppice.imagelist.model import ImageList, Publication, Publisher, SignedImageList
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
+    from coppice.workflows.prepare import Prepared
+
+__all__ = ["PublishPreview", "PublishReport", "file_name", "open_publisher", "preview", "publish"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,167 +49,201 @@ class PublishReport:
         selection: The list at the publisher.
         signed: What went out.
         publication: Where, and how much was written.
+        warnings: What the publisher should know.
+        retired: Names of image files that were removed, since no published list had named them for long enough.
     """
 
     selection: Selection
     signed: SignedImageList
     publication: Publication
+    warnings: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
 
 
-def add_build(
-    result: BuildResult,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishPreview:
+    """What publishing a list would do.
+
+    Attributes:
+        selection: The list.
+        content: What it would say.
+        difference: From what is published to that; None when what is published cannot be read.
+        warnings: What the publisher should know.
+    """
+
+    selection: Selection
+    content: ImageList
+    difference: ListDifference | None
+    warnings: tuple[str, ...]
+
+
+def publish(
+    list_name: str,
     *,
     settings: Settings,
     database: Database,
     clock: Clock,
-    name: str | None = None,
-    version: str | None = None,
-    expires: datetime | None = None,
-    untested: bool = False,
-) -> ApplianceVersion:
-    """Describe a build and bring it into the catalogue.
+    monitor: Monitor,
+    signer: str | None = None,
+    ask: Callable[[str], str] | None = None,
+) -> PublishReport:
+    """Compose, sign and publish the list ``list_name``: images first, the list last.
 
     Args:
-        result: The build.
-        settings: Where the catalogue's images lie.
+        list_name: The list.
+        settings: Publishers, limits, and how long unnamed image files stay.
         database: Where the catalogue is.
-        clock: Gives the proposed version its date.
-        name: The appliance; the definition's name when None.
-        version: Its version; proposed by the catalogue when None.
-        expires: When the version's endorsement ends.
-        untested: Take a build of which not every boot test passed.
-
-    Raises:
-        BootTestError: A boot test is missing or failed, and ``untested`` is not set.
-        VersionExistsError: The version is there with other content.
-    """
-    if not untested:
-        _require_passed(result)
-    catalogue = Catalogue(database)
-    appliance = name or result.definition.name
-    chosen = version or catalogue.propose_version(appliance, result.images[0].image, clock.now())
-    descriptor = describe(result, version=chosen, identifier=appliance)
-    write_descriptor(descriptor, result.directory / f"{appliance}-{chosen}.json")
-    kept = _keep(descriptor, result.directory, settings)
-    return catalogue.add(appliance, kept, directory=settings.state_directory, expires=expires)
-
-
-def add_descriptor(
-    path: Path,
-    *,
-    settings: Settings,
-    database: Database,
-    name: str | None = None,
-    expires: datetime | None = None,
-) -> ApplianceVersion:
-    """Bring the appliance version that a descriptor file describes into the catalogue.
-
-    Raises:
-        DocumentError: The file is no descriptor.
-        InputError: It names no image.
-        UnreadableFileError: Its image is not there, or cannot be read.
-        ChecksumMismatchError: Its image is not the one that it describes.
-    """
-    descriptor = read_descriptor(path)
-    if descriptor.action is not Action.REGISTRATION or not descriptor.disks:
-        raise InputError(
-            f"the descriptor {path} asks for no registration of an image",
-            resolution='A descriptor to add has the action "registration" and names an image.',
-        )
-    _check_facts(descriptor.disks[0], path.parent, settings)
-    kept = _keep(descriptor, path.parent, settings)
-    return Catalogue(database).add(
-        name or descriptor.identifier, kept, directory=settings.state_directory, expires=expires
-    )
-
-
-def _check_facts(disk: Disk, directory: Path, settings: Settings) -> None:
-    # A foreign image is believed in nothing: what it is, its content decides.
-    source = directory / disk.path
-    if not source.exists():
-        raise UnreadableFileError(
-            f"there is no image {source}",
-            resolution="Put the image where its descriptor says, relative to the descriptor.",
-            context={"path": str(source)},
-        )
-    limits = ConversionLimits(maximum_virtual_size_bytes=settings.conversion.maximum_virtual_size_bytes)
-    found = inspect(source, limits)
-    said = (disk.image.format, disk.image.virtual_size_bytes)
-    if (found.format, found.virtual_size_bytes) != said:
-        raise InputError(
-            f"{source} is a {found.format} disk of {found.virtual_size_bytes} bytes, and is described as {said[0]} of "
-            f"{said[1]}",
-            resolution="Correct the descriptor.",
-            context={"path": str(source)},
-        )
-
-
-def _keep(descriptor: Descriptor, directory: Path, settings: Settings) -> Descriptor:
-    # The catalogue holds the bytes of what it lists: a later build, or a tidy hand, must not take them away.
-    disk = descriptor.disks[0]
-    path = keep_image(settings.state_directory / "catalogue", directory / disk.path, disk.image)
-    return replace(descriptor, disks=(replace(disk, path=str(path)), *descriptor.disks[1:]))
-
-
-def publish(list_name: str, *, settings: Settings, database: Database, clock: Clock, monitor: Monitor) -> PublishReport:
-    """Compose, sign and publish the list ``list_name``: images first, the list last.
+        clock: Gives the list its dates.
+        monitor: Where progress is told.
+        signer: Name of the endorser who signs; the list's own when None.
+        ask: Asks a person for a passphrase; None: there is nobody to ask.
 
     Raises:
         NotFoundError: There is no such list.
+        InconsistentListError: What it would carry contradicts itself, or the signer is not bound to it.
         SettingsError: Its publisher is not in the settings.
-        UnreadableFileError: The endorser's certificate or key cannot be used.
-        StorageError: The publisher's place cannot be written.
+        UnreadableFileError: The endorser's certificate or key cannot be used, or an image is not there.
+        StateError: What is published is newer than what the catalogue knows, or another run publishes the list.
+        LockedError: Another run on this machine publishes it.
+        StorageError, TransferError, PublicationError: The publisher's place failed.
     """
-    selections = Selections(database)
-    selection = selections.get(list_name)
-    publisher = open_publisher(settings, selection.publisher)
-    identity = load_identity(Endorsers(database).get(selection.endorser))
-    files = {file_name(version): version.path for version in selection.versions}
-    content = compose(
-        selection,
-        version=next_version(selection.last_version),
-        now=clock.now(),
-        endorser=identity.endorser,
-        image_uris={version.appliance.name: publisher.image_uri(file_name(version)) for version in selection.versions},
-        list_uri=publisher.list_uri(list_name),
+    selections, history = Selections(database, clock), PublicationHistory(database)
+    known = selections.get(list_name).name
+    with run_lock(settings.state_directory / "locks" / f"publish-{known}.lock"):
+        selection = selections.get(list_name)
+        publisher = open_publisher(settings, selection.publisher)
+        _take_up(selection, publisher, history, clock)
+        endorser = _signer(selection, signer)
+        identity = load_identity(Endorsers(database).get(endorser), ask=ask)
+        require_usable(identity, clock.now())
+        prepared = prepare(
+            selection, publisher, identity.endorser, settings=settings, history=history, clock=clock, monitor=monitor
+        )
+        signed = sign_list(prepared.content, identity, clock.now())
+        number = history.record_signed(
+            selection,
+            version=signed.content.version,
+            message=signed.message,
+            payload=signed.payload_checksum,
+            signer=str(signed.signer),
+            endorser=endorser,
+            uri=publisher.list_uri(list_name),
+            images=_images(prepared),
+            at=clock.now(),
+            expires=signed.content.validity.expires,
+        )
+        publication = publisher.publish(list_name, signed, prepared.files, monitor)
+        history.record_published(number, at=clock.now())
+        retired, unretired = _retire(publisher, settings, clock.now(), monitor)
+    return PublishReport(
+        selection=selections.get(list_name),
+        signed=signed,
+        publication=publication,
+        warnings=(*prepared.warnings, *identity.warnings, *_of_certificate(signed, identity), *unretired),
+        retired=retired,
     )
-    signed = sign_list(content, identity, clock.now())
-    facts: dict[str, object] = {
-        "list": content.identifier,
-        "images": [f"{version.appliance.name} {version.version}" for version in selection.versions],
-        "payload": str(signed.payload_checksum),
-    }
-    selections.remember_published(list_name, content.version, facts=facts, at=clock.now())
-    publication = publisher.publish(list_name, signed, files, monitor)
-    return PublishReport(selection=selections.get(list_name), signed=signed, publication=publication)
 
 
-def open_publisher(settings: Settings, name: str) -> Publisher:
-    """Return the publisher ``name`` of the settings.
+def preview(
+    list_name: str,
+    *,
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    monitor: Monitor,
+    signer: str | None = None,
+) -> PublishPreview:
+    """Return what `publish` would do; nothing is signed or written, no version is used up, no secret is needed.
 
     Raises:
-        SettingsError: The settings do not name it, or its own settings are wrong.
+        NotFoundError: There is no such list.
+        InconsistentListError: What it would carry contradicts itself, or the signer is not bound to it.
+        SettingsError: Its publisher is not in the settings.
+        UnreadableFileError: An image is not there.
+        StateError: What is published is newer than what the catalogue knows.
+        StorageError, TransferError, PublicationError: What is published cannot be looked at.
     """
-    found = settings.publishers.get(name)
-    if found is None:
-        raise SettingsError(
-            f"the settings name no publisher {name!r}",
-            details=f"there are: {', '.join(settings.publishers) or 'none'}",
-            resolution=f"Add a section [publishers.{name}] with driver, path and url to the settings.",
+    selection = Selections(database, clock).get(list_name)
+    publisher = open_publisher(settings, selection.publisher)
+    endorser = _public(Endorsers(database).get(_signer(selection, signer)))
+    prepared = prepare(
+        selection,
+        publisher,
+        endorser,
+        settings=settings,
+        history=PublicationHistory(database),
+        clock=clock,
+        monitor=monitor,
+    )
+    found = prepared.published
+    difference = None
+    if found.content is not None or found.message is None:
+        difference = list_difference(found.content, prepared.content)
+    return PublishPreview(
+        selection=selection, content=prepared.content, difference=difference, warnings=prepared.warnings
+    )
+
+
+def _signer(selection: Selection, wanted: str | None) -> str:
+    if wanted is None or wanted in selection.endorsers:
+        return wanted or selection.endorser
+    raise InconsistentListError(
+        f"{wanted} is not bound to the image list {selection.name}",
+        details=f"bound: {', '.join(selection.endorsers)}",
+        resolution=f"`coppice imagelist bind-endorser {selection.name} {wanted}` lets {wanted} sign it.",
+    )
+
+
+def _public(identity: EndorserIdentity) -> Endorser:
+    if identity.subject is None or identity.issuer is None:
+        # Made known by an older version, which did not write down whose certificate it was.
+        return load_identity(identity).endorser
+    return Endorser(name=identity.creator, email=identity.email, subject=identity.subject, issuer=identity.issuer)
+
+
+def _take_up(selection: Selection, publisher: Publisher, history: PublicationHistory, clock: Clock) -> None:
+    """Find out of what an earlier run signed whether it went out."""
+    unfinished = history.unfinished(selection.identifier)
+    if not unfinished:
+        return
+    there = publisher.published(selection.name)
+    for number, message in unfinished:
+        if message == there:
+            history.record_published(number, at=clock.now())
+
+
+def _images(prepared: Prepared) -> list[PublishedImage]:
+    names = {version.appliance.identifier: version.appliance.name for version in prepared.selection.listed_versions}
+    return [
+        PublishedImage(
+            identifier=image.identifier,
+            appliance=names[image.identifier],
+            version=image.version,
+            checksum=image.checksum.hexdigest,
+            expires=image.expires,
         )
-    return load_publisher(found)
+        for image in prepared.content.images
+    ]
 
 
-def file_name(version: ApplianceVersion) -> str:
-    """Return the name under which an appliance version's image is published."""
-    return f"{version.appliance.identifier}-{version.image.checksum.hexdigest[:16]}.{version.image.format}"
+def _of_certificate(signed: SignedImageList, identity: SigningIdentity) -> tuple[str, ...]:
+    until = identity.certificate.not_valid_after_utc
+    expires = signed.content.validity.expires
+    if until >= expires:
+        return ()
+    said = (
+        f"the certificate of {identity.endorser.subject} ends on {to_rfc3339(until)}, before the list does "
+        f"({to_rfc3339(expires)}): from then on nobody new can verify it; publish again with a renewed one before"
+    )
+    return (said,)
 
 
-def _require_passed(result: BuildResult) -> None:
-    passed = {verdict.gate for verdict in result.verdicts if verdict.outcome is Outcome.PASSED}
-    missing = [f"boot-{firmware}" for firmware in result.definition.firmware if f"boot-{firmware}" not in passed]
-    if missing:
-        raise BootTestError(
-            f"the build of {result.definition.name} has not passed: {', '.join(missing)}",
-            resolution="Run `coppice build` with its boot tests, or take the risk with --untested.",
-        )
+def _retire(
+    publisher: Publisher, settings: Settings, now: datetime, monitor: Monitor
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    unnamed_since = now - timedelta(days=settings.publishing.retire_images_days)
+    try:
+        return publisher.retire(unnamed_since=unnamed_since, monitor=monitor), ()
+    except CoppiceError as problem:
+        # The list is out. What could not be tidied up now is tidied up after the next publication.
+        return (), (f"image files that no list names any more stay where they are: {problem.message}",)

@@ -92,7 +92,7 @@ def composed(identity: SigningIdentity) -> ImageList:
         endorser=identity.endorser,
         image_uris={"debian-12": "https://lists.example.org/images/x.qcow2"},
         list_uri="https://lists.example.org/demo.list",
-    )
+    ).content
 
 
 @pytest.mark.parametrize(

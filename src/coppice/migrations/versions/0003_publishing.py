@@ -29,7 +29,7 @@ def _endorsers() -> None:
 
 
 def _appliances() -> None:
-    op.add_column("appliance", sa.Column("hypervisor", sa.String(length=64), nullable=False, server_default="KVM"))
+    op.add_column("appliance", sa.Column("hypervisor", sa.Text(), nullable=False, server_default="KVM"))
     op.add_column("appliance", sa.Column("comments", sa.Text(), nullable=False, server_default=""))
     op.add_column("appliance", sa.Column("keys", sa.JSON(), nullable=False, server_default="{}"))
     op.add_column("appliance", sa.Column("edited", sa.JSON(), nullable=False, server_default="[]"))
@@ -39,7 +39,7 @@ def _appliances() -> None:
     # dropping one that others refer to would delete, or refuse, their rows.
     with op.batch_alter_table("appliance_version") as table:
         table.alter_column("path", existing_type=sa.Text(), nullable=True)
-        table.alter_column("disk_format", existing_type=sa.String(length=16), type_=sa.String(length=64), nullable=True)
+        table.alter_column("disk_format", existing_type=sa.String(length=16), type_=sa.Text(), nullable=True)
         table.alter_column("virtual_size_bytes", existing_type=sa.BigInteger(), nullable=True)
         table.add_column(sa.Column("uri", sa.Text(), nullable=True))
         table.add_column(sa.Column("mpuri", sa.Text(), nullable=True))
