@@ -48,7 +48,7 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        kind: ``tool``, ``state``, ``machine``, ``cloud``.
+        kind: ``tool``, ``state``, ``machine``, ``cloud``, ``subscription``.
         name: What.
         verdict: What was found.
         needed_for: What it is needed for.
@@ -68,10 +68,13 @@ class Check:
 
 def all_checks(context: Context, role: Role = Role.ALL) -> tuple[Check, ...]:
     """Look at everything."""
+    from coppice.cli.subscription_checks import check_subscriptions
+
     return (
         *check_tools(role),
         *check_machine(),
         *check_state(context),
+        *check_subscriptions(context),
     )
 
 

@@ -3,26 +3,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from coppice.cli.envelope import Result, Status
-from coppice.cli.output import moment
+from coppice.cli.envelope import Result
+from coppice.cli.subscription_data import change_messages, overview_as_dict, show_subscription, subscription_as_dict
+from coppice.cli.subscription_endorser import command as endorser
+from coppice.cli.subscription_list import archive, diff, show
+from coppice.cli.subscription_options import apply_options, canonical_identifiers, subscription_options
+from coppice.cli.subscription_refresh import refresh, reset_version, roll_forward
 from coppice.cli.words import examples, noun, pass_context
-from coppice.errors import InputError, UnreadableFileError, UsageError
-from coppice.log import redact
+from coppice.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coppice.cli.context import Context
     from coppice.cli.output import Output
-    from coppice.model.endorser import DistinguishedName
     from coppice.subscription.model import Subscription
 
 command = noun("subscription", "The image lists that this site follows.")
-_FILE = click.Path(path_type=Path)
-_MAX_CERTIFICATE_BYTES = 1024 * 1024
 
 
 @command.command(
@@ -32,240 +33,252 @@ _MAX_CERTIFICATE_BYTES = 1024 * 1024
         "  --endorser-certificate jane.pem --anchors /etc/grid-security/certificates",
         "coppice subscription add lab file:///srv/lists/lab --anchors ca.pem \\",
         "  --endorser-dn '/DC=org/CN=Jane' --endorser-ca '/DC=org/CN=CA' --revocation if-present",
+        "coppice subscription add vo https://lists.example.org/vo --endorser-certificate jane.pem \\",
+        "  --anchors /etc/grid-security/certificates --token-file /etc/coppice/vo.token --where 'arch = x86_64'",
         exits="0 subscribed, 3 a value is wrong, 5 no usable trust anchor, 12 the name is taken",
     ),
 )
 @click.argument("name")
 @click.argument("uri")
-@click.option("--endorser-dn", metavar="DN", help="Subject of the endorser's certificate.")
-@click.option("--endorser-ca", metavar="DN", help="Subject of the authority that issued it.")
-@click.option("--endorser-certificate", type=_FILE, metavar="FILE", help="PEM file to take both names from.")
-@click.option("--anchors", type=_FILE, required=True, metavar="PATH", help="Trust anchors: PEM file or directory.")
-@click.option("--revocation", type=click.Choice(["require", "if-present"]), default="require", show_default=True)
-@click.option("--image", "images", multiple=True, metavar="UUID", help="Only this image (may be repeated).")
+@subscription_options
 @pass_context
-def add(
-    context: Context,
-    *,
-    name: str,
-    uri: str,
-    endorser_dn: str | None,
-    endorser_ca: str | None,
-    endorser_certificate: Path | None,
-    anchors: Path,
-    revocation: str,
-    images: tuple[str, ...],
-) -> Result:
-    """Follow the image list at URI under NAME, if this endorser signed it; nothing is fetched yet."""
-    from coppice.model.identifiers import ImageIdentifier
+def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
+    """Follow the image list at URI under NAME, if one of these endorsers signed it; nothing is fetched yet."""
     from coppice.subscription.anchors import load_anchors
-    from coppice.subscription.model import ImageSelection, PinnedEndorser, RevocationPolicy, Subscription, TrustPolicy
+    from coppice.subscription.model import Subscription, TrustPolicy
     from coppice.subscription.store import SubscriptionStore
 
-    subject, issuer = _endorser(endorser_dn, endorser_ca, endorser_certificate)
-    anchors = anchors.absolute()
-    problems = load_anchors(anchors).problems
-    subscription = Subscription(
+    if given["anchors"] is None:
+        raise UsageError(
+            "--anchors is missing",
+            resolution="Name the trust anchors that the endorser's certificate must come from: a PEM file, or a "
+            "directory such as /etc/grid-security/certificates.",
+        )
+    empty = Subscription(
         name=name,
         uri=uri,
         list_identifier=None,
-        trust=TrustPolicy(
-            endorsers=(PinnedEndorser(subject=subject, issuer=issuer),),
-            anchors=anchors,
-            revocation=RevocationPolicy(revocation),
-        ),
-        selection=ImageSelection(images=tuple(ImageIdentifier(each) for each in images)),
+        trust=TrustPolicy(endorsers=(), anchors=given["anchors"].absolute()),
         added_at=context.clock.now(),
     )
+    subscription = apply_options(empty, given)
+    if not subscription.trust.endorsers and not subscription.trust.trust_on_first_use:
+        raise UsageError(
+            "the endorser is missing",
+            resolution="Give --endorser-certificate FILE, or both --endorser-dn and --endorser-ca; or, to trust "
+            "whoever signed the first list, --trust-on-first-use. A list is trusted because of who signed it, so there "
+            "is no default.",
+        )
+    problems = load_anchors(subscription.trust.anchors).problems
     SubscriptionStore(context.database).add(subscription)
     return Result(
         command="subscription add",
-        data={"subscription": _as_dict(subscription)},
+        data={"subscription": subscription_as_dict(subscription)},
         messages=(
             *(f"trust anchors: {each}" for each in problems),
             f"Subscribed. `coppice subscription refresh {name}` fetches and verifies the list.",
         ),
-        show=lambda output: _show(output, subscription),
+        show=lambda output: show_subscription(output, subscription),
     )
+
+
+@command.command(
+    "edit",
+    epilog=examples(
+        "coppice subscription edit egi --set revocation=require",
+        "coppice subscription edit egi --set 'where=os = Debian' --set images=",
+        "coppice subscription edit egi --token-file /etc/coppice/egi.token",
+        exits="0 changed, or nothing to change, 3 a value is wrong, 12 no such subscription, or it is to another list",
+    ),
+)
+@click.argument("name")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set a value (may be repeated).")
+@click.option("--no-credential", is_flag=True, help="Show no credential to the server any more.")
+@subscription_options
+@pass_context
+def edit(context: Context, /, *, name: str, assignments: tuple[str, ...], no_credential: bool, **given: Any) -> Result:
+    """Change the subscription NAME; what is not named stays. Endorsers that are named take the place of all before.
+
+    The list is fetched and verified anew by the next refresh.
+    """
+    from dataclasses import replace
+
+    from coppice.cli.subscription_assign import assign
+    from coppice.subscription.anchors import load_anchors
+
+    def change(before: Subscription) -> Subscription:
+        after = apply_options(before, given)
+        for assignment in assignments:
+            after = assign(after, assignment)
+        if no_credential:
+            after = replace(after, credential=None)
+        if after.trust.anchors != before.trust.anchors:
+            load_anchors(after.trust.anchors)
+        return after
+
+    return edited(context, "subscription edit", name, change)
+
+
+@command.command("pause", epilog=examples("coppice subscription pause egi"))
+@click.argument("name")
+@pass_context
+def pause(context: Context, name: str) -> Result:
+    """Do not ask the source of NAME any more; what was verified stays in force until its own dates end."""
+    from dataclasses import replace
+
+    now = context.clock.now()
+    return edited(
+        context, "subscription pause", name, lambda before: replace(before, paused_at=before.paused_at or now)
+    )
+
+
+@command.command("resume", epilog=examples("coppice subscription resume egi"))
+@click.argument("name")
+@pass_context
+def resume(context: Context, name: str) -> Result:
+    """Ask the source of NAME again."""
+    from dataclasses import replace
+
+    return edited(context, "subscription resume", name, lambda before: replace(before, paused_at=None))
+
+
+@command.command("accept-image", epilog=examples("coppice subscription accept-image egi 8a1f2f60-…"))
+@click.argument("name")
+@click.argument("identifiers", nargs=-1, required=True, metavar="ID...")
+@pass_context
+def accept_image(context: Context, name: str, identifiers: tuple[str, ...]) -> Result:
+    """Refuse these images of NAME no more; where only chosen images are wanted, choose them, too."""
+    from dataclasses import replace
+
+    from coppice.model.identifiers import ImageIdentifier
+
+    accepted = tuple(ImageIdentifier(each) for each in canonical_identifiers(identifiers))
+
+    def change(before: Subscription) -> Subscription:
+        selection = before.selection
+        chosen = tuple(dict.fromkeys((*selection.images, *accepted))) if selection.images else ()
+        refused = tuple(each for each in selection.refused if each not in accepted)
+        return replace(before, selection=replace(selection, images=chosen, refused=refused))
+
+    return edited(context, "subscription accept-image", name, change)
+
+
+@command.command("refuse-image", epilog=examples("coppice subscription refuse-image egi 8a1f2f60-…"))
+@click.argument("name")
+@click.argument("identifiers", nargs=-1, required=True, metavar="ID...")
+@pass_context
+def refuse_image(context: Context, name: str, identifiers: tuple[str, ...]) -> Result:
+    """Never take these images of NAME, whatever else is said: the next sync withdraws them."""
+    from dataclasses import replace
+
+    from coppice.model.identifiers import ImageIdentifier
+
+    new = tuple(ImageIdentifier(each) for each in canonical_identifiers(identifiers))
+
+    def change(before: Subscription) -> Subscription:
+        refused = tuple(dict.fromkeys((*before.selection.refused, *new)))
+        return replace(before, selection=replace(before.selection, refused=refused))
+
+    return edited(context, "subscription refuse-image", name, change)
 
 
 @command.command("list", epilog=examples("coppice subscription list"))
 @pass_context
 def list_subscriptions(context: Context) -> Result:
-    """List the subscriptions."""
+    """List the subscriptions and how each stands."""
+    from coppice.subscription.overview import overview
     from coppice.subscription.store import SubscriptionStore
 
     database = context.existing_database()
     found = SubscriptionStore(database).all() if database is not None else ()
+    days = context.settings.subscriptions.warn_list_days
+    stand = overview(database, context.clock.now(), warn_list_days=days) if database is not None else ()
+    states = {each.name: each for each in stand}
 
     def render(output: Output) -> None:
         rows = [
             [
                 each.name,
+                states[each.name].state,
                 each.uri,
-                ", ".join(str(one.subject) for one in each.trust.endorsers),
+                ", ".join(str(one.subject) for one in each.trust.endorsers) or "whoever signs first",
                 len(each.selection.images) or "all",
+                states[each.name].version,
+                states[each.name].expires,
             ]
             for each in found
+            if each.name in states
         ]
-        output.table(["subscription", "uri", "endorser", "images"], rows)
+        output.table(["subscription", "state", "uri", "endorser", "images", "version", "expires"], rows)
 
+    data = [
+        {**subscription_as_dict(each), "standing": overview_as_dict(states[each.name])}
+        for each in found
+        if each.name in states
+    ]
     return Result(
         command="subscription list",
-        data={"subscriptions": [_as_dict(each) for each in found]},
+        data={"subscriptions": data},
         messages=() if found else ("No subscriptions yet.",),
         show=render,
     )
 
 
-@command.command("show", epilog=examples("coppice subscription show egi"))
+@command.command(
+    "remove",
+    epilog=examples("coppice subscription remove egi --dry-run", "coppice subscription remove egi"),
+)
 @click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @pass_context
-def show(context: Context, name: str) -> Result:
-    """Show the subscription NAME, and what became of its last refresh."""
+def remove(context: Context, name: str, *, dry_run: bool) -> Result:
+    """Follow the list of NAME no more: the next sync withdraws its images. What its version was stays known."""
+    from coppice.subscription.archive import ListArchive
     from coppice.subscription.store import SubscriptionStore
 
     store = SubscriptionStore(context.database)
-    subscription, failure = store.get(name), store.last_failure(name)
-    trusted = store.last_trusted(subscription.list_identifier) if subscription.list_identifier else None
-    data = _as_dict(subscription)
-    data["verified_version"] = trusted.version if trusted else None
-    data["last_failure"] = {"code": failure[0], "message": failure[1], "at": failure[2]} if failure else None
-
-    def render(output: Output) -> None:
-        _show(output, subscription)
-        last = f"[{failure[0]}] {failure[1]}, {moment(failure[2], context.clock.now())}" if failure else None
-        output.pairs({"verified version": trusted.version if trusted else None, "last failure    ": last})
-
-    return Result(command="subscription show", data={"subscription": data}, show=render)
-
-
-@command.command("remove", epilog=examples("coppice subscription remove egi"))
-@click.argument("name")
-@pass_context
-def remove(context: Context, name: str) -> Result:
-    """Follow the list of NAME no more: the next sync withdraws its images."""
-    from coppice.subscription.store import SubscriptionStore
-
-    SubscriptionStore(context.database).remove(name, now=context.clock.now())
+    subscription = store.get(name)
+    archived = len(ListArchive(context.database).versions(name))
+    others = [
+        each.name
+        for each in store.all()
+        if each.name != name
+        and subscription.list_identifier is not None
+        and each.list_identifier == subscription.list_identifier
+    ]
+    if not dry_run:
+        SubscriptionStore(context.database).remove(name, now=context.clock.now())
+    then = (
+        f"its images stay: {', '.join(others)} follows the same list"
+        if others
+        else "its images are withdrawn by the next sync; see `coppice plan`"
+    )
+    verb = "Would remove" if dry_run else "Removed"
     return Result(
         command="subscription remove",
-        data={"name": name},
-        messages=(f"Removed {name}. Its images are withdrawn by the next sync; see `coppice plan`.",),
+        data={
+            "name": name,
+            "dry_run": dry_run,
+            "list_identifier": subscription.list_identifier,
+            "archived_lists": archived,
+            "also_followed_by": others,
+        },
+        messages=(f"{verb} {name} and {archived} archived lists; {then}.",),
     )
 
 
-@command.command(
-    "refresh",
-    epilog=examples(
-        "coppice subscription refresh",
-        "coppice subscription refresh egi --json",
-        exits="0 all verified, 1 some were, otherwise the first failure's own (5 refused, 6 not to be had)",
-    ),
-)
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-@pass_context
-def refresh(context: Context, names: tuple[str, ...]) -> Result:
-    """Fetch and verify lists: those named, or all. No cloud is changed."""
+def edited(context: Context, words: str, name: str, change: Callable[[Subscription], Subscription]) -> Result:
+    """Change a subscription for the command ``words``, and say what is another than before."""
     from coppice.subscription.store import SubscriptionStore
-    from coppice.workflows.refresh import refresh as refresh_lists
 
-    store = SubscriptionStore(context.database)
-    chosen = tuple(store.get(name) for name in dict.fromkeys(names)) if names else store.all()
-    report = refresh_lists(
-        chosen,
-        store=store,
-        client=context.client(),
-        clock=context.clock,
-        settings=context.settings,
-        monitor=context.monitor,
-    )
-    rows = [
-        {
-            "subscription": each.subscription.name,
-            "fresh": each.fresh,
-            "version": each.verified.content.version if each.verified else None,
-            "images": len(each.verified.content.images) if each.verified else None,
-            "expires": each.verified.content.validity.expires if each.verified else None,
-            "error": each.error.code if each.error else None,
-        }
-        for each in report.outcomes
-    ]
-    fresh = any(each.fresh for each in report.outcomes)
-    warnings = [f"{o.subscription.name}: {text}" for o in report.outcomes if o.verified for text in o.verified.warnings]
-
-    def render(output: Output) -> None:
-        output.table(["subscription", "fresh", "version", "images", "expires", "error"], [r.values() for r in rows])  # type: ignore[misc]
-
+    subscription, changes = SubscriptionStore(context.database).edit(name, change, now=context.clock.now())
     return Result(
-        command="subscription refresh",
-        data={"lists": rows},
-        status=Status.SUCCESS if not report.errors else Status.PARTIAL if fresh else Status.ERROR,
-        messages=tuple(warnings) if rows else ("No subscriptions yet.",),
-        errors=report.errors,
-        show=render,
+        command=words,
+        data={"subscription": subscription_as_dict(subscription), "changes": changes},
+        messages=change_messages(changes) if changes else ("Nothing was to be changed.",),
+        show=lambda output: show_subscription(output, subscription),
     )
 
 
-def _endorser(
-    subject: str | None, issuer: str | None, certificate: Path | None
-) -> tuple[DistinguishedName, DistinguishedName]:
-    from coppice.model.endorser import DistinguishedName
-
-    if certificate is not None:
-        if subject or issuer:
-            raise UsageError(
-                "--endorser-certificate says what --endorser-dn and --endorser-ca would: give one or the other"
-            )
-        return _from_certificate(certificate)
-    if not subject or not issuer:
-        raise UsageError(
-            "the endorser is missing",
-            resolution="Give --endorser-certificate FILE, or both --endorser-dn and --endorser-ca. "
-            "A list is trusted because of who signed it, so there is no default.",
-        )
-    try:
-        return DistinguishedName.parse(subject), DistinguishedName.parse(issuer)
-    except ValueError as problem:
-        raise InputError(str(problem), resolution="Write names as in /DC=org/DC=example/CN=Jane Doe.") from problem
-
-
-def _from_certificate(path: Path) -> tuple[DistinguishedName, DistinguishedName]:
-    from cryptography import x509
-
-    from coppice.formats.names import distinguished_name
-
-    try:
-        with path.open("rb") as stream:
-            certificate = x509.load_pem_x509_certificate(stream.read(_MAX_CERTIFICATE_BYTES))
-        return distinguished_name(certificate.subject), distinguished_name(certificate.issuer)
-    except (OSError, ValueError) as problem:
-        raise UnreadableFileError(
-            f"{path} is not a certificate that can be read: {problem}",
-            resolution="Name a PEM file with the endorser's certificate.",
-            context={"path": str(path)},
-        ) from problem
-
-
-def _as_dict(subscription: Subscription) -> dict[str, object]:
-    trust = subscription.trust
-    return {
-        "name": subscription.name,
-        "uri": redact(subscription.uri),
-        "list_identifier": subscription.list_identifier,
-        "endorser_dn": ", ".join(str(each.subject) for each in trust.endorsers),
-        "endorser_ca": ", ".join(str(each.issuer) for each in trust.endorsers),
-        "anchors": trust.anchors,
-        "revocation": trust.revocation,
-        "images": subscription.selection.images,
-        "added_at": subscription.added_at,
-    }
-
-
-def _show(output: Output, subscription: Subscription) -> None:
-    output.pairs({key.replace("_", " "): value for key, value in _shown(_as_dict(subscription)).items()})
-
-
-def _shown(data: dict[str, object]) -> dict[str, object]:
-    images = data["images"]
-    return {**data, "images": ", ".join(images) if isinstance(images, tuple) and images else "all"}
+for _part in (endorser, show, archive, diff, refresh, roll_forward, reset_version):
+    command.add_command(_part)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``coppice doctor`` looks at of subscriptions: their state, trust anchors and credentials; no server is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coppice.cli.checks import Check, Verdict
+from coppice.errors import CoppiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from coppice.cli.context import Context
+    from coppice.subscription.model import Subscription
+    from coppice.subscription.overview import SubscriptionOverview
+
+_BAD = frozenset({"expired", "refused", "failed", "stale"})
+
+
+def check_subscriptions(context: Context) -> tuple[Check, ...]:
+    """Look at every subscription; what is wrong with one is no reason not to look at the others."""
+    try:
+        database = context.existing_database()
+        if database is None:
+            return ()
+        from coppice.subscription.overview import overview
+        from coppice.subscription.store import SubscriptionStore
+
+        days = context.settings.subscriptions.warn_list_days
+        followed = SubscriptionStore(database).all()
+        stands = {each.name: each for each in overview(database, context.clock.now(), warn_list_days=days)}
+    except CoppiceError as problem:
+        return (_failed("subscriptions", "following image lists", problem),)
+    checks = [*_check_anchors(followed)]
+    for each in followed:
+        checks += _check_credential(each)
+        if each.name in stands:
+            checks.append(_check_state(stands[each.name]))
+    return tuple(checks)
+
+
+def _check_state(stands: SubscriptionOverview) -> Check:
+    bad = stands.state in _BAD
+    said = [] if stands.last_error is None else [f"[{stands.last_error_code}] {stands.last_error}"]
+    said += [each.text for each in stands.warnings]
+    return Check(
+        kind="subscription",
+        name=stands.name,
+        verdict=Verdict.NOTE if bad or stands.warnings else Verdict.OK,
+        needed_for="fresh images",
+        found=stands.state,
+        remedy="; ".join(said) or (f"`coppice subscription refresh {stands.name}`" if bad else None),
+    )
+
+
+def _check_anchors(followed: tuple[Subscription, ...]) -> Iterator[Check]:
+    from coppice.subscription.anchors import load_anchors
+
+    by_path: dict[Path, list[str]] = {}
+    for each in followed:
+        by_path.setdefault(each.trust.anchors, []).append(each.name)
+    for path, names in sorted(by_path.items()):
+        purpose = f"verifying the list of {', '.join(names)}"
+        try:
+            found = load_anchors(path)
+        except CoppiceError as problem:
+            yield _failed(f"trust anchors {path}", purpose, problem)
+            continue
+        skipped = len(found.problems)
+        yield Check(
+            kind="subscription",
+            name=f"trust anchors {path}",
+            verdict=Verdict.NOTE if skipped else Verdict.OK,
+            needed_for=purpose,
+            found=f"{len(found.certificates)} certificates, {len(found.crls)} revocation lists",
+            remedy=f"{skipped} entries cannot be used: {found.problems[0]}" if skipped else None,
+        )
+
+
+def _check_credential(subscription: Subscription) -> Iterator[Check]:
+    from coppice.http.credential import resolve_credential
+
+    if subscription.credential is None:
+        return
+    purpose = f"asking the source of {subscription.name}"
+    name = f"credential of {subscription.name}"
+    try:
+        resolve_credential(subscription.credential)
+    except CoppiceError as problem:
+        yield _failed(name, purpose, problem)
+        return
+    yield Check(
+        kind="subscription", name=name, verdict=Verdict.OK, needed_for=purpose, found=subscription.credential.kind
+    )
+
+
+def _failed(name: str, needed_for: str, problem: CoppiceError) -> Check:
+    return Check(
+        kind="subscription",
+        name=name,
+        verdict=Verdict.MISSING,
+        needed_for=needed_for,
+        found=problem.message,
+        remedy=problem.resolution,
+        error=problem,
+    )
