@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -29,6 +30,8 @@ SET_KEY = "coppice:set"
 """Of an image: identifier of the set that it belongs to."""
 SET_VERSION_KEY = "coppice:set_version"
 """Of an image: version of the release of that set."""
+NO_GROUP = "General"
+"""``ad:group`` of an image that has none: some readers refuse a list of which one image lacks it."""
 _TYPED_KEYS = frozenset(
     {
         "ad:mpuri",
@@ -120,7 +123,10 @@ def compose(
         endorsers=(endorser,),
         vo=selection.vo,
         swid=_text(selection.keys, "ad:swid"),
-        images=tuple(_listed(entry, image_uris=image_uris, list_uri=list_uri, expires=expires) for entry in listed),
+        images=tuple(
+            _listed(entry, image_uris=image_uris, list_uri=list_uri, expires=expires, endorser=endorser)
+            for entry in listed
+        ),
         extra={key: value for key, value in selection.keys.items() if key != "ad:swid"},
     )
     return Composed(content=content, left_out=tuple(left_out))
@@ -143,7 +149,9 @@ def _end(version: ApplianceVersion) -> datetime | None:
     return min(ends).replace(microsecond=0) if ends else None
 
 
-def _listed(entry: _Entry, *, image_uris: Mapping[str, str], list_uri: str, expires: datetime) -> ListedImage:
+def _listed(
+    entry: _Entry, *, image_uris: Mapping[str, str], list_uri: str, expires: datetime, endorser: Endorser
+) -> ListedImage:
     known, appliance = entry.version, entry.version.appliance
     image = known.image
     # There is a place for both in the list, and some readers need them there.
@@ -164,12 +172,12 @@ def _listed(entry: _Entry, *, image_uris: Mapping[str, str], list_uri: str, expi
         comments=appliance.comments,
         expires=entry.ends or expires,
         requirements=appliance.requirements,
-        groups=appliance.groups,
+        groups=appliance.groups or (NO_GROUP,),
         mpuri=known.mpuri or mpuri or f"{base_mpuri}:{known.version}",
         base_mpuri=base_mpuri,
         extra=_own_keys(entry),
     )
-    return _with_marketplace(listed, appliance.keys)
+    return _with_marketplace(listed, appliance.keys, endorser)
 
 
 def _own_keys(entry: _Entry) -> dict[str, object]:
@@ -183,14 +191,17 @@ def _own_keys(entry: _Entry) -> dict[str, object]:
     return extra
 
 
-def _with_marketplace(listed: ListedImage, keys: Mapping[str, object]) -> ListedImage:
+def _with_marketplace(listed: ListedImage, keys: Mapping[str, object], endorser: Endorser) -> ListedImage:
+    # Some readers refuse a list of which one image does not tell who brought it: in doubt, who vouches for it did.
     user = MarketplaceUser(
-        full_name=_text(keys, "ad:user:fullname"), guid=_text(keys, "ad:user:guid"), uri=_text(keys, "ad:user:uri")
+        full_name=_text(keys, "ad:user:fullname") or endorser.name,
+        guid=_text(keys, "ad:user:guid") or str(uuid.uuid5(uuid.NAMESPACE_X500, str(endorser.subject))),
+        uri=_text(keys, "ad:user:uri") or f"mailto:{endorser.email}",
     )
     return replace(
         listed,
         appliance_id=_text(keys, "ad:appid"),
-        user=user if user != MarketplaceUser() else None,
+        user=user,
         traffic_in=keys.get("ad:traffic_in"),
         traffic_out=keys.get("ad:traffic_out"),
     )

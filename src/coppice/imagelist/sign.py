@@ -9,6 +9,7 @@ from coppice.errors import EndorserMismatchError, TamperedListError
 from coppice.formats.cms import open_message
 from coppice.formats.cms_sign import sign
 from coppice.formats.hepix import read_list, write_list
+from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.imagelist.keys import require_usable
 from coppice.imagelist.model import SignedImageList
 from coppice.model.checksum import Checksum
@@ -16,12 +17,21 @@ from coppice.model.checksum import Checksum
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from coppice.formats.limits import ListLimits
     from coppice.imagelist.keys import SigningIdentity
     from coppice.imagelist.model import ImageList
 
 
-def sign_list(content: ImageList, identity: SigningIdentity, now: datetime) -> SignedImageList:
+def sign_list(
+    content: ImageList, identity: SigningIdentity, now: datetime, *, limits: ListLimits = DEFAULT_LIMITS
+) -> SignedImageList:
     """Return ``content`` signed; what is returned was opened and read again.
+
+    Args:
+        content: The list; it names the signer as its endorser.
+        identity: The signer.
+        now: The time that the signature claims.
+        limits: How much a list may be.
 
     Raises:
         EndorserMismatchError: The list names another endorser, or one whose name does not survive being written.
@@ -41,8 +51,8 @@ def sign_list(content: ImageList, identity: SigningIdentity, now: datetime) -> S
         digest=identity.digest,
         signing_time=now,
     )
-    opened = open_message(message)
-    read = read_list(opened.payload)
+    opened = open_message(message, limits=limits)
+    read = read_list(opened.payload, limits=limits)
     if not read.names_endorser(identity.endorser.subject, identity.endorser.issuer):
         raise EndorserMismatchError(
             f"the name {identity.endorser.subject} is ambiguous in an image list, and every subscriber would refuse it",

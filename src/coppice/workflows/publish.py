@@ -119,7 +119,7 @@ def publish(
         prepared = prepare(
             selection, publisher, identity.endorser, settings=settings, history=history, clock=clock, monitor=monitor
         )
-        signed = sign_list(prepared.content, identity, clock.now())
+        signed = sign_list(prepared.content, identity, clock.now(), limits=settings.lists)
         number = history.record_signed(
             selection,
             version=signed.content.version,

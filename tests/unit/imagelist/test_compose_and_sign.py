@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from coppice.errors import (
     SignerUsageError,
 )
 from coppice.formats.cms import open_message
-from coppice.formats.hepix import read_list
+from coppice.formats.hepix import read_list, write_list
 from coppice.imagelist.compose import compose, next_version
 from coppice.imagelist.keys import SigningIdentity, load_identity
 from coppice.imagelist.sign import sign_list
@@ -28,6 +29,7 @@ from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 from coppice.model.image import DiskFormat, Image
 from coppice.model.operating_system import OperatingSystem
 from coppice.model.requirements import Requirements
+from coppice.testing import consumers
 
 if TYPE_CHECKING:
     from coppice.imagelist.model import ImageList
@@ -84,9 +86,9 @@ def stored(identity: Identity, directory: Path, passphrase: bytes | None = None)
     )
 
 
-def composed(identity: SigningIdentity) -> ImageList:
+def composed(identity: SigningIdentity, selection: Selection = SELECTION) -> ImageList:
     return compose(
-        SELECTION,
+        selection,
         version="1",
         now=NOW,
         endorser=identity.endorser,
@@ -112,6 +114,16 @@ def test_what_is_composed_says_what_is_selected(jane: Identity, tmp_path: Path) 
     assert content.vo == "vo.example.org"
     with pytest.raises(InputError, match="debian-12"):
         compose(SELECTION, version="1", now=NOW, endorser=content.endorsers[0], image_uris={}, list_uri="https://x/")
+
+
+@pytest.mark.threat("T27")
+def test_todays_readers_find_every_key_that_they_need(jane: Identity, tmp_path: Path) -> None:
+    [version] = SELECTION.versions
+    bare = replace(SELECTION, versions=(replace(version, appliance=replace(APPLIANCE, groups=())),))
+    for selection in (SELECTION, bare):
+        payload = write_list(composed(load_identity(stored(jane, tmp_path)), selection))
+        assert consumers.atrope_complaints(payload) == []
+        assert consumers.cloudkeeper_complaints(payload) == []
 
 
 def test_a_signed_list_opens_and_reads_the_same(jane: Identity, tmp_path: Path) -> None:
