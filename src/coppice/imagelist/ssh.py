@@ -200,16 +200,20 @@ class Session:
         if login.key_file is None:
             return None
         check_private(login.key_file, "the private key for SSH")
-        passphrase = login.passphrase.read().encode("utf-8") if login.passphrase is not None else None
-        try:
-            with atomic.storage_errors("reading", login.key_file):
-                return paramiko.PKey.from_path(login.key_file, passphrase=passphrase)
-        except (paramiko.SSHException, ValueError, TypeError) as problem:
-            # Without its cause: an error of decryption may quote what it was given.
-            raise CredentialError(
-                f"the private key {login.key_file} cannot be used ({type(problem).__name__})",
-                resolution="It must be a key as OpenSSH writes it; name a file with its passphrase if it has one.",
-            ) from None
+        passphrase = login.passphrase.read() if login.passphrase is not None else None
+        reasons: list[str] = []
+        for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+            try:
+                with atomic.storage_errors("reading", login.key_file):
+                    return kind.from_private_key_file(str(login.key_file), password=passphrase)
+            except (paramiko.SSHException, ValueError, TypeError, IndexError) as problem:
+                # The kind alone: an error of decryption may quote what it was given.
+                reasons.append(type(problem).__name__)
+        raise CredentialError(
+            f"the private key {login.key_file} cannot be used",
+            details=f"as Ed25519, ECDSA and RSA key: {', '.join(reasons)}",
+            resolution="It must be such a key as OpenSSH writes it; name its passphrase if it has one.",
+        )
 
 
 def _paramiko() -> Any:

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Apache's WebDAV (mod_dav) on loopback, with a configuration of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from coppice.testing.publishing.server import PublishingServer, free_port, listens
+
+APACHE = "/usr/sbin/apache2"
+MODULES = "/usr/lib/apache2/modules"
+_NAMES = ("mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs", "rewrite")
+_CONFIG = """\
+ServerRoot {directory}
+PidFile {directory}/apache.pid
+Listen 127.0.0.1:{port}
+ServerName localhost
+{modules}
+ErrorLog {directory}/error.log
+DocumentRoot {directory}/public
+DavLockDB {directory}/locks
+DefaultRuntimeDir {directory}
+{user}
+<Directory {directory}/public>
+Dav On
+AllowOverride None
+Require all granted
+</Directory>
+{extra}
+"""
+
+
+class WebDavServer(PublishingServer):
+    """Apache with a collection below which everybody on this machine may write.
+
+    ``extra`` is more of its configuration, set before it is started.
+    """
+
+    extra = ""
+
+    def start(self) -> None:
+        """Make the configuration, and start it."""
+        self.port = free_port()
+        public = self.directory / "public"
+        public.mkdir(exist_ok=True)
+        user = ""
+        if os.getuid() == 0:
+            # Started by root, its workers are another user's.
+            found = pwd.getpwnam("www-data")
+            user = "User www-data\nGroup www-data"
+            for path in (self.directory, public):
+                os.chown(path, found.pw_uid, found.pw_gid)
+            self._let_through()
+        config = self.directory / "apache.conf"
+        modules = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in _NAMES)
+        config.write_text(
+            _CONFIG.format(directory=self.directory, port=self.port, modules=modules, user=user, extra=self.extra),
+            encoding="utf-8",
+        )
+        log = self.directory / "error.log"
+        self.run([APACHE, "-f", str(config), "-DFOREGROUND"], log=self.directory / "apache.out")
+        self.wait_until(lambda: listens(self.port), log=log)
+
+    def options(self, area: str) -> dict[str, object]:
+        """Return the options of a publisher that writes to a collection."""
+        return {"url": f"http://127.0.0.1:{self.port}/{area}", "allow_private_addresses": True}
+
+    def _let_through(self) -> None:
+        """Let the other user reach the directory: temporary directories of tests are for their owner alone."""
+        for parent in self.directory.parents:
+            mode = parent.stat().st_mode
+            if parent.owner() == "root" and not mode & 0o001:
+                parent.chmod(mode | 0o011)
