@@ -5,14 +5,19 @@ import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from asn1crypto import x509 as asn1
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from coppice.errors import SettingsError, TrustAnchorError, UnreachableError
 from coppice.testing import server as behave
 from coppice.testing.authority import Authority
 from coppice.testing.client import loopback_client
+from coppice.testing.igtf import clone_directory
 from coppice.testing.server import LoopbackServer
 from coppice.testing.tls import server_tls, throw_away_tls
 
@@ -195,3 +200,34 @@ def test_a_body_that_a_broken_tls_stream_cuts_is_tried_again(tmp_path, authority
             "x", behave.in_turn(behave.cut(data, 50_000, reset=True), behave.cut(data, 9), behave.serve(data))
         )
         assert loopback_client().get_bytes(url, limit_bytes=len(data), server_anchors=igtf) == data
+
+
+def serves(certificate):
+    """Whether an authority may certify servers, as far as its certificate says."""
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in usages
+
+
+def test_servers_below_doubles_of_the_real_grid_authorities_are_trusted_while_those_are_valid(tmp_path):
+    (tmp_path / "certificates").mkdir()
+    clones = clone_directory(Path("/etc/grid-security/certificates"), tmp_path / "certificates")
+    # A double of an authority that the machine trusts as well stands beside its original, which has another key.
+    machine = ssl.create_default_context().get_ca_certs(binary_form=True)
+    doubled = {asn1.Certificate.load(one).subject.dump() for one in machine}
+    client = loopback_client()
+    trusted = 0
+    for clone in clones:
+        context = server_tls(tmp_path, clone.authority)
+        if any(one.not_valid_after_utc < NOW for one in clone.path):
+            with pytest.raises(UnreachableError, match="expired"):
+                fetch(context, tmp_path / "certificates", client)
+        elif not all(map(serves, clone.path)):
+            with pytest.raises(UnreachableError, match="unsuitable certificate purpose"):
+                fetch(context, tmp_path / "certificates", client)
+        elif not any(one.subject.public_bytes() in doubled for one in clone.path):
+            assert fetch(context, tmp_path / "certificates", client) == b"ok"
+            trusted += 1
+    assert trusted > 40
