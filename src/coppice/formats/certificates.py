@@ -16,9 +16,12 @@ import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from asn1crypto import crl
 from asn1crypto import x509 as asn1
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from coppice.model.endorser import DistinguishedName
@@ -48,6 +51,7 @@ _CRL_BEGINNING = b"-----BEGIN X509 CRL-----"
 _HEAD_BYTES = 64 * 1024
 # X.520, upper bounds; those of which cryptography warns.
 _LENGTHS = {NameOID.COUNTRY_NAME: (2, 2), NameOID.JURISDICTION_COUNTRY_NAME: (2, 2), NameOID.COMMON_NAME: (1, 64)}
+_WEAK_DIGESTS = (hashes.MD5, hashes.SHA1, hashes.SHA224)
 _QUIET = threading.RLock()
 
 
@@ -89,11 +93,11 @@ def load_crl(der: bytes) -> x509.CertificateRevocationList:
         ValueError: It is malformed; or another of `PARSE_PROBLEMS`.
     """
     with quiet():
-        crl = x509.load_der_x509_crl(der)
-        name = crl.issuer
-        _ = crl.extensions, crl.last_update_utc, crl.next_update_utc
+        found = x509.load_der_x509_crl(der)
+        name = found.issuer
+        _ = found.extensions, found.last_update_utc, found.next_update_utc
     _require_bounds(name)
-    return crl
+    return found
 
 
 def require_readable(certificate: x509.Certificate) -> None:
@@ -106,6 +110,46 @@ def require_readable(certificate: x509.Certificate) -> None:
         certificate.public_key()
         _ = certificate.extensions, certificate.not_valid_before_utc, certificate.not_valid_after_utc
         _ = certificate.version, certificate.signature_algorithm_oid
+
+
+def is_signed_by(signed: x509.Certificate | x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Tell whether ``signed`` bears a signature by the key of ``issuer``, be its digest as weak as it may.
+
+    ``cryptography`` does not check signatures with sha1 and older digests here. They are checked all the same, so that
+    who judges strength can say what it is. Names are not compared.
+    """
+    key = issuer.public_key()
+    try:
+        if isinstance(signed, x509.Certificate):
+            signed.verify_directly_issued_by(issuer)
+            return True
+        if signed.is_signature_valid(key):  # type: ignore[arg-type]  # other keys: TypeError
+            return True
+    except InvalidSignature:
+        return False
+    except PARSE_PROBLEMS:
+        pass
+    return isinstance(signed.signature_hash_algorithm, _WEAK_DIGESTS) and _is_weakly_signed(signed, key)
+
+
+def _is_weakly_signed(signed: x509.Certificate | x509.CertificateRevocationList, key: object) -> bool:
+    der = signed.public_bytes(serialization.Encoding.DER)
+    outer = (asn1.Certificate if isinstance(signed, x509.Certificate) else crl.CertificateList).load(der, strict=True)
+    inner, digest = outer[0]["signature"], signed.signature_hash_algorithm
+    # RFC 5280, 4.1.1.2: the algorithm stands there twice, once signed.
+    if digest is None or inner.dump() != outer[1].dump():
+        return False
+    content = signed.tbs_certificate_bytes if isinstance(signed, x509.Certificate) else signed.tbs_certlist_bytes
+    try:
+        if isinstance(key, rsa.RSAPublicKey) and inner["algorithm"].native.endswith("_rsa"):
+            key.verify(signed.signature, content, padding.PKCS1v15(), digest)
+        elif isinstance(key, ec.EllipticCurvePublicKey) and inner["algorithm"].native.endswith("_ecdsa"):
+            key.verify(signed.signature, content, ec.ECDSA(digest))
+        else:
+            return False
+    except (InvalidSignature, *PARSE_PROBLEMS):
+        return False
+    return True
 
 
 def read_blocks(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevocationList | str]:

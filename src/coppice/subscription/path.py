@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from coppice.errors import AuthorityRevokedError, SignerRevokedError, TrustError, UntrustedSignerError
-from coppice.formats.certificates import PARSE_PROBLEMS, quiet
+from coppice.formats.certificates import PARSE_PROBLEMS, is_signed_by, quiet
 from coppice.formats.names import distinguished_name
 from coppice.subscription.anchors import AnchorKind
 from coppice.subscription.namespaces import check_namespaces
@@ -205,13 +204,7 @@ def _paths(
 
 
 def _issued(issuer: x509.Certificate, subject: x509.Certificate) -> bool:
-    if issuer.subject != subject.issuer:
-        return False
-    try:
-        subject.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *PARSE_PROBLEMS):
-        return False
-    return True
+    return issuer.subject == subject.issuer and is_signed_by(subject, issuer)
 
 
 def _has_sha1(below: Sequence[x509.Certificate]) -> bool:

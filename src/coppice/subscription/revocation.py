@@ -20,7 +20,7 @@ from coppice.errors import (
     TrustError,
     WeakSignatureError,
 )
-from coppice.formats.certificates import PARSE_PROBLEMS, serial_number
+from coppice.formats.certificates import PARSE_PROBLEMS, is_signed_by, serial_number
 from coppice.formats.names import distinguished_name
 from coppice.subscription.model import RevocationPolicy
 
@@ -181,7 +181,7 @@ def _is_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certifica
         usage = [one.value for one in authority.extensions if isinstance(one.value, x509.KeyUsage)]
         if any(not each.crl_sign for each in usage):
             return False
-        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # other keys: TypeError
+        return is_signed_by(crl, authority)
     except PARSE_PROBLEMS:
         return False
 

@@ -181,8 +181,12 @@ def _check_authority(authority: x509.Certificate, between: int, *, sha1: bool) -
         refuse(f"its path length is {constraints.path_length}, and {between} authorities are between")
     if isinstance(usage, x509.KeyUsage) and not usage.key_cert_sign:
         refuse("its key usage lacks keyCertSign")
-    if sha1 and x509.NameConstraints in found:
-        refuse("its name constraints cannot be judged on a path with sha1")
+    limits = found.get(x509.NameConstraints)
+    if isinstance(limits, x509.NameConstraints):
+        names = (*(limits.permitted_subtrees or ()), *(limits.excluded_subtrees or ()))
+        # The verifier passes these over where they are not critical.
+        if sha1 or any(isinstance(each, x509.DirectoryName) for each in names):
+            refuse("its name constraints cannot be judged: they are of distinguished names, or the path has sha1")
     for extension in authority.extensions:
         if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
             refuse(f"it has the unknown critical extension {extension.oid.dotted_string}")

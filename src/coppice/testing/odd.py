@@ -70,11 +70,12 @@ def altered(
         if date is not None:
             tbs["validity"][field] = asn1.Time(name="general_time", value=date.replace(microsecond=0))
     if oddity.without:
-        kept = [each for each in tbs["extensions"] if each["extn_id"].dotted not in oddity.without]
-        tbs["extensions"] = asn1.Extensions(kept)
-    if oddity.version == "v1":
-        tbs["version"] = "v1"
-        tbs["extensions"] = core.VOID
+        extensions = [each for each in tbs["extensions"] if each["extn_id"].dotted not in oddity.without]
+        tbs["extensions"] = asn1.Extensions(extensions)
+    if oddity.version is not None:
+        fields = {name: tbs[name] for name, *_type in asn1.TbsCertificate._fields if name != "extensions"}
+        kept = {name: value for name, value in fields.items() if not isinstance(value, core.Void)}
+        tbs = asn1.TbsCertificate({**kept, "version": oddity.version})
     return load_certificate(_signed(asn1.Certificate, tbs, issuer_key, digest))
 
 
@@ -90,6 +91,14 @@ def crl_without_date(authority: Identity) -> x509.CertificateRevocationList:
         }
     )
     return x509.load_der_x509_crl(_signed(crl.CertificateList, tbs, authority.key, "sha256"))
+
+
+def altered_crl(
+    revocations: x509.CertificateRevocationList, issuer_key: PrivateKey, *, digest: str
+) -> x509.CertificateRevocationList:
+    """Return a CRL signed anew, with another digest."""
+    whole = crl.CertificateList.load(revocations.public_bytes(serialization.Encoding.DER))
+    return x509.load_der_x509_crl(_signed(crl.CertificateList, whole["tbs_cert_list"], issuer_key, digest))
 
 
 def make_proxy(holder: Identity, *, critical: bool = True, marked: bool = True) -> Identity:
