@@ -37,6 +37,7 @@ MAX_CERTIFICATES = 16
 _MAX_DIGEST_ALGORITHMS = 16
 _SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")
 _DATA = bytes.fromhex("06092a864886f70d010701")
+_RESOLUTION = "Fetch the list again; if it stays so, its publisher must sign it in one of the accepted forms."
 # What the parsers raise on malformed input; a warning becomes an error where Python is told so.
 _PARSE_PROBLEMS = (
     ArithmeticError,
@@ -127,28 +128,37 @@ def open_message(message: bytes, *, limits: ListLimits = DEFAULT_LIMITS, allow_s
         WeakSignatureError: Digest, key or algorithm is below the floor.
         TamperedListError: The content is not what was signed.
     """
-    envelope = unwrap(message, limits=limits)
     try:
-        # First the whole form, then strength, then integrity: an error tells that what comes before it holds.
-        pieces = _cut(envelope.der)
-        _check_contents(pieces, envelope.body, limits)
-        signer = _read_signer(pieces)
-        signer.scheme.require_strong(allow_sha1=allow_sha1)
-        content = _matching(pieces.content, envelope.body, signer)
-        signer.scheme.check(signer.signature, signer.signed)
+        signer, content = _open(message, limits, allow_sha1=allow_sha1)
+        payload = without_inner_headers(content)
     except _PARSE_PROBLEMS as problem:
         raise SignatureFormError(
             "the signature is not a well-formed CMS structure",
             details=f"{type(problem).__name__}: {str(problem)[:300]}",
-            resolution="Fetch the list again; if it stays so, tell its publisher.",
+            resolution=_RESOLUTION,
         ) from problem
+    except SignatureFormError as problem:
+        problem.resolution = problem.resolution or _RESOLUTION
+        raise
     return SignedMessage(
-        payload=without_inner_headers(content),
+        payload=payload,
         signer_certificate=signer.certificate,
         other_certificates=signer.others,
         digest=signer.scheme.digest,
         signing_time=signer.signing_time,
     )
+
+
+def _open(message: bytes, limits: ListLimits, *, allow_sha1: bool) -> tuple[_Signer, bytes]:
+    # First the whole form, then strength, then integrity: an error tells that what comes before it holds.
+    envelope = unwrap(message, limits=limits)
+    pieces = _cut(envelope.der)
+    _check_contents(pieces, envelope.body, limits)
+    signer = _read_signer(pieces)
+    signer.scheme.require_strong(allow_sha1=allow_sha1)
+    content = _matching(pieces.content, envelope.body, signer)
+    signer.scheme.check(signer.signature, signer.signed)
+    return signer, content
 
 
 def _cut(der: bytes) -> _Pieces:

@@ -188,16 +188,6 @@ def encode_indefinite(attributes: list[bytes]) -> bytes:
     return bytes([FIRST, 0x80]) + b"".join(sorted(attributes)) + b"\0\0"
 
 
-def weaken(certificate: x509.Certificate, key: rsa.RSAPrivateKey, digest: str = "sha1") -> x509.Certificate:
-    """Return ``certificate`` as its authority, whose ``key`` this is, would have signed it long ago."""
-    known = asn1_x509.Certificate.load(certificate.public_bytes(serialization.Encoding.DER))
-    body = known["tbs_certificate"].copy()
-    body["signature"] = {"algorithm": f"{digest}_rsa"}
-    value = key.sign(body.dump(), padding.PKCS1v15(), _HASHES[digest]())
-    made = tlv(SEQUENCE, body.dump(), body["signature"].dump(), core.BitString.load(tlv(0x03, b"\0", value)).dump())
-    return x509.load_der_x509_certificate(made)
-
-
 def as_multipart(
     body: bytes, der: bytes, *, kind: str = "application/x-pkcs7-signature", micalg: str = "sha-256"
 ) -> bytes:
