@@ -27,10 +27,11 @@ MAX_POLICY_BYTES = 1024 * 1024
 _MAX_RULES = 10_000
 _TOKEN = re.compile(r"""[ \t]*(?:"([^"\n]*)"|'([^'\n]*)'|([^\s"'#]+))""")
 _BLANK = re.compile(r"[ \t\f\v]*(?:#.*)?")
-_ESCAPED = re.compile(r"\\([^A-Za-z0-9])")
+# What a name itself may escape is left to it.
+_ESCAPED = re.compile(r"\\([^A-Za-z0-9/+\\])")
 _REGULAR = set("[](){}+?^$|*\\")
 """What would mean something in a regular expression. In a denial it cannot be taken literally: it would deny less."""
-_KNOWN_TYPES = {"c", "cn", "dc", "emailaddress", "gn", "l", "o", "ou", "serialnumber", "sn", "st", "uid"}
+_KNOWN_TYPES = {"c", "cn", "dc", "emailaddress", "gn", "l", "o", "ou", "serialnumber", "sn", "st", "title", "uid"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class SubjectPattern:
         literal = _ESCAPED.sub(r"\1", literal)
         if wild and literal in {"", "/"}:
             return cls((), open_value=False, open_end=True, separator=True, text=text)
-        separator = wild and literal.endswith("/")
+        separator = wild and literal.endswith("/") and not literal.endswith("\\/")
         if not literal.startswith("/") or len(literal) > MAX_NAME_LENGTH:
             message = f"not a pattern such as /DC=org/CN=*: {text[:120]!r}"
             raise ValueError(message)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coppice.model.endorser import DistinguishedName
     from coppice.subscription.anchor_files import PolicyFile
 
-_AMBIGUOUS = re.compile(r"/[A-Za-z0-9.]+=|[\x00-\x1f\x7f]")
+_AMBIGUOUS = re.compile(r"[/+][A-Za-z0-9.]+=|[\x00-\x1f\x7f]")
 _SHOWN = 20
 
 

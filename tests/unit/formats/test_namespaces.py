@@ -75,7 +75,7 @@ def test_signing_policies_are_read_by_their_grammar() -> None:
         'TO Issuer "/CN=A" DENY Subject "/O=[Ee]vil/.*"',
         'TO Issuer "/CN=A" DENY Subject "/O=(A|B)"',
         'TO Issuer "/CN=A" DENY Subject "/O=A/.*/CN=B"',
-        'TO Issuer "/CN=A" DENY Subject "/title=Evil/.*"',
+        'TO Issuer "/CN=A" DENY Subject "/mood=Evil/.*"',
         'TO Issuer "/CN=A" PERMIT Subject "/CN=B" \\',
         "\0",
     ],
