@@ -215,8 +215,9 @@ def _challenges(header: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     text = header[:_HEADER_LIMIT]
     starts = list(_CHALLENGE.finditer(text))
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
-        part = text[start.end() : following.start() if following else None]
+    for position, start in enumerate(starts):
+        end = starts[position + 1].start() if position + 1 < len(starts) else len(text)
+        part = text[start.end() : end]
         parameters = {name.lower(): value for name, value in _PARAMETER.findall(part)}
         found.setdefault(start[1].lower(), parameters)
     return found
