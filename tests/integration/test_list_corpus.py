@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The crafted lists of ``tests/data/lists``: each refused or accepted as the table says; OpenSSL agrees, or it is said why."""
+"""Crafted lists (``tests/data/lists``): each is judged as the table says, and OpenSSL agrees or it is said why."""
 
 from __future__ import annotations
 

@@ -3,31 +3,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from coppice.cli.envelope import Result, Status
 from coppice.cli.imagelist_validate import describe_content
 from coppice.cli.output import moment
+from coppice.cli.subscription_options import FILE, apply_trust, endorsers_of, trust_options
 from coppice.cli.words import Command, examples, pass_context
-from coppice.errors import InputError, NotFoundError, UnreadableFileError, UsageError
+from coppice.errors import NotFoundError, UnreadableFileError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coppice.cli.context import Context
     from coppice.cli.output import Output
     from coppice.subscription.judgement import Judgement
-    from coppice.subscription.model import (
-        PinnedEndorser,
-        Subscription,
-        TrustedVersion,
-        TrustPolicy,
-        VerifiedImageList,
-    )
-
-_FILE = click.Path(path_type=Path)
-_MAX_CERTIFICATE_BYTES = 1024 * 1024
+    from coppice.subscription.model import PinnedEndorser, Subscription, TrustedVersion, VerifiedImageList
 
 
 @click.command(
@@ -42,39 +37,12 @@ _MAX_CERTIFICATE_BYTES = 1024 * 1024
         exits="0 every rule holds, 3 a file cannot be read, 5 a rule failed, 12 no such subscription",
     ),
 )
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 @click.option("--subscription", metavar="NAME", help="Hold it against this subscription, and what was verified before.")
-@click.option("--anchors", type=_FILE, metavar="PATH", help="Trust anchors, without a subscription.")
-@click.option("--endorser-dn", metavar="DN", help="Subject of the endorser's certificate.")
-@click.option("--endorser-ca", metavar="DN", help="Subject of the authority that issued it.")
-@click.option("--endorser-certificate", type=_FILE, metavar="FILE", help="PEM file to take both names from.")
-@click.option("--profile", type=click.Choice(["strict", "lenient"]), help="How much of the format it must keep to.")
-@click.option("--revocation", type=click.Choice(["require", "if-present"]), help="What is asked of CRLs.")
-@click.option(
-    "--namespaces",
-    type=click.Choice(["require", "if-present", "automatic"]),
-    help="What is asked of authorities' namespaces.",
-)
-@click.option("--allow-sha1", is_flag=True, help="Accept SHA-1, for publishers of long ago.")
-@click.option("--accept-host-certificate", is_flag=True, help="Accept a host's certificate as the signer's.")
+@trust_options
 @click.option("--explain", is_flag=True, help="Print every rule: passed or failed, with the values compared.")
 @pass_context
-def verify(
-    context: Context,
-    *,
-    file: Path,
-    subscription: str | None,
-    anchors: Path | None,
-    endorser_dn: str | None,
-    endorser_ca: str | None,
-    endorser_certificate: Path | None,
-    profile: str | None,
-    revocation: str | None,
-    namespaces: str | None,
-    allow_sha1: bool,
-    accept_host_certificate: bool,
-    explain: bool,
-) -> Result:
+def verify(context: Context, *, file: Path, subscription: str | None, explain: bool, **given: Any) -> Result:
     """Verify the signed image list in FILE by the rules by which a subscribed list is believed.
 
     Held against a subscription, or against trust anchors and an endorser that are named here; options beside a
@@ -83,21 +51,13 @@ def verify(
     from coppice.subscription.anchors import load_anchors
     from coppice.subscription.rules import judge_list
 
-    endorser = named_endorser(endorser_dn, endorser_ca, endorser_certificate)
-    followed, last = _followed(context, subscription, anchors, endorser)
-    trust = _changed(
-        followed.trust,
-        profile=profile,
-        revocation=revocation,
-        namespaces=namespaces,
-        allow_sha1=allow_sha1,
-        accept_host_certificate=accept_host_certificate,
-    )
+    followed, last = _followed(context, subscription, given)
+    trust = apply_trust(followed.trust, given)
     limits = context.settings.lists
     loaded = load_anchors(trust.anchors)
     judgement = judge_list(
         read_signed(file, limits.message_bytes),
-        subscription=_with_trust(followed, trust),
+        subscription=replace(followed, trust=trust),
         anchors=loaded,
         last=last,
         now=context.clock.now(),
@@ -164,15 +124,13 @@ def _describe(verified: VerifiedImageList) -> dict[str, object]:
 
 
 def _followed(
-    context: Context, name: str | None, anchors: Path | None, endorser: PinnedEndorser | None
+    context: Context, name: str | None, given: Mapping[str, Any]
 ) -> tuple[Subscription, TrustedVersion | None]:
     """Return what the list is held against: a subscription that is there, or one that is made for this alone."""
     from coppice.subscription.model import Subscription, TrustPolicy
     from coppice.subscription.store import SubscriptionStore
 
     if name is not None:
-        if anchors is not None or endorser is not None:
-            raise UsageError("--subscription says whom to trust: give it, or --anchors with an endorser")
         database = context.existing_database()
         if database is None:
             raise NotFoundError(
@@ -182,90 +140,38 @@ def _followed(
         followed = store.get(name)
         known = followed.list_identifier
         return followed, None if known is None else store.last_trusted(known)
-    if anchors is None:
+    if given["anchors"] is None:
         raise UsageError(
             "whom to trust is missing",
             resolution="Give --subscription NAME, or --anchors PATH with --endorser-certificate FILE (or --endorser-dn "
             "and --endorser-ca).",
         )
-    trust = TrustPolicy(endorsers=() if endorser is None else (endorser,), anchors=anchors)
+    trust = TrustPolicy(endorsers=(), anchors=given["anchors"])
     made = Subscription(name="file", uri="", list_identifier=None, trust=trust, added_at=context.clock.now())
     return made, None
 
 
-def _changed(
-    trust: TrustPolicy,
-    *,
-    profile: str | None,
-    revocation: str | None,
-    namespaces: str | None,
-    allow_sha1: bool,
-    accept_host_certificate: bool,
-) -> TrustPolicy:
-    from dataclasses import replace
-
-    from coppice.imagelist.model import Profile
-    from coppice.subscription.model import NamespacePolicy, RevocationPolicy
-
-    return replace(
-        trust,
-        profile=trust.profile if profile is None else Profile(profile),
-        revocation=trust.revocation if revocation is None else RevocationPolicy(revocation),
-        namespaces=trust.namespaces if namespaces is None else NamespacePolicy(namespaces),
-        allow_sha1=trust.allow_sha1 or allow_sha1,
-        allow_host_certificate=trust.allow_host_certificate or accept_host_certificate,
-    )
-
-
-def _with_trust(subscription: Subscription, trust: TrustPolicy) -> Subscription:
-    from dataclasses import replace
-
-    return replace(subscription, trust=trust)
-
-
 def named_endorser(subject: str | None, issuer: str | None, certificate: Path | None) -> PinnedEndorser | None:
-    """Return the endorser that options name; None when they name none.
+    """Return the one endorser whom options name; None: they name nobody.
 
     Raises:
-        UsageError: They contradict each other.
+        UsageError: They name two, or a part of one.
         InputError: A name is none.
+        UnreadableFileError: The certificate cannot be read.
     """
-    from coppice.model.endorser import DistinguishedName
-    from coppice.subscription.model import PinnedEndorser
-
-    if certificate is not None:
-        if subject or issuer:
-            raise UsageError(
-                "--endorser-certificate says what --endorser-dn and --endorser-ca would: give one or the other"
-            )
-        return _from_certificate(certificate)
-    if not subject and not issuer:
-        return None
-    if not subject or not issuer:
-        raise UsageError("--endorser-dn and --endorser-ca belong together: give both")
-    try:
-        return PinnedEndorser(subject=DistinguishedName.parse(subject), issuer=DistinguishedName.parse(issuer))
-    except ValueError as problem:
-        raise InputError(str(problem), resolution="Write names as in /DC=org/DC=example/CN=Jane Doe.") from problem
-
-
-def _from_certificate(path: Path) -> PinnedEndorser:
-    from cryptography import x509
-
-    from coppice.formats.names import distinguished_name
-    from coppice.subscription.model import PinnedEndorser
-
-    try:
-        certificate = x509.load_pem_x509_certificate(read_signed(path, _MAX_CERTIFICATE_BYTES))
-        return PinnedEndorser(
-            subject=distinguished_name(certificate.subject), issuer=distinguished_name(certificate.issuer)
+    found = endorsers_of(
+        {
+            "certificates": () if certificate is None else (certificate,),
+            "subjects": () if subject is None else (subject,),
+            "issuers": () if issuer is None else (issuer,),
+            "fingerprints": (),
+        }
+    )
+    if len(found) > 1:
+        raise UsageError(
+            "--endorser-certificate says what --endorser-dn and --endorser-ca would: give one or the other"
         )
-    except ValueError as problem:
-        raise UnreadableFileError(
-            f"{path} is not a certificate that can be read: {problem}",
-            resolution="Name a PEM file with the endorser's certificate.",
-            context={"path": str(path)},
-        ) from problem
+    return found[0] if found else None
 
 
 def read_signed(file: Path, limit_bytes: int) -> bytes:

@@ -124,6 +124,11 @@ def endorser_options(callback: _Callback) -> _Callback:
     return _with(callback, _ENDORSERS)
 
 
+def trust_options(callback: _Callback) -> _Callback:
+    """Add the options that say whom to trust and what is asked of a signature."""
+    return _with(callback, (*_ENDORSERS, *_TRUST))
+
+
 def subscription_options(callback: _Callback) -> _Callback:
     """Add every option of a subscription but its name and address."""
     listed = click.option("--list", "list_identifier", metavar="ID", help="The list that it must be.")
@@ -151,7 +156,7 @@ def apply_options(subscription: Subscription, given: Mapping[str, Any]) -> Subsc
     identifier = given["list_identifier"]
     return replace(
         subscription,
-        trust=_trust(subscription.trust, given),
+        trust=apply_trust(subscription.trust, given),
         selection=_selection(subscription.selection, given),
         credential=subscription.credential if credential is None else credential,
         server_anchors=subscription.server_anchors if anchors is None else anchors.absolute(),
@@ -241,7 +246,14 @@ def credential_of(given: Mapping[str, Any]) -> CredentialReference | None:
     return reference
 
 
-def _trust(trust: TrustPolicy, given: Mapping[str, Any]) -> TrustPolicy:
+def apply_trust(trust: TrustPolicy, given: Mapping[str, Any]) -> TrustPolicy:
+    """Return ``trust`` with what the options ask for; what was not given stays.
+
+    Raises:
+        UsageError: Options contradict each other, or one lacks its companion.
+        InputError: A value is none.
+        UnreadableFileError: A certificate cannot be read.
+    """
     from coppice.imagelist.model import Profile
     from coppice.subscription.model import NamespacePolicy, RevocationPolicy
 
