@@ -263,20 +263,27 @@ class OciPlace:
         return self._layers[name]
 
     def _upload(self, source: Path, prepared: _Prepared, task: Task) -> None:
-        note = f"{_UPLOAD}{prepared.digest.partition(':')[2][:32]}"
+        """Put a blob; where it goes on stands in a note of this run's own, so that the next run can go on."""
+        prefix = f"{_UPLOAD}{prepared.digest.partition(':')[2][:32]}-"
+        note = f"{prefix}{owner()}"
         size = prepared.facts.size_bytes
 
         def remember(location: str) -> None:
-            said = {"at": datetime.now(UTC).isoformat(), "owner": owner(), "location": location}
+            said = {"at": datetime.now(UTC).isoformat(), "location": location}
             self.replace(Kind.NOTE, note, json.dumps(said).encode("utf-8"))
 
-        session = self._session(note)
-        begun = self._registry.progress(session.location) if session and is_abandoned(session.owner) else None
-        if begun is not None and 0 < begun[1] <= size:
-            task.reach(begun[1], size)
-            if self._registry.put_file(source, size, prepared.digest, go_on=begun, moved=remember, task=task):
-                self._end_session(note)
-                return
+        for left in self.names(Kind.NOTE):
+            session = self._session(left) if is_abandoned(left.removeprefix(prefix)) else None
+            begun = None if session is None else self._registry.progress(session.location)
+            if begun is not None and 0 < begun[1] <= size:
+                remember(begun[0])
+                self._end_session(left)
+                task.reach(begun[1], size)
+                if self._registry.put_file(source, size, prepared.digest, go_on=begun, moved=remember, task=task):
+                    self._end_session(note)
+                    return
+            elif session is not None:
+                self._end_session(left)
         location = self._registry.begin()
         remember(location)
         self._registry.put_file(source, size, prepared.digest, go_on=(location, 0), moved=remember, task=task)
@@ -288,9 +295,7 @@ class OciPlace:
             return None
         try:
             said = read_json(data, what=f"publisher's note {note}")
-            return _Session(
-                at=datetime.fromisoformat(str(said["at"])), owner=str(said["owner"]), location=str(said["location"])
-            )
+            return _Session(at=datetime.fromisoformat(str(said["at"])), location=str(said["location"]))
         except (DocumentError, KeyError, ValueError):
             # An emptied note, or nobody's: there is nothing to go on with.
             return None
@@ -307,7 +312,6 @@ class _Session:
     """An upload that was begun."""
 
     at: datetime
-    owner: str
     location: str
 
 
@@ -319,6 +323,8 @@ def open_oci(options: Options) -> OciPlace:
     """
     scheme = "http" if options.switch("plain_http", default=False) else "https"
     host, repository = options.text("registry"), options.text("repository")
+    if "/" in host:
+        raise SettingsError("the option `registry` must be a host, with its port if it has one")
     try:
         found = parse_reference(f"{'oci' if scheme == 'https' else 'oci+http'}://{host}/{repository}:any")
     except InputError as problem:

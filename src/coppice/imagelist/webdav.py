@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
-from coppice.errors import PublicationError
+from coppice.errors import PublicationError, TransferTooLargeError
 from coppice.http.message import BodyFile
 from coppice.imagelist.place import (
     IMAGES_FOLDER,
@@ -107,7 +107,7 @@ class WebDavPlace:
             return None
         length = reply.header("content-length") or ""
         if not re.fullmatch(r"[0-9]{1,18}", length):
-            raise PublicationError(f"the server does not say how long {url} is", context={"url": url})
+            length = self._length_of_nothing(url)
         tag = reply.header("etag") or ""
         return Held(size_bytes=int(length), stamp=tag if _STRONG_TAG.fullmatch(tag) else None)
 
@@ -189,6 +189,15 @@ class WebDavPlace:
     @staticmethod
     def _beside(url: str, name: str) -> str:
         return f"{url.rpartition('/')[0]}/{quote(name)}"
+
+    def _length_of_nothing(self, url: str) -> str:
+        """Some servers do not say the length of an empty file; what is longer is refused."""
+        try:
+            self._web.ask("GET", url, expected=(OK,), limit_bytes=0)
+        except TransferTooLargeError as problem:
+            message = f"the server does not say how long {url} is"
+            raise PublicationError(message, context={"url": url}) from problem
+        return "0"
 
     def _found(self, url: str, facts: Facts, task: Task) -> bool | None:
         """Tell whether these bytes are at ``url``; None when nothing is."""

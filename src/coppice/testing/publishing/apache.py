@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
+import tempfile
+from pathlib import Path
 
 from coppice.testing.publishing.server import PublishingServer, free_port, listens
 
@@ -42,33 +45,33 @@ class WebDavServer(PublishingServer):
     def start(self) -> None:
         """Make the configuration, and start it."""
         self.port = free_port()
-        public = self.directory / "public"
-        public.mkdir(exist_ok=True)
+        # Started by root, its workers are another user's, who cannot reach the temporary directories of tests.
+        self._scratch = Path(tempfile.mkdtemp(prefix="coppice-webdav-"))
+        self._scratch.chmod(0o755)
+        self.public = self._scratch / "public"
+        self.public.mkdir()
         user = ""
         if os.getuid() == 0:
-            # Started by root, its workers are another user's.
             found = pwd.getpwnam("www-data")
             user = "User www-data\nGroup www-data"
-            for path in (self.directory, public):
+            for path in (self._scratch, self.public):
                 os.chown(path, found.pw_uid, found.pw_gid)
-            self._let_through()
-        config = self.directory / "apache.conf"
+        config = self._scratch / "apache.conf"
         modules = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in _NAMES)
         config.write_text(
-            _CONFIG.format(directory=self.directory, port=self.port, modules=modules, user=user, extra=self.extra),
+            _CONFIG.format(directory=self._scratch, port=self.port, modules=modules, user=user, extra=self.extra),
             encoding="utf-8",
         )
-        log = self.directory / "error.log"
-        self.run([APACHE, "-f", str(config), "-DFOREGROUND"], log=self.directory / "apache.out")
-        self.wait_until(lambda: listens(self.port), log=log)
+        self.run([APACHE, "-f", str(config), "-DFOREGROUND"], log=self._scratch / "apache.out")
+        self.wait_until(lambda: listens(self.port), log=self._scratch / "error.log")
+
+    def stop(self) -> None:
+        """End it, and remove what it kept."""
+        super().stop()
+        scratch = getattr(self, "_scratch", None)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def options(self, area: str) -> dict[str, object]:
         """Return the options of a publisher that writes to a collection."""
         return {"url": f"http://127.0.0.1:{self.port}/{area}", "allow_private_addresses": True}
-
-    def _let_through(self) -> None:
-        """Let the other user reach the directory: temporary directories of tests are for their owner alone."""
-        for parent in self.directory.parents:
-            mode = parent.stat().st_mode
-            if parent.owner() == "root" and not mode & 0o001:
-                parent.chmod(mode | 0o011)
