@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.cli.checks import Check, Verdict
-from coppice.errors import CoppiceError
+from coppice.errors import CoppiceError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +22,17 @@ _BAD = frozenset({"expired", "refused", "failed", "stale"})
 def check_subscriptions(context: Context) -> tuple[Check, ...]:
     """Look at every subscription; what is wrong with one is no reason not to look at the others."""
     try:
+        settings = context.settings
+    except SettingsError:
+        return ()  # told where the settings are looked at
+    try:
         database = context.existing_database()
         if database is None:
             return ()
         from coppice.subscription.overview import overview
         from coppice.subscription.store import SubscriptionStore
 
-        days = context.settings.subscriptions.warn_list_days
+        days = settings.subscriptions.warn_list_days
         followed = SubscriptionStore(database).all()
         stands = {each.name: each for each in overview(database, context.clock.now(), warn_list_days=days)}
     except CoppiceError as problem:

@@ -41,8 +41,8 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SubscriptionStore]:
-    database = Database(f"sqlite:///{tmp_path / 'c.db'}")
+def store(database_file: Path) -> Iterator[SubscriptionStore]:
+    database = Database(f"sqlite:///{database_file}")
     yield SubscriptionStore(database)
     database.close()
 
