@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +17,7 @@ from coppice.errors import NotFoundError, UnreadableFileError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from coppice.cli.context import Context
     from coppice.cli.output import Output
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @trust_options
 @click.option("--explain", is_flag=True, help="Print every rule: passed or failed, with the values compared.")
 @pass_context
-def verify(context: Context, *, file: Path, subscription: str | None, explain: bool, **given: Any) -> Result:
+def verify(context: Context, /, *, file: Path, subscription: str | None, explain: bool, **given: Any) -> Result:
     """Verify the signed image list in FILE by the rules by which a subscribed list is believed.
 
     Held against a subscription, or against trust anchors and an endorser that are named here; options beside a

@@ -218,7 +218,8 @@ def _check_pin(signer: _Signer, trust: TrustPolicy, table: RuleTable) -> PinnedE
             raise EndorserUnknownError(
                 f"the list is signed by {signer.subject}, and the subscription names no endorser yet",
                 details=f"signed by:  {signer.subject}\n  below     {signer.issuer}",
-                resolution="If the publisher confirms that name, add it to the subscription's endorsers.",
+                resolution="If the publisher confirms that name, `coppice subscription endorser add` names it; "
+                "--trust-on-first-use would trust whoever comes first.",
             )
         table.warned(Rule.ENDORSER_KNOWN, "nobody was named: whoever signs the first list is trusted")
         table.warned(Rule.SIGNER_PINNED, f"{signer.subject} below {signer.issuer}, by first use")
