@@ -97,10 +97,14 @@ class Appliances:
             return _lists(session, name)
 
     @contextmanager
-    def edit(self, name: str) -> Iterator[ApplianceDraft]:
+    def edit(self, name: str, *, dry_run: bool = False) -> Iterator[ApplianceDraft]:
         """Yield a draft of the appliance ``name``; keep it when the block ends well, and change nothing when not.
 
         Subscribers see the change with the next publication of the lists that carry it.
+
+        Args:
+            name: The appliance.
+            dry_run: Check what was edited, and keep nothing.
 
         Raises:
             NotFoundError: There is no such appliance.
@@ -119,6 +123,8 @@ class Appliances:
             _write(row, draft)
             if changed:
                 tell(session, "appliance", name, "edited", self._clock.now(), {"keys": changed})
+            if dry_run:
+                session.rollback()
 
     def discontinue(self, name: str, *, on: datetime, successor: str | None = None, dry_run: bool = False) -> Ending:
         """End an appliance: no new version is accepted, and what is listed of it expires at ``on`` at the latest.

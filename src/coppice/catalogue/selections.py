@@ -90,21 +90,31 @@ class Selections:
             raise InputError(f"{identifier[:60]!r} is no identifier", resolution="An identifier is a UUID.")
         draft = SelectionDraft(
             name=name,
-            title=title,
-            description=description,
-            source=source,
-            vo=vo,
+            title="",
+            description="",
+            source="",
+            vo=None,
             endorser=endorser,
-            publisher=publisher,
-            lifetime_days=lifetime_days,
+            publisher="",
+            lifetime_days=0,
             last_version=None,
         )
-        for key, value in (keys or {}).items():
+        said = {
+            "title": title,
+            "description": description,
+            "source": source,
+            "endorser": endorser,
+            "publisher": publisher,
+            "lifetime": lifetime_days,
+            **({} if vo is None else {"vo": vo}),
+            **(keys or {}),
+        }
+        for key, value in said.items():
             draft.set(key, value)
         with self._database.session() as session:
             if session.get(SelectionRow, name) is not None:
                 raise ExistsError(f"there is an image list {name!r} already", resolution="Choose another name.")
-            endorser_row(session, endorser)
+            endorser_row(session, draft.endorser)
             minted = _identifier(session, identifier)
             check_list(draft, endorsers=_endorsers(session), last_version=None)
             row = SelectionRow(name=name, identifier=minted)
@@ -132,7 +142,9 @@ class Selections:
             return tuple(selection_of(session, row) for row in rows)
 
     @contextmanager
-    def edit(self, name: str, *, publishers: Collection[str] | None = None) -> Iterator[SelectionDraft]:
+    def edit(
+        self, name: str, *, publishers: Collection[str] | None = None, dry_run: bool = False
+    ) -> Iterator[SelectionDraft]:
         """Yield a draft of the list ``name``; keep it when the block ends well, and change nothing when not.
 
         The list's version and its dates are not the editor's: each publication gives it the next version and new dates.
@@ -140,6 +152,7 @@ class Selections:
         Args:
             name: The list.
             publishers: Names of the publishers of the settings; None: the publisher is not asked for.
+            dry_run: Check what was edited, and keep nothing.
 
         Raises:
             NotFoundError: There is no such list.
@@ -160,6 +173,8 @@ class Selections:
             _write(row, draft)
             if changed:
                 tell(session, "image list", name, "edited", self._clock.now(), {"keys": changed})
+            if dry_run:
+                session.rollback()
 
     def select(self, name: str, appliance: str) -> Selection:
         """Have the list ``name`` carry ``appliance``.

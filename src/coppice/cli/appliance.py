@@ -3,36 +3,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from coppice.cli.appliance_edit import discontinue, edit, remove_appliance, resume, version_command
+from coppice.cli.appliance_text import describe_appliance, describe_version, render_appliance, render_versions
+from coppice.cli.dates import DateParameter
 from coppice.cli.envelope import Result
-from coppice.cli.output import format_size, moment
 from coppice.cli.words import examples, noun, pass_context
 
 if TYPE_CHECKING:
-    from coppice.catalogue.model import ApplianceVersion
+    from datetime import datetime
+
     from coppice.cli.context import Context
     from coppice.cli.output import Output
 
 command = noun("appliance", "The catalogue's appliances and their versions.")
-
-
-class DateParameter(click.ParamType[datetime]):
-    """An RFC 3339 instant, or a day (its end counts in UTC)."""
-
-    name = "date"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read the instant."""
-        try:
-            instant = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no date such as 2027-05-31 or 2027-05-31T12:00:00Z", param, ctx)
-        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 @command.command(
@@ -90,7 +78,11 @@ def add(
         added = add_descriptor(
             descriptor, settings=context.settings, database=context.database, name=name, expires=expires
         )
-    return Result(command="appliance add", data=_plain(added), show=lambda output: _render(output, [added], context))
+    return Result(
+        command="appliance add",
+        data=describe_version(added),
+        show=lambda output: render_versions(output, [added], context.clock.now()),
+    )
 
 
 @command.command("list", epilog=examples("coppice appliance list"))
@@ -104,58 +96,31 @@ def list_appliances(context: Context) -> Result:
     newest = [catalogue.versions(each.name)[-1] for each in catalogue.appliances()] if catalogue is not None else []
     return Result(
         command="appliance list",
-        data=[_plain(version) for version in newest],
+        data=[describe_version(version) for version in newest],
         messages=() if newest else ("the catalogue is empty: `coppice appliance add` fills it",),
-        show=lambda output: _render(output, newest, context),
+        show=lambda output: render_versions(output, newest, context.clock.now()),
     )
 
 
-@command.command("show", epilog=examples("coppice appliance show debian-12"))
+@command.command("show", epilog=examples("coppice appliance show debian-12", exits="0 shown, 12 no such appliance"))
 @click.argument("name")
 @pass_context
 def show(context: Context, name: str) -> Result:
-    """Show all versions of the appliance NAME."""
+    """Show the appliance NAME, which lists carry it, and all its versions."""
+    from coppice.catalogue.appliances import Appliances
     from coppice.catalogue.catalogue import Catalogue
 
     versions = list(Catalogue(context.database).versions(name))
-    return Result(
-        command="appliance show",
-        data=[_plain(version) for version in versions],
-        show=lambda output: _render(output, versions, context),
-    )
+    appliances = Appliances(context.database)
+    appliance, lists = appliances.get(name), appliances.lists_of(name)
+
+    def render(output: Output) -> None:
+        render_appliance(output, appliance, lists, context.clock.now())
+        render_versions(output, versions, context.clock.now())
+
+    data = {**describe_appliance(appliance), "lists": lists, "versions": [describe_version(each) for each in versions]}
+    return Result(command="appliance show", data=data, show=render)
 
 
-def _plain(version: ApplianceVersion) -> dict[str, object]:
-    return {
-        "name": version.appliance.name,
-        "identifier": version.appliance.identifier,
-        "title": version.appliance.title,
-        "version": version.version,
-        "path": version.path,
-        "format": version.image.format,
-        "size_bytes": version.image.size_bytes,
-        "virtual_size_bytes": version.image.virtual_size_bytes,
-        "checksum": str(version.image.checksum),
-        "created": version.created,
-        "expires": version.expires,
-        "provenance": version.provenance,
-    }
-
-
-def _render(output: Output, versions: list[ApplianceVersion], context: Context) -> None:
-    now = context.clock.now()
-    output.table(
-        ["appliance", "version", "format", "size", "created", "expires", "identifier"],
-        [
-            [
-                version.appliance.name,
-                version.version,
-                version.image.format,
-                format_size(version.image.size_bytes),
-                moment(version.created, now),
-                moment(version.expires, now) if version.expires else "with its list",
-                version.appliance.identifier,
-            ]
-            for version in versions
-        ],
-    )
+for _verb in (edit, discontinue, resume, version_command, remove_appliance):
+    command.add_command(_verb)

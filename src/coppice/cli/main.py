@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "definition": ("coppice.cli.definition", "What appliances are built from."),
     "build": ("coppice.cli.build", "Make an appliance's images and boot them."),
     "appliance": ("coppice.cli.appliance", "The catalogue's appliances and their versions."),
+    "set": ("coppice.cli.appliance_set", "Appliances that are published and expired together."),
     "endorser": ("coppice.cli.endorser", "Who can sign image lists here."),
     "imagelist": ("coppice.cli.imagelist", "The image lists that are published from here."),
     "subscription": ("coppice.cli.subscription", "The image lists that this site follows."),
