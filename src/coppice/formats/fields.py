@@ -248,7 +248,7 @@ class Fields:
     def _refuse_kind(self, key: str, value: object, needed: str) -> NoReturn:
         if value is None:
             self.refuse(key, "it is missing")
-        shown = repr(value[:40]) if isinstance(value, str) else _kind(value)
+        shown = repr(value[:40]) if isinstance(value, str) else kind_of(value)
         self.refuse(key, f"{needed} is needed, not {shown}")
 
 
@@ -282,6 +282,7 @@ def _whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Return what kind of JSON value ``value`` is, in words."""
     names = {dict: "an object", list: "an array", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")

@@ -42,6 +42,7 @@ class _Terms:
     systems: dict[tuple[str | None, ...], OperatingSystem] = field(default_factory=dict)
     requirements: dict[tuple[int | None, ...], Requirements] = field(default_factory=dict)
     users: dict[tuple[str | None, ...], MarketplaceUser] = field(default_factory=dict)
+    problems: list[DocumentError] = field(default_factory=list)
 
 
 def read_list(payload: bytes, *, profile: Profile = Profile.STRICT, limits: ListLimits = DEFAULT_LIMITS) -> ImageList:
@@ -62,8 +63,26 @@ def read_list(payload: bytes, *, profile: Profile = Profile.STRICT, limits: List
         max_depth=limits.depth,
         max_text_bytes=limits.text_bytes,
     )
-    outer = Fields(document, "$", WHAT)
+    return _outer(document, _Terms(lenient=profile is Profile.LENIENT, limits=limits))
+
+
+def read_document(
+    document: dict[str, object], *, profile: Profile, limits: ListLimits
+) -> tuple[ImageList | None, tuple[DocumentError, ...]]:
+    """Return what `read_list` makes of a document that was parsed, and everything that it met.
+
+    Returns:
+        The list, None where it is refused; and why it is, or why each unreadable entry is.
+    """
     terms = _Terms(lenient=profile is Profile.LENIENT, limits=limits)
+    try:
+        return _outer(document, terms), tuple(terms.problems)
+    except DocumentError as problem:
+        return None, (*terms.problems, problem)
+
+
+def _outer(document: dict[str, object], terms: _Terms) -> ImageList:
+    outer = Fields(document, "$", WHAT)
     if "hv:images" not in document:
         return _list(outer.group("hv:imagelist"), terms, outer.rest())
     if "hv:imagelist" in document:
@@ -114,6 +133,7 @@ def _entries(fields: Fields, terms: _Terms) -> tuple[tuple[ListedImage, ...], tu
         try:
             images.append(_image(image, identifier, terms, wrapper.rest()))
         except DocumentError as problem:
+            terms.problems.append(problem)
             unreadable.append(UnreadableEntry(identifier=identifier, problem=problem.message))
     return tuple(images), tuple(unreadable)
 
