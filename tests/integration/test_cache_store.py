@@ -13,6 +13,7 @@ from coppice.cache.store import ImageCache
 from coppice.errors import (
     AddressRefusedError,
     ChecksumMismatchError,
+    HttpStatusError,
     NoSpaceError,
     SizeMismatchError,
     TransferCutError,
@@ -21,13 +22,16 @@ from coppice.errors import (
     UnreachableError,
 )
 from coppice.http import Client
+from coppice.http.access import Access
 from coppice.imagelist.model import ListedImage
 from coppice.model.checksum import Checksum
+from coppice.model.credential import CredentialKind, CredentialReference
 from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
 from coppice.model.operating_system import OperatingSystem
 from coppice.model.requirements import Requirements
 from coppice.settings.model import TransferSettings
 from coppice.testing import server as behave
+from coppice.testing.server import LoopbackServer
 
 pytestmark = pytest.mark.integration
 DATA = os.urandom(300_000)
@@ -254,3 +258,20 @@ def test_a_uri_that_cannot_be_read_is_an_error_of_that_image(cache, uri):
     with pytest.raises(AddressRefusedError):
         cache.obtain(KEY, listed(uri))
     assert leftovers(cache) == []
+
+
+@pytest.mark.threat("T54")
+def test_an_image_beside_its_list_is_fetched_with_the_lists_credential_and_others_without(tmp_path):
+    secret = tmp_path / "token"
+    secret.touch(mode=0o600)
+    secret.write_text("canary\n")
+    reference = CredentialReference(kind=CredentialKind.BEARER, secret_file=secret)
+    with LoopbackServer() as server, LoopbackServer() as other:
+        accesses = [Access(url=server.url("list"), credential=reference)]
+        url = server.set("image", behave.guarded("Bearer canary", behave.serve(DATA)))
+        assert make(tmp_path).obtain(KEY, listed(url), accesses=accesses).path.read_bytes() == DATA
+        elsewhere = listed(other.set("image", behave.serve(b"other")), data=b"other")
+        make(tmp_path).obtain(KEY, elsewhere, accesses=accesses)
+        assert "Authorization" not in other.requests[0].headers
+        with pytest.raises(HttpStatusError):
+            make(tmp_path / "new").obtain(KEY, listed(url))

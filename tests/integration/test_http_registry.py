@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from dataclasses import replace
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 import bcrypt
@@ -71,13 +72,15 @@ class Daemon:
         )
         self.scheme = "https" if tls else "http"
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return self
-            assert self.process.poll() is None
+            if self.process.poll() is not None:
+                break
             time.sleep(0.05)
+        self.__exit__()
         raise AssertionError("the registry does not start")
 
     def __exit__(self, *_) -> None:

@@ -27,14 +27,16 @@ from coppice.errors import (
     TransferTooLargeError,
     UnreachableError,
 )
+from coppice.http.access import credential_for, server_anchors_for
 from coppice.model.checksum import Checksum
 from coppice.monitor import SILENT, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from typing import BinaryIO
 
     from coppice.http import Client
+    from coppice.http.access import Access
     from coppice.imagelist.model import ListedImage
     from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor, Task
@@ -85,10 +87,19 @@ class ImageCache:
                 return path
         return None
 
-    def obtain(self, key: ImageKey, listed: ListedImage, monitor: Monitor = SILENT) -> CachedImage:
+    def obtain(
+        self, key: ImageKey, listed: ListedImage, monitor: Monitor = SILENT, *, accesses: Sequence[Access] = ()
+    ) -> CachedImage:
         """Return the image's file, its bytes verified by this process; fetch it if it is not here.
 
+        Args:
+            key: Which image.
+            listed: What its list says of it.
+            monitor: Where progress is told.
+            accesses: How the servers of its list are approached.
+
         Raises:
+            CredentialError: The credential for the image's server cannot be read.
             TransferError: It could not be fetched, or is too large.
             SizeMismatchError: It is shorter than signed.
             ChecksumMismatchError: It has another checksum than signed.
@@ -111,7 +122,7 @@ class ImageCache:
             state = self._held(listed, monitor)
             reused = state is not None
             if state is None:
-                state = self._fetch(key, listed, monitor)
+                state = self._fetch(key, listed, accesses, monitor)
         return CachedImage(
             key=key,
             version=listed.version,
@@ -188,7 +199,9 @@ class ImageCache:
             self._layout.record(checksum).unlink(missing_ok=True)
         return None
 
-    def _fetch(self, key: ImageKey, listed: ListedImage, monitor: Monitor) -> tuple[int, ...]:
+    def _fetch(
+        self, key: ImageKey, listed: ListedImage, accesses: Sequence[Access], monitor: Monitor
+    ) -> tuple[int, ...]:
         destination = self._layout.path(listed.checksum)
         for directory in (self._layout.partial, destination.parent):
             with atomic.storage_errors("making", directory):
@@ -203,7 +216,7 @@ class ImageCache:
                 monitor.task(f"fetching {listed.title!r}", total=listed.size_bytes, unit=Unit.BYTES) as task,
                 temporary.open("xb") as stream,
             ):
-                found = self._receive(listed, stream, task)
+                found = self._receive(listed, accesses, stream, task)
                 stream.flush()
                 os.fchmod(stream.fileno(), 0o444)
                 os.fsync(stream.fileno())
@@ -235,7 +248,7 @@ class ImageCache:
                 context={"path": str(self.directory), "free_bytes": free, "size_bytes": listed.size_bytes},
             )
 
-    def _receive(self, listed: ListedImage, stream: BinaryIO, task: Task) -> Checksum:
+    def _receive(self, listed: ListedImage, accesses: Sequence[Access], stream: BinaryIO, task: Task) -> Checksum:
         """Write the published bytes to ``stream``; return their checksum."""
         algorithm = listed.checksum.algorithm
         digest = hashlib.new(algorithm)
@@ -261,6 +274,8 @@ class ImageCache:
                     sink=take,
                     monitor_task=task,
                     restart=restart,
+                    credential=credential_for(listed.uri, accesses),
+                    server_anchors=server_anchors_for(accesses),
                 )
             except TransferCutError as problem:
                 if not problem.context.get("complete"):

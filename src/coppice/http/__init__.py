@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from coppice.http.access import Access, credential_for, server_anchors_for
 from coppice.http.client import Client, same_origin
 from coppice.http.credential import Credential, resolve_credential
 from coppice.http.message import BodyFile, Fetched, Reply, Validators
 from coppice.http.registry import Registry
 
 __all__ = [
+    "Access",
     "BodyFile",
     "Client",
     "Credential",
@@ -16,6 +18,8 @@ __all__ = [
     "Registry",
     "Reply",
     "Validators",
+    "credential_for",
     "resolve_credential",
     "same_origin",
+    "server_anchors_for",
 ]

@@ -31,6 +31,10 @@ _EXCERPT_BYTES = 300
 _READ_BYTES = 16 * 1024
 """Of an explanation; more than is shown, so that no half of a repeated secret stays at the end."""
 _SHORTEST_SECRET = 3
+_NOT_ALLOWED = (
+    "What was there before stays as it is. Name a credential that this server takes, or check the one that is named: "
+    "it may have ended, or may not be for this."
+)
 _WORTH_RETRYING = frozenset({429, 500, 502, 503, 504})
 
 
@@ -89,7 +93,9 @@ def status(answer: Answer, authorization: str | None = None) -> HttpStatusError:
     return HttpStatusError(
         f"{answer.location.host} answered {answer.status} for {show(answer.location.url)}",
         details=show(text, _EXCERPT_BYTES) if text else None,
-        resolution="What was there before stays as it is. Check the URL, or ask whoever runs the server.",
+        resolution=_NOT_ALLOWED
+        if answer.status in {401, 403}
+        else "What was there before stays as it is. Check the URL, or ask whoever runs the server.",
         context={"url": answer.location.shown, "host": answer.location.host, "status": answer.status},
     )
 

@@ -35,7 +35,7 @@ class Contexts:
     def __init__(self, ca_file: Path | None = None) -> None:
         self._ca_file = ca_file
         self._lock = threading.Lock()
-        self._made: dict[object, ssl.SSLContext] = {}
+        self._made: dict[object, tuple[object, ssl.SSLContext]] = {}
 
     def get(self, anchors: Path | None = None, certificate: ClientCertificate | None = None) -> ssl.SSLContext:
         """Return a context that verifies servers, and shows ``certificate`` to those that were verified and ask.
@@ -50,12 +50,12 @@ class Contexts:
             CredentialError: The client certificate, or its key, cannot be used.
         """
         files = [anchors] if certificate is None else [anchors, certificate.certificate, certificate.key]
-        key = (certificate, *((path, _state(path)) for path in files))
+        key, states = (anchors, certificate), [_state(path) for path in files]
         with self._lock:
-            context = self._made.get(key)
-            if context is None:
-                context = self._made[key] = self._make(anchors, certificate)
-            return context
+            made = self._made.get(key)
+            if made is None or made[0] != states:
+                made = self._made[key] = (states, self._make(anchors, certificate))
+            return made[1]
 
     def _make(self, anchors: Path | None, certificate: ClientCertificate | None) -> ssl.SSLContext:
         # Not `ssl.create_default_context`: that writes keys of connections where a variable (SSLKEYLOGFILE) says.

@@ -14,6 +14,7 @@ from coppice.conversion.model import ConversionLimits
 from coppice.errors import NotFoundError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
+from coppice.http.access import Access
 from coppice.schedule.lock import run_lock
 from coppice.subscription.store import SubscriptionStore
 from coppice.workflows.converge import LOCK_NAME, SyncReport, converge, policy_of
@@ -81,7 +82,7 @@ def sync(
             desired,
             clouds,
             policy=policy_of(settings.plan, allow_withdrawals=allow_withdrawals),
-            obtain=_obtain(settings, client, clock, journal, _local_lists(refreshed)),
+            obtain=_obtain(settings, client, clock, journal, refreshed),
             clock=clock,
             monitor=monitor,
             journal=journal,
@@ -116,9 +117,19 @@ def _local_lists(refreshed: RefreshReport) -> frozenset[ListIdentifier]:
     return frozenset(local - distant)
 
 
-def _obtain(
-    settings: Settings, client: Client, clock: Clock, journal: Journal, local: frozenset[ListIdentifier]
-) -> Obtain:
+def _accesses(refreshed: RefreshReport) -> dict[ListIdentifier, list[Access]]:
+    """Return how the servers of each list are approached: as those who follow it said, and never for another list."""
+    found: dict[ListIdentifier, list[Access]] = {}
+    for outcome in refreshed.outcomes:
+        if outcome.verified is not None:
+            one = outcome.subscription
+            access = Access(url=one.uri, credential=one.credential, server_anchors=one.server_anchors)
+            found.setdefault(outcome.verified.content.identifier, []).append(access)
+    return found
+
+
+def _obtain(settings: Settings, client: Client, clock: Clock, journal: Journal, refreshed: RefreshReport) -> Obtain:
+    local, accesses = _local_lists(refreshed), _accesses(refreshed)
     # Only a list that comes from this machine may name files of this machine.
     caches = {
         is_local: ImageCache(settings.state_directory / "cache", client=client, clock=clock, allow_file_uris=is_local)
@@ -134,7 +145,10 @@ def _obtain(
     )
 
     def obtain(desired: DesiredImage, formats: Formats, monitor: Monitor) -> ConvertedImage:
-        cached = caches[desired.key.list_identifier in local].obtain(desired.key, desired.listed, monitor)
+        followed = desired.key.list_identifier
+        cached = caches[followed in local].obtain(
+            desired.key, desired.listed, monitor, accesses=accesses.get(followed, ())
+        )
         if not cached.reused:
             facts = {"version": cached.version, "checksum": str(cached.checksum), "path": str(cached.path)}
             journal.record(EventKind.IMAGE_NEW, subject=str(desired.key), facts=facts, at=clock.now())
