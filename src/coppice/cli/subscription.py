@@ -10,6 +10,7 @@ import click
 from coppice.cli.envelope import Result
 from coppice.cli.subscription_data import change_messages, overview_as_dict, show_subscription, subscription_as_dict
 from coppice.cli.subscription_endorser import command as endorser
+from coppice.cli.subscription_import import import_vmcatcher
 from coppice.cli.subscription_list import archive, diff, show
 from coppice.cli.subscription_options import apply_options, canonical_identifiers, subscription_options
 from coppice.cli.subscription_refresh import refresh, reset_version, roll_forward
@@ -280,5 +281,5 @@ def edited(context: Context, words: str, name: str, change: Callable[[Subscripti
     )
 
 
-for _part in (endorser, show, archive, diff, refresh, roll_forward, reset_version):
+for _part in (endorser, show, archive, diff, refresh, roll_forward, reset_version, import_vmcatcher):
     command.add_command(_part)
