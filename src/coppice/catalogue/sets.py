@@ -116,7 +116,7 @@ class Sets:
             session.flush()
             return set_of(session, row)
 
-    def remove(self, name: str, *appliances: str) -> ApplianceSet:
+    def leave_out(self, name: str, *appliances: str) -> ApplianceSet:
         """Leave ``appliances`` out of the next release of the set; releases that there are stay as they are.
 
         Raises:

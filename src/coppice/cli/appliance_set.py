@@ -98,7 +98,7 @@ def remove(context: Context, name: str, appliances: tuple[str, ...]) -> Result:
     """Leave APPLIANCE out of the next release of the set NAME; releases that there are stay as they are."""
     from coppice.catalogue.sets import Sets
 
-    changed = Sets(context.database, context.clock).remove(name, *appliances)
+    changed = Sets(context.database, context.clock).leave_out(name, *appliances)
     return _set(context, "set remove", changed, f"`coppice set release {name}` makes a release")
 
 
