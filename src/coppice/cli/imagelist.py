@@ -11,6 +11,7 @@ from coppice.cli.envelope import Result
 from coppice.cli.imagelist_create import create, template
 from coppice.cli.imagelist_edit import bind_endorser, bind_set, delete, edit, unbind_endorser, unbind_set
 from coppice.cli.imagelist_import import import_file
+from coppice.cli.imagelist_import_vmcaster import import_vmcaster
 from coppice.cli.imagelist_publish import history, publish
 from coppice.cli.imagelist_validate import validate
 from coppice.cli.imagelist_verify import verify
@@ -126,6 +127,7 @@ for _verb in (
     publish,
     history,
     import_file,
+    import_vmcaster,
     validate,
     verify,
     delete,

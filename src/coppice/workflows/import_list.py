@@ -132,8 +132,8 @@ def _foreign(verified: VerifiedImageList, message: bytes, *, name: str, endorser
         endorser=endorser,
         publisher=publisher,
         lifetime_days=min(max(1, round(lifetime / timedelta(days=1))), LONGEST_LIFETIME_DAYS),
-        keys=_without_ours({**content.extra, **({} if content.swid is None else {"ad:swid": content.swid})}),
-        versions=tuple(_version(content, image) for image in content.images),
+        keys=without_ours({**content.extra, **({} if content.swid is None else {"ad:swid": content.swid})}),
+        versions=tuple(foreign_version(content, image) for image in content.images),
         signed=SignedBytes(
             message=message,
             payload=verified.payload_checksum,
@@ -144,7 +144,8 @@ def _foreign(verified: VerifiedImageList, message: bytes, *, name: str, endorser
     )
 
 
-def _version(content: ImageList, image: ListedImage) -> ForeignVersion:
+def foreign_version(content: ImageList, image: ListedImage) -> ForeignVersion:
+    """Return an image of a list as the catalogue takes it in: by reference, with its identifier and version."""
     user = image.user
     keys: dict[str, object] = {
         **image.extra,
@@ -173,12 +174,12 @@ def _version(content: ImageList, image: ListedImage) -> ForeignVersion:
         # An image that ends with its list has no end of its own.
         expires=image.expires if image.expires != content.validity.expires else None,
         mpuri=image.mpuri,
-        keys=_without_ours({key: value for key, value in keys.items() if value is not None}),
+        keys=without_ours({key: value for key, value in keys.items() if value is not None}),
     )
 
 
-def _without_ours(keys: dict[str, object]) -> dict[str, object]:
-    # Sets and successors are computed from the catalogue, which has none of what came in.
+def without_ours(keys: dict[str, object]) -> dict[str, object]:
+    """Return keys without those that are computed from the catalogue: it has none of the sets that came in."""
     return {key: value for key, value in keys.items() if not key.startswith(_OF_COPPICE)}
 
 
