@@ -132,7 +132,7 @@ def _signed(kind: type[core.Sequence], tbs: Any, key: PrivateKey, digest: str) -
     else:
         algorithm = algos.SignedDigestAlgorithm({"algorithm": f"{digest}_rsa", "parameters": core.Null()})
     tbs["signature"] = algorithm
-    content = tbs.dump(force=True)
+    content = tbs.dump()
     with quiet():
         if isinstance(key, rsa.RSAPrivateKey):
             signature = key.sign(content, padding.PKCS1v15(), _DIGESTS[digest])
