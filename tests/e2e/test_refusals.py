@@ -128,16 +128,21 @@ def test_a_list_that_breaks_a_rule_is_refused_by_its_own_code_and_changes_nothin
 
 
 @pytest.mark.threat("T19")
-def test_a_revoked_signer_is_refused_and_changes_nothing(settled):
+def test_a_revoked_signer_is_refused_and_what_was_believed_of_it_is_hidden(settled):
     serial = settled.publisher.endorser.certificate.serial_number
     settled.authority.revoke(settled.publisher.endorser.certificate)
     try:
         settled.authority.write_to(settled.anchors)
         settled.publish(settled.publisher.message(version="3"))
-        refused(settled, "signer-revoked", 5)
+        ended = settled.sync()
+        assert (ended.code, ended.codes) == (1, ["signer-revoked"]), ended
+        assert settled.images() == {("Debian 12", "1"): "withdrawn"}
     finally:
         del settled.authority.revoked[serial]
         settled.authority.write_to(settled.anchors)
+    settled.publish()
+    settled.synced()
+    assert settled.images() == {("Debian 12", "1"): "available"}
 
 
 @pytest.mark.threat("T21")
