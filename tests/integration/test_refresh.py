@@ -240,7 +240,6 @@ def test_a_list_that_says_that_it_lives_elsewhere_is_told_and_not_followed(site:
     assert [each.path for each in site.server.requests] == ["/a"]
 
 
-@pytest.mark.threat("T91")
 def test_one_that_fails_stops_no_other_and_the_order_of_the_report_is_that_of_the_question(site: Site):
     names = [f"n{number:02}" for number in range(20)]
     for number, name in enumerate(names):

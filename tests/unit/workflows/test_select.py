@@ -136,3 +136,56 @@ def test_while_the_list_of_a_subscription_is_not_known_nothing_is_unsubscribed_o
     desired = select([outcome(listed("x"), listed("y"), wanted=("x",)), new], (list_identifier("gone"),))
     assert desired.unsubscribed == frozenset()
     assert desired.lists[0].unknown == {image_identifier("y")}
+
+
+def choosing(made: ListOutcome, **selection: object) -> ListOutcome:
+    return replace(made, subscription=replace(made.subscription, selection=ImageSelection(**selection)))  # type: ignore[arg-type]
+
+
+def chosen(*outcomes: ListOutcome) -> tuple[list[str], set[str]]:
+    (wanted,) = select(outcomes, ()).lists
+    return [image.key.image_identifier for image in wanted.images], set(wanted.unknown)
+
+
+def test_an_image_is_wanted_when_every_condition_holds_and_refusing_goes_before_choosing():
+    x, y = image_identifier("x"), image_identifier("y")
+    made = outcome(listed("x"), listed("y"))
+    assert chosen(choosing(made, refused=(x,))) == ([y], set())
+    assert chosen(choosing(made, images=(x, y), refused=(x,))) == ([y], set())
+    assert chosen(choosing(made, expression=f"identifier = {x}")) == ([x], set())
+    assert chosen(choosing(made, architectures=("sparc",))) == ([], set())
+    assert chosen(choosing(made, vos=("vo.example.org",))) == ([], set())
+
+
+def test_an_image_of_which_the_condition_cannot_be_told_is_unknown_and_not_unwanted():
+    no_cores = replace(listed("x"), requirements=replace(listed("x").requirements, minimum_cores=None))
+    assert chosen(choosing(outcome(no_cores), expression="cores >= 2")) == ([], {image_identifier("x")})
+    # Unless another subscription to the list wants it whatever it is.
+    both = (choosing(outcome(no_cores), expression="cores >= 2"), outcome(no_cores, name="two"))
+    assert chosen(*both) == ([image_identifier("x")], set())
+
+
+@pytest.mark.threat("T44")
+def test_an_entry_that_cannot_be_read_is_unknown_unless_it_is_refused_by_its_identifier():
+    y = image_identifier("y")
+    made = outcome(listed("x"), unreadable=("y",))
+    assert chosen(choosing(made, expression="os = debian"))[1] == {y}
+    refusing = choosing(made, refused=(y,))
+    assert chosen(refusing)[1] == set()
+    assert unreadable_entries([refusing]) == ()
+    assert chosen(refusing, replace(made, subscription=replace(made.subscription, name="two")))[1] == {y}
+
+
+@pytest.mark.threat("T19")
+def test_a_list_is_distrusted_only_when_nobody_vouches_for_it_any_more():
+    revoked = replace(outcome(name="two", verified=False), distrusted=True)
+    desired = select([revoked], ())
+    assert (desired.distrusted, desired.lists) == ({LIST}, ())
+    desired = select([revoked, outcome(listed("x"))], ())
+    assert desired.distrusted == frozenset()
+    assert len(desired.lists) == 1
+
+
+def test_a_version_that_was_taken_back_is_handed_on():
+    (wanted,) = select([outcome(listed("x"))], (), {LIST: "99"}).lists
+    assert wanted.taken_back == "99"
