@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is different between two versions of an image list: pure, by identifier, never by place.
 
-Keys are named as the format writes them (``hv:version``, ``dc:date:expires``), so that what is shown can be looked up.
+Keys are named as the format writes them (``hv:version``, ``dc:date:expires``), so that what is shown can be looked up;
+``../key`` is a key that stands beside the object, not in it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from coppice.imagelist.model import ImageList, ListedImage
+    from coppice.model.endorser import Endorser
     from coppice.model.identifiers import ImageIdentifier
 
 _OF_EACH_PUBLICATION = frozenset({"hv:version", "dc:date:created", "dc:date:expires"})
@@ -205,10 +207,12 @@ def _list_facts(content: ImageList) -> dict[str, object]:
         "dc:date:expires": to_rfc3339(content.validity.expires),
         "hv:version": content.version,
         "hv:uri": content.uri,
-        "hv:endorser": [f"{each.subject} below {each.issuer}, {each.name}, {each.email}" for each in content.endorsers],
+        "hv:endorser": [_endorser(each) for each in content.endorsers],
         "ad:vo": content.vo,
         "ad:swid": content.swid,
+        "ad:num_of_images": content.number_of_images,
         **content.extra,
+        **_beside(content.outer_extra),
     }
     return _said(facts)
 
@@ -246,8 +250,19 @@ def image_facts(image: ListedImage) -> dict[str, object]:
         "ad:traffic_in": image.traffic_in,
         "ad:traffic_out": image.traffic_out,
         **image.extra,
+        **_beside(image.wrapper_extra),
     }
     return _said(facts)
+
+
+def _endorser(endorser: Endorser) -> str:
+    extra = {**endorser.extra, **_beside(endorser.wrapper_extra)}
+    said = f"{endorser.subject} below {endorser.issuer}, {endorser.name}, {endorser.email}"
+    return f"{said}, {extra}" if extra else said
+
+
+def _beside(extra: Mapping[str, object]) -> dict[str, object]:
+    return {f"../{key}": value for key, value in extra.items()}
 
 
 def _said(facts: Mapping[str, object]) -> dict[str, object]:

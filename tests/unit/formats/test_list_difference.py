@@ -126,6 +126,21 @@ def test_unknown_keys_differ_by_value_and_by_type() -> None:
     ]
 
 
+def test_keys_beside_the_objects_and_of_endorsers_differ_too() -> None:
+    before = listing(image(1))
+    [endorser] = before.endorsers
+    after = replace(
+        before,
+        outer_extra={"x": 1},
+        number_of_images=1,
+        endorsers=(replace(endorser, extra={"x": 1}),),
+        images=(replace(image(1), wrapper_extra={"x": 1}),),
+    )
+    found = list_difference(before, after)
+    assert {each.key for each in found.fields} == {"../x", "ad:num_of_images", "hv:endorser"}
+    assert [each.key for each in found.images[0].fields] == ["../x"]
+
+
 def test_every_key_of_an_image_that_is_said_is_compared() -> None:
     full = replace(
         image(1),
