@@ -52,15 +52,33 @@ _HEAD_BYTES = 64 * 1024
 # X.520, upper bounds; those of which cryptography warns.
 _LENGTHS = {NameOID.COUNTRY_NAME: (2, 2), NameOID.JURISDICTION_COUNTRY_NAME: (2, 2), NameOID.COMMON_NAME: (1, 64)}
 _WEAK_DIGESTS = (hashes.MD5, hashes.SHA1, hashes.SHA224)
-_QUIET = threading.RLock()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Ignore warnings inside; one thread at a time, since the filters are the whole process's."""
-    with _QUIET, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+class _Quiet:
+    """Ignores warnings inside; one thread at a time, since the filters are the whole process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._depth:
+                # Setting the filters anew for each certificate of a directory would cost more than reading it.
+                yield
+                return
+            self._depth += 1
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    yield
+            finally:
+                self._depth -= 1
+
+
+quiet = _Quiet()
+"""A context in which ``cryptography`` says nothing on standard error."""
 
 
 def load_certificate(der: bytes) -> x509.Certificate:

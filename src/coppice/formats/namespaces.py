@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from coppice.errors import DocumentError
@@ -31,6 +32,8 @@ _BLANK = re.compile(r"[ \t\f\v]*(?:#.*)?")
 _ESCAPED = re.compile(r"\\([^A-Za-z0-9/+\\])")
 _REGULAR = set("[](){}+?^$|*\\")
 """What would mean something in a regular expression. In a denial it cannot be taken literally: it would deny less."""
+# The same authorities stand in many files.
+_parsed = lru_cache(maxsize=512)(DistinguishedName.parse)
 _KNOWN_TYPES = {"c", "cn", "dc", "emailaddress", "gn", "l", "o", "ou", "serialnumber", "sn", "st", "title", "uid"}
 
 
@@ -72,7 +75,7 @@ class SubjectPattern:
         if not literal.startswith("/") or len(literal) > MAX_NAME_LENGTH:
             message = f"not a pattern such as /DC=org/CN=*: {text[:120]!r}"
             raise ValueError(message)
-        name = DistinguishedName.parse(literal.removesuffix("/") if separator else literal)
+        name = _parsed(literal.removesuffix("/") if separator else literal)
         return cls(name.attributes, open_value=wild and not separator, open_end=wild, separator=separator, text=text)
 
     def matches(self, name: DistinguishedName) -> bool:
@@ -271,7 +274,7 @@ def _require_few(rules: list[NamespaceRule], line: int) -> None:
 
 def _name(text: str, line: int) -> DistinguishedName:
     try:
-        return DistinguishedName.parse(text)
+        return _parsed(text)
     except ValueError as problem:
         raise _malformed(line, str(problem)) from problem
 

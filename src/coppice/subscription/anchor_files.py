@@ -42,12 +42,16 @@ class FileKind(StrEnum):
     OTHER = "other"
 
 
-_KINDS = (
-    (re.compile(r".+\.(r\d{1,3}|crl|crl\.pem|crl\.der)"), FileKind.CRL),
-    (re.compile(r".+\.(pem|crt|cer|der|\d{1,3})"), FileKind.CERTIFICATE),
-    (re.compile(r".+\.namespaces"), FileKind.NAMESPACES),
-    (re.compile(r".+\.signing_policy"), FileKind.SIGNING_POLICY),
-)
+_ENDINGS = {
+    "pem": FileKind.CERTIFICATE,
+    "crt": FileKind.CERTIFICATE,
+    "cer": FileKind.CERTIFICATE,
+    "der": FileKind.CERTIFICATE,
+    "crl": FileKind.CRL,
+    "namespaces": FileKind.NAMESPACES,
+    "signing_policy": FileKind.SIGNING_POLICY,
+}
+_NUMBERED = re.compile(r"r?[0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,50 +121,75 @@ class PolicyFile:
     about: frozenset[DistinguishedName] = frozenset()
 
 
-def list_files(directory: Path, limits: AnchorLimits = DEFAULT_LIMITS) -> tuple[NamedFile, ...]:
-    """Return every entry of ``directory``, those that are one file together.
+Entry = tuple[str, FileKind, tuple[int, ...], str]
+"""A name in a directory: itself, what it holds, the file's state, and why it cannot be read."""
+
+
+def list_entries(directory: Path, limits: AnchorLimits = DEFAULT_LIMITS) -> tuple[Entry, ...]:
+    """Return every name in ``directory``; the same again as long as no file there changes.
 
     Raises:
         TrustAnchorError: The directory cannot be read, or holds too much.
     """
-    together: dict[object, list[tuple[str, FileKind, tuple[int, ...], str]]] = {}
     try:
-        names = sorted(os.listdir(directory))  # noqa: PTH208 - hundreds of names, often
+        # Names are looked at relative to the open directory: they are hundreds, and asked for often.
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as problem:
         raise unreadable(directory, problem) from problem
-    if len(names) > limits.files:
-        raise TrustAnchorError(
-            f"the directory of trust anchors {directory} has {len(names)} entries; {limits.files} are the most",
-            context={"path": str(directory)},
-        )
-    for name in names:
-        kind = kind_of(name)
-        if kind is FileKind.OTHER:
-            together[name] = [(name, kind, (), "")]
-            continue
-        try:
-            status = os.stat(f"{directory}/{name}")  # noqa: PTH116 - hundreds of files, often
-        except OSError as problem:
-            together[name] = [(name, kind, (), problem.strerror or str(problem))]
-            continue
-        regular = stat.S_ISREG(status.st_mode)
-        entry = (name, kind, _state(status), "" if regular else "not a regular file")
-        together.setdefault((kind, status.st_dev, status.st_ino), []).append(entry)
+    try:
+        names = sorted(os.listdir(descriptor))  # noqa: PTH208 - relative to an open directory
+        if len(names) > limits.files:
+            raise TrustAnchorError(
+                f"the directory of trust anchors {directory} has {len(names)} entries; {limits.files} are the most",
+                context={"path": str(directory)},
+            )
+        return tuple(_entry(name, descriptor) for name in names)
+    except OSError as problem:
+        raise unreadable(directory, problem) from problem
+    finally:
+        os.close(descriptor)
+
+
+def _entry(name: str, directory: int) -> Entry:
+    kind = kind_of(name)
+    if kind is FileKind.OTHER:
+        return name, kind, (), ""
+    try:
+        status = os.stat(name, dir_fd=directory)
+    except OSError as problem:
+        return name, kind, (), problem.strerror or str(problem)
+    return name, kind, _state(status), "" if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
+def group_files(directory: Path, entries: Iterable[Entry]) -> tuple[NamedFile, ...]:
+    """Return the files of a directory, each once under all its names."""
+    together: dict[object, list[Entry]] = {}
+    for entry in entries:
+        name, kind, state, _problem = entry
+        # Device and inode; what could not be looked at is by itself.
+        together.setdefault((kind, state[:2]) if state else name, []).append(entry)
     return tuple(
         NamedFile(
-            path=directory / entries[0][0],
-            names=tuple(entry[0] for entry in entries),
-            kind=entries[0][1],
-            state=entries[0][2],
-            problem=entries[0][3],
+            path=directory / found[0][0],
+            names=tuple(entry[0] for entry in found),
+            kind=found[0][1],
+            state=found[0][2],
+            problem=found[0][3],
         )
-        for entries in together.values()
+        for found in together.values()
     )
 
 
 def kind_of(name: str) -> FileKind:
     """Return what a file called ``name`` holds."""
-    return next((kind for pattern, kind in _KINDS if pattern.fullmatch(name)), FileKind.OTHER)
+    stem, _, ending = name.rpartition(".")
+    if not stem:
+        return FileKind.OTHER
+    if stem.endswith(".crl") and ending in {"pem", "der"}:
+        return FileKind.CRL
+    if _NUMBERED.fullmatch(ending):
+        return FileKind.CRL if ending[0] == "r" else FileKind.CERTIFICATE
+    return _ENDINGS.get(ending, FileKind.OTHER)
 
 
 def state_of(path: Path) -> tuple[int, ...]:

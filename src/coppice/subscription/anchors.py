@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from coppice.errors import TrustAnchorError
-from coppice.formats.certificates import PARSE_PROBLEMS, reason, require_readable
+from coppice.formats.certificates import PARSE_PROBLEMS, quiet, reason, require_readable
 from coppice.formats.names import distinguished_name
 from coppice.subscription.anchor_files import (
     DEFAULT_LIMITS,
@@ -27,7 +27,8 @@ from coppice.subscription.anchor_files import (
     AnchorLimits,
     FileKind,
     NamedFile,
-    list_files,
+    group_files,
+    list_entries,
     read_objects,
     state_of,
     unreadable,
@@ -176,14 +177,18 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
     Raises:
         TrustAnchorError: Nothing there is a usable anchor.
     """
-    files, state = _look(path, limits)
+    try:
+        entries = list_entries(path, limits) if path.is_dir() else None
+        state: object = state_of(path) if entries is None else entries
+    except OSError as problem:
+        raise unreadable(path, problem) from problem
     key = (path, limits)
     with _keeping:
         kept = _kept.get(key)
         if kept is not None and kept[0] == state:
             _kept.move_to_end(key)
             return kept[1]
-    anchors = _read(path, files, limits)
+    anchors = _read(path, None if entries is None else group_files(path, entries), limits)
     with _keeping:
         _kept[key] = (state, anchors)
         _kept.move_to_end(key)
@@ -192,21 +197,11 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
     return anchors
 
 
-def _look(path: Path, limits: AnchorLimits) -> tuple[tuple[NamedFile, ...] | None, object]:
-    """Return the files of a directory, or None for a file; and what changes when anything there does."""
-    try:
-        if not path.is_dir():
-            return None, state_of(path)
-    except OSError as problem:
-        raise unreadable(path, problem) from problem
-    files = list_files(path, limits)
-    return files, files
-
-
 def _read(path: Path, files: tuple[NamedFile, ...] | None, limits: AnchorLimits) -> TrustAnchors:
     single = NamedFile(path=path, names=(path.name,), kind=FileKind.CERTIFICATE)
     wanted = (single,) if files is None else tuple(file for file in files if file.kind is FileKind.CERTIFICATE)
-    held = {file: _held(file, limits) for file in wanted}
+    with quiet():
+        held = {file: _held(file, limits) for file in wanted}
     kind = _kind(files, held)
     if kind is AnchorKind.PINNED:
         held = {file: replace(each, authorities=each.others, others=()) for file, each in held.items()}

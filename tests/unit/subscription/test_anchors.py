@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from coppice.errors import TrustAnchorError
 from coppice.subscription import anchor_files
-from coppice.subscription.anchor_files import AnchorLimits, FileKind, NamedFile
+from coppice.subscription.anchor_files import AnchorLimits, Entry, FileKind, NamedFile
 from coppice.subscription.anchor_report import FileVerdict, count_table, report_anchors
 from coppice.subscription.anchors import AnchorKind, AnchorShelf, TrustAnchors, load_anchors
 from coppice.testing.authority import Authority
@@ -235,13 +235,13 @@ def test_a_run_reads_each_path_once(authority: Authority, tmp_path: Path, monkey
     shelf = AnchorShelf()
     seen: list[Path] = []
     found: list[TrustAnchors] = []
-    honest = anchor_files.list_files
+    honest = anchor_files.list_entries
 
-    def record(directory: Path, limits: AnchorLimits) -> tuple[NamedFile, ...]:
+    def record(directory: Path, limits: AnchorLimits) -> tuple[Entry, ...]:
         seen.append(directory)
         return honest(directory, limits)
 
-    monkeypatch.setattr("coppice.subscription.anchors.list_files", record)
+    monkeypatch.setattr("coppice.subscription.anchors.list_entries", record)
     threads = [threading.Thread(target=lambda: found.append(shelf.load(tmp_path))) for _ in range(20)]
     for thread in threads:
         thread.start()
