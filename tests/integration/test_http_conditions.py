@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -223,3 +224,47 @@ def test_the_file_server_of_the_kit_answers_conditions(tmp_path):
         assert ask(server.url("list"), first.validators).body is None
         path.write_bytes(b"other")
         assert ask(server.url("list"), first.validators).body == b"other"
+
+
+def for_ever(head, piece):
+    """Send ``piece`` again and again after ``head``."""
+
+    def behaviour(talk):
+        talk.body(head)
+        while not talk.stopping.is_set():
+            talk.body(piece)
+
+    return behaviour
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.threat("T52")
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"x" * 65536),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"x" * 65536),
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: 1\r\n"),
+        (CHUNKED, b"1" * 65536),
+        (CHUNKED + b"1;", b"x" * 65536),
+        (CHUNKED + b"0\r\n", b"X-A: 1\r\n"),
+        (CHUNKED, b"-1\r\n"),
+        (CHUNKED, b"xyz\r\n"),
+        (CHUNKED + b"1\r\nx", b"no end of a chunk"),
+    ],
+)
+def test_what_never_ends_outside_the_body_costs_neither_memory_nor_time(loopback_server, head, piece):
+    url = loopback_server.set("list", for_ever(head, piece))
+    started = time.monotonic()
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransferError):
+            ask(url, KNOWN, client=loopback_client(attempts=1))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 1024 * 1024
+    assert time.monotonic() - started < 10
