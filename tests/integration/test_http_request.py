@@ -199,6 +199,15 @@ def test_what_changes_something_follows_only_to_the_same_server_with_its_method(
     assert len(loopback_server.requests) == 1
 
 
+def test_a_body_goes_to_no_other_server(loopback_server):
+    loopback_server.set("there", behave.serve(b"ok"))
+    for code in (302, 307):
+        url = loopback_server.set("x", behave.redirect(loopback_server.url("there", "localhost"), code))
+        with pytest.raises(RedirectRefusedError):
+            ask("GET", url, body=b"x")
+    assert [request.path for request in loopback_server.requests] == ["/x", "/x"]
+
+
 def test_an_expected_redirect_is_an_answer(loopback_server):
     url = loopback_server.set("x", behave.redirect("https://elsewhere.example.org/"))
     reply = ask("GET", url, expected={302})

@@ -147,7 +147,8 @@ def _check_credential(location: Location, credential: Credential | None) -> None
 def _carried(question: Question, status: int, location: Location, target: Location) -> Question:
     """Return what is asked where a redirect leads."""
     same = location.origin == target.origin
-    if question.method not in {"GET", "HEAD"} and not (same and status in _KEEP_METHOD):
+    is_plain = question.method in {"GET", "HEAD"} and question.body is None
+    if not is_plain and not (same and status in _KEEP_METHOD):
         raise failures.unsafe_redirect(location, question.method, target)
     if same:
         return replace(question, validators=None)
