@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import subprocess
+import sys
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +16,7 @@ import pytest
 
 from coppice.cli.main import main
 from coppice.testing.authority import Authority
-from coppice.testing.server import conditional, guarded
+from coppice.testing.server import conditional, guarded, stall
 from coppice.testing.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -294,3 +298,32 @@ def test_status_and_doctor_say_how_each_stands(site: Site):
     checks = json.loads(site.capture.readouterr()[0])["data"]["checks"]
     found = {each["name"]: each["verdict"] for each in checks if each["kind"] == "subscription"}
     assert found == {f"trust anchors {site.anchors}": "ok", "lab": "note"}
+
+
+@pytest.mark.threat("T82")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_refresh_that_waits_for_a_silent_server_ends_at_once_when_it_is_told_to(
+    site: Site, number: signal.Signals, code: int
+):
+    site.add()
+    site.run(
+        *("add", "other", site.server.url("/other"), "--anchors", site.anchors),
+        *("--endorser-certificate", site.certificate),
+    )
+    site.server.set("/other", stall(site.publisher.message(), 10))
+    argv = [sys.executable, "-m", "coppice", "--json", "subscription", "refresh"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        deadline = time.monotonic() + 60
+        while {each.path for each in site.server.requests} != {"/list", "/other"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+        child.send_signal(number)
+        before = time.monotonic()
+        out, err = child.communicate(timeout=30)
+    assert time.monotonic() - before < 5
+    assert child.returncode == code, err
+    assert json.loads(out)["errors"][0]["code"] == "interrupted"
+    assert b"Traceback" not in err
+    standing = {each["name"]: each["standing"]["state"] for each in site.run("list")["data"]["subscriptions"]}
+    assert standing == {"lab": "fresh", "other": "new"}

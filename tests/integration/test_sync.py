@@ -422,7 +422,8 @@ def test_images_of_a_list_whose_signer_was_revoked_since_are_hidden_even_while_i
     running.publisher.authority.revoke(running.publisher.endorser.certificate)
     running.publisher.authority.write_to(running.path / "anchors")
     report = running.sync()
-    assert [error.code for error in report.errors] == ["source-unreachable"]
+    assert [error.code for error in report.errors] == ["signer-revoked"]
+    assert "source-unreachable" in str(report.errors[0].details)
     assert running.states() == {"1": ImageState.WITHDRAWN}
     # Signed anew by a certificate that holds, within the grace period: the same image comes back.
     identifier = running.clouds["folder"].describe()[0].cloud_identifier

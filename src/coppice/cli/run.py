@@ -106,8 +106,19 @@ def _count_done(report: SyncReport) -> int:
 def _summary(report: SyncReport, done: int, *, dry_run: bool) -> tuple[str, ...]:
     if dry_run:
         planned = sum(len(cloud.plan.actions) for cloud in report.clouds if cloud.plan)
-        return (f"Dry run: {planned} {'action' if planned == 1 else 'actions'} planned, nothing changed.",)
-    return (f"{done} {'action' if done == 1 else 'actions'} done in {len(report.clouds)} clouds.",)
+        return (
+            *_warnings(report),
+            f"Dry run: {planned} {'action' if planned == 1 else 'actions'} planned, nothing changed.",
+        )
+    return (
+        *_warnings(report),
+        f"{done} {'action' if done == 1 else 'actions'} done in {len(report.clouds)} clouds.",
+    )
+
+
+def _warnings(report: SyncReport) -> tuple[str, ...]:
+    outcomes = report.refreshed.outcomes if report.refreshed else ()
+    return tuple(f"{each.subscription.name}: {said.text}" for each in outcomes for said in each.warnings)
 
 
 def _as_data(report: SyncReport, *, dry_run: bool) -> dict[str, object]:
@@ -118,6 +129,7 @@ def _as_data(report: SyncReport, *, dry_run: bool) -> dict[str, object]:
             "list": outcome.verified.content.identifier if outcome.verified else None,
             "version": outcome.verified.content.version if outcome.verified else None,
             "error": outcome.error.as_dict() if outcome.error else None,
+            "warnings": [{"kind": str(said.kind), "text": said.text} for said in outcome.warnings],
         }
         for outcome in (report.refreshed.outcomes if report.refreshed else ())
     ]

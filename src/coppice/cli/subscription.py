@@ -77,6 +77,11 @@ def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
         data={"subscription": subscription_as_dict(subscription)},
         messages=(
             *(f"trust anchors: {each}" for each in problems),
+            *(
+                ()
+                if subscription.trust.endorsers
+                else ("Whoever signed the first list that is fetched will be trusted, and nobody else after that.",)
+            ),
             f"Subscribed. `coppice subscription refresh {name}` fetches and verifies the list.",
         ),
         show=lambda output: show_subscription(output, subscription),

@@ -141,7 +141,8 @@ def _state(row: SubscriptionRow, known: ListInForce | None, now: datetime) -> Fr
         return FreshnessState.NEW
     if is_stale(known.created, known.expires, now):
         return FreshnessState.STALE
-    return FreshnessState.FRESH if row.checked_at == row.fetched_at else FreshnessState.UNCHANGED
+    is_fresh = row.checked_at is not None and row.checked_at == row.fetched_at
+    return FreshnessState.FRESH if is_fresh else FreshnessState.UNCHANGED
 
 
 def _refusals() -> frozenset[str]:

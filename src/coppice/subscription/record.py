@@ -101,6 +101,27 @@ def record_verified(
     return shared
 
 
+def record_rolled_forward(
+    session: Session,
+    verified: VerifiedImageList,
+    message: bytes,
+    *,
+    as_of: Subscription,
+    terms: SubscriptionsSettings | None,
+) -> None:
+    """Put an archived list in force that was verified anew; what became of the source stays as it was noted.
+
+    Raises:
+        CoppiceError: As `record_verified`.
+    """
+    row = find_row(session, verified.subscription)
+    noted = (row.checked_at, row.fetched_at, row.last_attempt_at, row.last_error_code, row.last_error)
+    record_verified(session, verified, message, as_of=as_of, etag=None, last_modified=None, terms=terms)
+    row.checked_at, row.fetched_at, row.last_attempt_at, row.last_error_code, row.last_error = noted
+    facts = {"change": "rolled forward", "list": verified.content.identifier, "version": verified.content.version}
+    write_event(session, EventKind.SUBSCRIPTION_CHANGED, subject=row.name, facts=facts, at=verified.verified_at)
+
+
 def record_unchanged(
     session: Session,
     names: Sequence[str],

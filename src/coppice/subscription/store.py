@@ -312,7 +312,8 @@ class SubscriptionStore:
             terms=terms,
             first_verified_at=verified_at,
         )
-        self.record(verified, message, as_of=subscription, terms=terms)
+        with self._database.session() as session:
+            record.record_rolled_forward(session, verified, message, as_of=subscription, terms=terms)
         return verified
 
     def reset_version(

@@ -252,13 +252,15 @@ class _Run:
 
     def _fail(self, source: Source, problem: CoppiceError) -> ListOutcome:
         subscription, terms = source.subscription, self._settings.subscriptions
+        verified, why_not = self._recalled(subscription)
+        if why_not is not None and _is_revoked(why_not) and not _is_revoked(problem):
+            problem = _revoked_besides(why_not, problem)
         try:
             self._store.record_failure(
                 subscription.name, problem, self._clock.now(), warn_list_days=terms.warn_list_days
             )
         except NotFoundError as gone:
             return ListOutcome(subscription=subscription, verified=None, fresh=False, error=gone)
-        verified, why_not = self._recalled(subscription)
         return ListOutcome(
             subscription=subscription,
             verified=verified,
@@ -302,6 +304,14 @@ class _Run:
 
 def _is_revoked(problem: CoppiceError | None) -> bool:
     return isinstance(problem, (SignerRevokedError, AuthorityRevokedError))
+
+
+def _revoked_besides(revoked: CoppiceError, problem: CoppiceError) -> CoppiceError:
+    """Return the graver error: what is in force is revoked, and nothing newer could be had, for a reason of its own."""
+    details = "\n".join(part for part in (revoked.details, f"[{problem.code}] {problem.message}") if part)
+    return type(revoked)(
+        revoked.message, details=details, resolution=revoked.resolution, context={**problem.context, **revoked.context}
+    )
 
 
 def _in_force(verified: VerifiedImageList) -> ListInForce:

@@ -29,13 +29,13 @@ class _Followed:
         content: Its highest version that is known; None: nothing of it is.
         known: What those subscriptions choose whose list is known.
         in_doubt: What those choose of whose list nothing is known today.
-        distrusted: Whether all that is known of it is that it is trusted no more.
+        distrusted: Whether all that is known of it, from every subscription to it, is that it is trusted no more.
     """
 
     content: ImageList | None = None
     known: list[Selector] = field(default_factory=list)
     in_doubt: list[Selector] = field(default_factory=list)
-    distrusted: bool = False
+    distrusted: bool = True
 
 
 def select(
@@ -71,7 +71,7 @@ def select(
         if each.content is not None
     )
     distrusted = frozenset(
-        identifier for identifier, each in followed.items() if each.distrusted and each.content is None
+        identifier for identifier, each in followed.items() if each.content is None and each.distrusted
     )
     if nameless:
         return Desired(lists=lists, distrusted=distrusted)
@@ -86,7 +86,7 @@ def _note(followed: dict[ListIdentifier, _Followed], outcome: ListOutcome) -> No
         if identifier is not None:
             about = followed.setdefault(identifier, _Followed())
             about.in_doubt.append(chosen)
-            about.distrusted = about.distrusted or outcome.distrusted
+            about.distrusted = about.distrusted and outcome.distrusted
         return
     content = outcome.verified.content
     about = followed.setdefault(content.identifier, _Followed())

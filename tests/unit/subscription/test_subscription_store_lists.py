@@ -336,7 +336,11 @@ def test_the_newest_archived_list_is_put_in_force_again_by_todays_rules(followed
     with followed.database.session() as session:
         session.execute(text("DELETE FROM current_list"))
     assert followed.store.last_message("demo") is None
-    assert followed.store.roll_forward("demo", anchors, NOW).content.version == "2"
+    followed.store.record_failure("demo", UnreachableError("no route"), NOW)
+    assert followed.store.roll_forward("demo", anchors, NOW + DAY).content.version == "2"
+    # What became of the source is another matter.
+    assert followed.state() is FreshnessState.FAILED
+    assert followed.told(EventKind.SUBSCRIPTION_CHANGED)[-1][1]["change"] == "rolled forward"
     assert [(each.version, each.is_current) for each in followed.archive.versions("demo")] == [
         ("2", True),
         ("1", False),

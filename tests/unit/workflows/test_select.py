@@ -181,6 +181,7 @@ def test_a_list_is_distrusted_only_when_nobody_vouches_for_it_any_more():
     revoked = replace(outcome(name="two", verified=False), distrusted=True)
     desired = select([revoked], ())
     assert (desired.distrusted, desired.lists) == ({LIST}, ())
+    assert select([revoked, outcome(name="three", verified=False)], ()).distrusted == frozenset()
     desired = select([revoked, outcome(listed("x"))], ())
     assert desired.distrusted == frozenset()
     assert len(desired.lists) == 1
