@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 from coppice.catalogue.consistency import check_appliance, require_to_come
 from coppice.catalogue.drafts import ApplianceDraft
 from coppice.catalogue.history import lists_naming
+from coppice.catalogue.lists import selection_of, selection_row
 from coppice.catalogue.rows import appliance_of, appliance_row, tell, version_of, version_row, version_rows
 from coppice.catalogue.tables import (
     ApplianceRow,
@@ -283,17 +284,14 @@ def _successor(session: Session, row: ApplianceRow, name: str) -> ApplianceRow:
 
 
 def _ending(session: Session, row: ApplianceRow) -> Ending:
-    lists = _lists(session, row.name)
-    listed = {version_rows(row)[-1].version} if _lists_alone(session, row.name) else set()
-    listed |= {version.version for version in version_rows(row) if _releases_with(session, version)}
+    carried = _carried(session, row.name)
     ends = {
         version.version: min(
             (each for each in (version.expires, row.discontinued_on) if each is not None), default=None
         )
-        for version in version_rows(row)
-        if version.version in listed
+        for version in carried.values()
     }
-    return Ending(appliance=appliance_of(row), lists=lists, ends=ends)
+    return Ending(appliance=appliance_of(row), lists=tuple(carried), ends=ends)
 
 
 def _lists_alone(session: Session, name: str) -> tuple[str, ...]:
@@ -301,7 +299,8 @@ def _lists_alone(session: Session, name: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _lists(session: Session, name: str) -> tuple[str, ...]:
+def _carried(session: Session, name: str) -> dict[str, ApplianceVersion]:
+    """Return the version of an appliance that each list carries, alone or in a set, by list."""
     by_set = session.scalars(
         select(SelectedSetRow.selection)
         .join(SetReleaseRow, SetReleaseRow.set_name == SelectedSetRow.set_name)
@@ -309,7 +308,18 @@ def _lists(session: Session, name: str) -> tuple[str, ...]:
         .join(ApplianceVersionRow, ApplianceVersionRow.number == SetReleaseMemberRow.appliance_version)
         .where(ApplianceVersionRow.appliance_name == name)
     )
-    return tuple(sorted({*_lists_alone(session, name), *by_set}))
+    found = {}
+    for each in sorted({*_lists_alone(session, name), *by_set}):
+        listed = selection_of(session, selection_row(session, each)).listed_versions
+        version = next((known for known in listed if known.appliance.name == name), None)
+        # An earlier release of a set may have had it, and the newest has it no more.
+        if version is not None:
+            found[each] = version
+    return found
+
+
+def _lists(session: Session, name: str) -> tuple[str, ...]:
+    return tuple(_carried(session, name))
 
 
 def _sets(session: Session, name: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from coppice.catalogue.catalogue import find_version, refuse_newcomer
 from coppice.catalogue.consistency import check_contents, check_list
 from coppice.catalogue.drafts import SelectionDraft
 from coppice.catalogue.endorsers import endorser_row, require_name
-from coppice.catalogue.history import record_imported
+from coppice.catalogue.history import last_version_of, record_imported
 from coppice.catalogue.lists import selection_of
 from coppice.catalogue.model import PublicationState
 from coppice.catalogue.rows import describe, tell
@@ -228,7 +228,7 @@ class Intake:
                 f"there is an image list {foreign.name!r} already, with the identifier {same_name.identifier}",
                 resolution="Choose another name.",
             )
-        last = row.last_version if row is not None else None
+        last = row.last_version if row is not None else last_version_of(session, foreign.identifier)
         if last is not None and (foreign.version is None or Version(foreign.version) < Version(last)):
             raise StateError(
                 f"the image list {foreign.name} has version {last} here, and {foreign.version} is to come in",

@@ -116,11 +116,12 @@ class Selections:
                 raise ExistsError(f"there is an image list {name!r} already", resolution="Choose another name.")
             endorser_row(session, draft.endorser)
             minted = _identifier(session, identifier)
-            check_list(draft, endorsers=_endorsers(session), last_version=None)
+            # A list that had a life before, here or elsewhere, goes on after the last version that is known of it.
+            known = last_version_of(session, minted)
+            draft.last_version = draft.last_version if draft.last_version is not None else known
+            check_list(draft, endorsers=_endorsers(session), last_version=known)
             row = SelectionRow(name=name, identifier=minted)
             _write(row, draft)
-            if identifier is not None and row.last_version is None:
-                row.last_version = last_version_of(session, minted)
             session.add(row)
             tell(session, "image list", name, "created", self._clock.now(), {"list": minted})
             session.flush()

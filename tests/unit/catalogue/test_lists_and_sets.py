@@ -10,7 +10,7 @@ import pytest
 from coppice.catalogue.appliances import Appliances
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.endorsers import Endorsers
-from coppice.catalogue.intake import ForeignList, ForeignVersion, Intake
+from coppice.catalogue.intake import ForeignList, ForeignVersion, Intake, SignedBytes
 from coppice.catalogue.model import EndorserIdentity, ReferencedImage
 from coppice.catalogue.selections import Selections
 from coppice.catalogue.sets import Sets
@@ -309,6 +309,36 @@ def test_a_foreign_list_that_does_not_fit_leaves_nothing_behind(desk: Desk) -> N
     assert desk.selections.all() == before
     with pytest.raises(InconsistentListError, match="nowhere"):
         desk.intake.take(foreign("8", publisher="nowhere"), publishers={"web"})
+
+
+def test_a_list_that_was_known_before_never_goes_back(desk: Desk) -> None:
+    signed = SignedBytes(
+        message=b"m", payload=Checksum.of(b"m"), signer="/CN=Jane", uri="https://x/", expires=NOW + DAY
+    )
+    desk.intake.take(foreign("7", signed=signed))
+    desk.selections.delete("old", force=True)
+    with pytest.raises(StateError, match="version 7"):
+        desk.intake.take(foreign("6"))
+    options = {"title": "T", "description": "", "source": "x", "endorser": "jane", "publisher": "web"}
+    with pytest.raises(InconsistentListError, match="never goes down"):
+        desk.selections.create("old", identifier=LIST, keys={"version": "6"}, **options)
+    assert desk.selections.create("old", identifier=LIST, **options).last_version == "7"
+
+
+def test_an_appliance_ends_where_the_newest_release_of_a_set_carries_it(desk: Desk) -> None:
+    for name in ("a", "b"):
+        desk.add(name)
+    desk.create()
+    desk.sets.create("stack", title="Stack")
+    desk.sets.add("stack", "a", "b")
+    desk.sets.release("stack")
+    desk.selections.bind_set("general", "stack")
+    ending = desk.appliances.discontinue("a", on=NOW + DAY, dry_run=True)
+    assert (ending.lists, ending.ends) == (("general",), {"1": NOW + DAY})
+    desk.sets.leave_out("stack", "a")
+    desk.sets.release("stack")
+    ending = desk.appliances.discontinue("a", on=NOW + DAY, dry_run=True)
+    assert (ending.lists, ending.ends) == ((), {})
 
 
 def test_a_name_that_is_taken_is_not_taken_again(desk: Desk) -> None:
