@@ -20,6 +20,7 @@ from coppice.errors import InputError, LockedError, NotFoundError
 from coppice.events.journal import Journal
 from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.http import Client
+from coppice.imagelist.model import Profile
 from coppice.monitor import SILENT
 from coppice.schedule.lock import run_lock
 from coppice.settings.model import (
@@ -448,3 +449,30 @@ def test_a_version_that_none_can_follow_is_taken_back_in_the_clouds_too(running:
     assert report.failure() is None, report.errors
     assert running.states() == {"1": ImageState.SUPERSEDED, "2": ImageState.AVAILABLE}
     assert "VersionFloorReset" in [str(event.kind) for event in running.journal.events()]
+
+
+@pytest.mark.threat("T78")
+def test_identifiers_that_are_no_uuids_name_no_path_and_keep_their_case(world: World):
+    world.publisher.identifier = "Lists É vil"
+    world.add("One")["dc:identifier"] = ".."
+    world.add("Two")["dc:identifier"] = "Image"
+    world.add("Three")["dc:identifier"] = "image"
+    world.publish()
+    strict = replace(world.publisher.subscription(world.anchors), list_identifier=None)
+    world.store.add(replace(strict, trust=replace(strict.trust, profile=Profile.LENIENT)))
+    report = world.sync()
+    assert report.failure() is None, report.errors
+    registered = world.clouds["folder"].describe()
+    assert {str(each.marker.key.image_identifier) for each in registered} == {"..", "Image", "image"}
+    assert {str(each.marker.key.list_identifier) for each in registered} == {"Lists É vil"}
+    inside = {path.name for path in (world.path / "cloud").iterdir()}
+    assert {each.cloud_identifier for each in registered} <= inside
+    assert {path.name for path in world.path.iterdir()} == {"anchors", "cloud", "new.qcow2", "state", "www"}
+    world.publisher.images.pop()
+    world.publish()
+    world.sync(allow_withdrawals=True)
+    assert sorted(each.marker.state for each in world.clouds["folder"].describe()) == [
+        ImageState.AVAILABLE,
+        ImageState.AVAILABLE,
+        ImageState.WITHDRAWN,
+    ]

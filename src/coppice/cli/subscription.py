@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coppice.cli.envelope import Result
-from coppice.cli.subscription_data import change_messages, overview_as_dict, show_subscription, subscription_as_dict
+from coppice.cli.subscription_data import (
+    change_messages,
+    overview_as_dict,
+    show_subscription,
+    shown_state,
+    subscription_as_dict,
+)
 from coppice.cli.subscription_endorser import command as endorser
 from coppice.cli.subscription_import import import_vmcatcher
 from coppice.cli.subscription_list import archive, diff, show
@@ -205,7 +211,7 @@ def list_subscriptions(context: Context) -> Result:
         rows = [
             [
                 each.name,
-                states[each.name].state,
+                shown_state(states[each.name]),
                 each.uri,
                 ", ".join(str(one.subject) for one in each.trust.endorsers) or "whoever signs first",
                 len(each.selection.images) or "all",

@@ -107,6 +107,11 @@ def overview_as_dict(found: SubscriptionOverview) -> dict[str, object]:
     }
 
 
+def shown_state(found: SubscriptionOverview) -> str:
+    """Return how a subscription stands for people, with the code of what went wrong last."""
+    return f"{found.state}" if found.last_error_code is None else f"{found.state} [{found.last_error_code}]"
+
+
 def warnings_as_data(warnings: Iterable[ListWarning]) -> list[dict[str, str]]:
     """Return warnings as data."""
     return [{"kind": str(each.kind), "text": each.text} for each in warnings]

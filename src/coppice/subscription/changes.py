@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from coppice.errors import InputError
+from coppice.formats.hepix import MAX_IDENTIFIER_BYTES
 from coppice.imagelist.model import Profile
 from coppice.log import redact
 from coppice.model.identifiers import is_name, is_uuid
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMES = frozenset({"https", "http", "file", "oci", "oci+http"})
 MAX_URI_LENGTH = 4096
-MAX_IDENTIFIER_LENGTH = 1024
 MAX_SELECTED = 10_000
 _UNSAFE = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029]")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _STRICTNESS: dict[str, list[object]] = {
     "revocation": [RevocationPolicy.REQUIRE, RevocationPolicy.IF_PRESENT],
     "namespaces": [NamespacePolicy.REQUIRE, NamespacePolicy.AUTOMATIC, NamespacePolicy.IF_PRESENT],
@@ -77,8 +76,11 @@ def check_subscription(subscription: Subscription) -> None:
                 f"not an identifier (a UUID): {identifier[:80]!r}",
                 resolution="Lists with other identifiers are read under the lenient profile only.",
             )
-        if not identifier.strip() or len(identifier) > MAX_IDENTIFIER_LENGTH or _CONTROL.search(identifier):
-            raise InputError(f"not an identifier: {identifier[:80]!r}")
+        if not _is_lenient_identifier(identifier):
+            raise InputError(
+                f"not an identifier: {identifier[:80]!r}",
+                resolution=f"It has 1 to {MAX_IDENTIFIER_BYTES} printable bytes, no slash, and no blanks around it.",
+            )
     if selection.expression is not None:
         parse_expression(selection.expression)
     if not trust.endorsers and not trust.trust_on_first_use:
@@ -106,6 +108,12 @@ def describe_endorser(endorser: PinnedEndorser) -> str:
     only = f", only the certificate {endorser.fingerprint}" if endorser.fingerprint is not None else ""
     first = " (trusted on first use)" if endorser.first_use else ""
     return f"{endorser.subject} below {endorser.issuer}{only}{first}"
+
+
+def _is_lenient_identifier(text: str) -> bool:
+    # What the reader of lists takes under that profile.
+    long = len(text.encode("utf-8", errors="replace")) > MAX_IDENTIFIER_BYTES
+    return text.isprintable() and text == text.strip() and text != "" and "/" not in text and not long
 
 
 def _check_uri(uri: str) -> None:

@@ -415,7 +415,7 @@ def test_identifiers_that_are_no_uuids_pass_through_under_the_lenient_profile_on
     place: Place, publisher: Simulator, authority: Authority
 ):
     anchors = authority.write_to(place.path / "anchors")
-    publisher.identifier = "../../Etc/Passwd " + "x" * 200
+    publisher.identifier = "Lists of É " + "x" * 200
     subscription = replace(
         publisher.subscription(anchors), selection=ImageSelection(images=(ImageIdentifier("Image A"),))
     )
@@ -425,8 +425,9 @@ def test_identifiers_that_are_no_uuids_pass_through_under_the_lenient_profile_on
     lenient = replace(subscription, trust=replace(subscription.trust, profile=Profile.LENIENT))
     place.store.add(lenient)
     assert place.store.get("demo") == lenient
-    with pytest.raises(InputError):
-        place.store.add(replace(lenient, name="two", list_identifier=ListIdentifier("a\nb")))
+    for wrong in ("a\nb", "a/b", " a", "", "é" * 200, "a\u202eb"):
+        with pytest.raises(InputError):
+            place.store.add(replace(lenient, name="two", selection=ImageSelection(refused=(ImageIdentifier(wrong),))))
 
 
 @pytest.mark.threat("T93")
