@@ -23,6 +23,7 @@ from coppice.subscription.model import (
     Subscription,
     TrustedVersion,
     TrustPolicy,
+    WarningKind,
 )
 from coppice.subscription.rules import judge_list, verify_list
 from coppice.testing.authority import Authority, Identity, KeyType, make_key
@@ -361,3 +362,12 @@ def test_a_policy_of_trust_has_only_safe_defaults() -> None:
     assert policy.revocation is RevocationPolicy.REQUIRE
     assert policy.profile == "strict"
     assert (policy.allow_sha1, policy.allow_host_certificate, policy.trust_on_first_use) == (False, False, False)
+
+
+def test_the_reference_has_every_rule_with_its_code_and_every_warning() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/list-rules.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in rows[: len(Rule)]] == [str(rule) for rule in Rule]
+    for rule, line in zip(Rule, rows, strict=False):
+        assert line.endswith(f"| `{rule.error.code}` |")
+    assert {line.split("`")[1] for line in rows[len(Rule) :]} == {str(kind) for kind in WarningKind}
