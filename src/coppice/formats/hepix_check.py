@@ -90,6 +90,7 @@ def find_problems(
             max_bytes=limits.size_bytes,
             max_depth=limits.depth,
             max_text_bytes=limits.text_bytes,
+            max_values=limits.values,
         )
     except DocumentError as refused:
         return Findings(problems=(_told(refused),), truncated=False, content=None)

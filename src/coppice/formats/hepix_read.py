@@ -62,6 +62,7 @@ def read_list(payload: bytes, *, profile: Profile = Profile.STRICT, limits: List
         max_bytes=limits.size_bytes,
         max_depth=limits.depth,
         max_text_bytes=limits.text_bytes,
+        max_values=limits.values,
     )
     return _outer(document, _Terms(lenient=profile is Profile.LENIENT, limits=limits))
 

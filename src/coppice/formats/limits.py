@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 1024 * 1024
+_VALUES_OF_AN_IMAGE = 100
+_LEAST_VALUES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,11 @@ class ListLimits:
     def message_bytes(self) -> int:
         """Longest signed message: the list, once more by half for base64."""
         return self.size_bytes + self.size_bytes // 2
+
+    @property
+    def values(self) -> int:
+        """Most values of objects and arrays together: memory goes with their number more than with their bytes."""
+        return max(_LEAST_VALUES, self.images * _VALUES_OF_AN_IMAGE)
 
 
 DEFAULT_LIMITS = ListLimits()

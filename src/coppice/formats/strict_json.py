@@ -20,6 +20,8 @@ from coppice.errors import DocumentError
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 16
 MAX_TEXT_BYTES = 64 * 1024
+MAX_VALUES = 1_000_000
+"""A value that is written in two bytes takes a hundred in memory."""
 _MAX_DIGITS = 40
 _MAX_SHOWN_KEY = 80
 # A quote after a backslash may be inside a text; any other begins or ends one.
@@ -53,6 +55,7 @@ def read_json(
     max_bytes: int = MAX_DOCUMENT_BYTES,
     max_depth: int = MAX_DEPTH,
     max_text_bytes: int = MAX_TEXT_BYTES,
+    max_values: int = MAX_VALUES,
 ) -> dict[str, object]:
     """Return the JSON object that ``payload`` holds.
 
@@ -62,6 +65,7 @@ def read_json(
         max_bytes: Longest accepted payload.
         max_depth: Deepest accepted nesting.
         max_text_bytes: Longest accepted text or key, in UTF-8.
+        max_values: Most values, of objects and arrays together; a comma or bracket in a text counts as one.
 
     Raises:
         DocumentError: It is no JSON object, or one of those that are refused.
@@ -70,6 +74,8 @@ def read_json(
         refuse("$", f"it is longer than {max_bytes} bytes", what=what)
     if payload.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         refuse("$", "it starts with a byte order mark", what=what)
+    if sum(map(payload.count, (b",", b"[", b"{"))) > max_values:
+        refuse("$", f"it has more than {max_values} values", what=what)
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError as problem:

@@ -111,7 +111,7 @@ def lists(*, lenient: bool = False) -> st.SearchStrategy[ImageList]:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(lists())
 def test_any_list_is_read_from_what_it_is_written_as(content: ImageList) -> None:
     written = write_list(content)
@@ -120,7 +120,7 @@ def test_any_list_is_read_from_what_it_is_written_as(content: ImageList) -> None
     assert write_list(read_list(written)) == written
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(lists(lenient=True))
 def test_any_lenient_list_is_read_from_what_it_is_written_as(content: ImageList) -> None:
     assert read_list(write_list(content), profile=Profile.LENIENT) == content
@@ -230,7 +230,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
 LIMITS = ListLimits(text_bytes=2048, title_bytes=256)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(mutated(), st.sampled_from(Profile))
 def test_reader_and_schema_agree(document: dict[str, Any], profile: Profile) -> None:
     """What the reader takes whole, the schema takes; and what has no problem, the reader takes.
@@ -262,7 +262,7 @@ def test_the_sample_is_in_order_and_nothing_is_wrong_with_it() -> None:
         assert len(read_list(payload, profile=profile).images) == 2
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(JSON)
 def test_any_json_is_read_or_refused_by_name(value: object) -> None:
     for document in (value, {"hv:imagelist": value}, {"hv:images": value}, {"hv:imagelist": {"hv:images": value}}):
@@ -273,7 +273,7 @@ def test_any_json_is_read_or_refused_by_name(value: object) -> None:
             assert find_problems(payload, profile=profile).problems
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 3000), st.integers(0, 60))
 def test_any_bytes_are_read_or_refused_by_name(noise: bytes, at: int, taken: int) -> None:
     payload = json.dumps(SAMPLE).encode()

@@ -138,3 +138,10 @@ def test_the_quick_look_and_the_slow_one_agree(
     else:
         assert expected
         assert read == document
+
+
+def test_a_document_of_more_values_than_memory_bears_is_refused_unparsed() -> None:
+    payload = b'{"a": [' + b"[]," * 600_000 + b"1]}"
+    with pytest.raises(DocumentError, match="more than 1000000 values"):
+        read_json(payload, what="document")
+    assert len(read_json(payload, what="document", max_values=2_000_000)) == 1
