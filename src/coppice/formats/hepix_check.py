@@ -209,7 +209,7 @@ def _of_list(fields: dict[str, object], path: str, limits: ListLimits) -> Iterat
         if isinstance(identifier, str):
             before = first.setdefault(identifier.lower() if is_uuid(identifier) else identifier, index)
             if before != index:
-                said = f"the image {identifier[:60]} stands there twice, first at {path}.hv:images[{before}]"
+                said = f"the image {identifier[:60]!r} stands there twice, first at {path}.hv:images[{before}]"
                 yield Problem(path=f"{place}.dc:identifier", message=said)
     counted = fields.get("ad:num_of_images")
     if isinstance(counted, str | int) and str(counted).strip() != str(len(images)):

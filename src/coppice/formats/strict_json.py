@@ -174,8 +174,10 @@ def _path(trail: _Trail | None) -> str:
     steps: list[str] = []
     while trail is not None:
         trail, step = trail
-        steps.append(f"[{step}]" if isinstance(step, int) else f".{step[:_MAX_SHOWN_KEY]}")
-    return "".join(["$", *reversed(steps)]).encode("ascii", "backslashreplace").decode()
+        # A key may hold anything; what is told of it is shown on terminals.
+        shown = f"[{step}]" if isinstance(step, int) else "." + step[:_MAX_SHOWN_KEY].encode("unicode_escape").decode()
+        steps.append(shown)
+    return "".join(["$", *reversed(steps)])
 
 
 def _inspect_text(text: str, trail: _Trail, what: str, max_text_bytes: int) -> None:

@@ -67,7 +67,7 @@ def test_all_problems_are_said_at_once(publisher: Simulator) -> None:
         f"{entry}[3].hv:image.hv:version": "it has no order: '...'",
         f"{entry}[3].hv:image.dc:date:expires": "a date such as 2026-11-24T10:00:00Z is needed, not 'soon'",
         f"{entry}[3].hv:image.dc:identifier": (
-            f"the image {bad['dc:identifier']} stands there twice, first at {entry}[0]"
+            f"the image {bad['dc:identifier']!r} stands there twice, first at {entry}[0]"
         ),
     }
 

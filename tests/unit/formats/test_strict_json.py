@@ -145,3 +145,11 @@ def test_a_document_of_more_values_than_memory_bears_is_refused_unparsed() -> No
     with pytest.raises(DocumentError, match="more than 1000000 values"):
         read_json(payload, what="document")
     assert len(read_json(payload, what="document", max_values=2_000_000)) == 1
+
+
+@pytest.mark.threat("T76")
+def test_the_place_of_a_fault_is_told_in_printable_signs() -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_json(b'{"\\u001b[2J\\n\\u202e\xc3\xa9\\ud800": [NaN]}', what="document")
+    assert str(caught.value).isprintable()
+    assert str(caught.value).isascii()
