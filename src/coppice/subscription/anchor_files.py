@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a directory of trust anchors: which there are, and what is in them, each read only when it is needed.
+"""The files of a directory of trust anchors: which there are, under which names, and their bytes.
 
 One file may have many names: the grid's directories hold ``NAME.pem`` with a symbolic link for each of two hashes of
 its subject. It is read and counted once.
@@ -10,24 +10,18 @@ from __future__ import annotations
 import os
 import re
 import stat
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
-from coppice.errors import DocumentError, TrustAnchorError
-from coppice.formats.certificates import PARSE_PROBLEMS, crl_issuer, read_blocks, reason
-from coppice.formats.names import distinguished_name
-from coppice.formats.namespaces import named_issuers, read_namespaces, read_signing_policy
+from coppice.errors import TrustAnchorError
+from coppice.formats.certificates import read_blocks, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from coppice.formats.namespaces import NamespaceRule
-    from coppice.model.endorser import DistinguishedName
+    from cryptography import x509
 
 _MIB = 1024 * 1024
 
@@ -102,23 +96,6 @@ class NamedFile:
     def stems(self) -> frozenset[str]:
         """Return its names without what follows the last dot."""
         return frozenset(name.rpartition(".")[0] for name in self.names)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyFile:
-    """What a namespaces or signing policy file says.
-
-    Attributes:
-        file: Which.
-        rules: In their order; none when it is malformed.
-        problem: Why it cannot be obeyed; empty: it can.
-        about: The authorities that it is about, as far as can be told when it is malformed.
-    """
-
-    file: NamedFile
-    rules: tuple[NamespaceRule, ...] = ()
-    problem: str = ""
-    about: frozenset[DistinguishedName] = frozenset()
 
 
 Entry = tuple[str, FileKind, tuple[int, ...], str]
@@ -234,74 +211,6 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-@dataclass(slots=True)
-class AnchorFiles:
-    """What lies in a directory beside the certificates: read once, when it is asked for. Safe between threads.
-
-    Attributes:
-        files: All entries.
-        limits: Bounds of each.
-    """
-
-    files: tuple[NamedFile, ...]
-    limits: AnchorLimits = DEFAULT_LIMITS
-    _issuers: dict[DistinguishedName, list[NamedFile]] | None = None
-    _crl_problems: dict[NamedFile, str] = field(default_factory=dict)
-    _crls: dict[NamedFile, tuple[x509.CertificateRevocationList, ...]] = field(default_factory=dict)
-    _policies: tuple[PolicyFile, ...] | None = None
-    _lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def of_kind(self, *kinds: FileKind) -> tuple[NamedFile, ...]:
-        """Return the files of these kinds."""
-        return tuple(file for file in self.files if file.kind in kinds)
-
-    def crls_of(self, authority: DistinguishedName) -> tuple[x509.CertificateRevocationList, ...]:
-        """Return the CRLs that bear the name of ``authority``. Only these are read whole."""
-        with self._lock:
-            candidates = [crl for file in self._issued().get(authority, ()) for crl in self._read_crls(file)]
-        return tuple(crl for crl in candidates if distinguished_name(crl.issuer) == authority)
-
-    def crls_in(self, file: NamedFile) -> tuple[tuple[x509.CertificateRevocationList, ...], str]:
-        """Return the CRLs in one file, and what is wrong with it."""
-        with self._lock:
-            return self._read_crls(file), self._crl_problems.get(file, "")
-
-    def policies(self) -> tuple[PolicyFile, ...]:
-        """Return every namespaces and signing policy file: a rule about an authority may stand in any of them."""
-        with self._lock:
-            if self._policies is None:
-                policy_files = self.of_kind(FileKind.NAMESPACES, FileKind.SIGNING_POLICY)
-                self._policies = tuple(_policy(file, self.limits) for file in policy_files)
-            return self._policies
-
-    def _issued(self) -> dict[DistinguishedName, list[NamedFile]]:
-        if self._issuers is None:
-            self._issuers = {}
-            for file in self.of_kind(FileKind.CRL):
-                for issuer in self._issuers_in(file):
-                    self._issuers.setdefault(issuer, []).append(file)
-        return self._issuers
-
-    def _issuers_in(self, file: NamedFile) -> Iterable[DistinguishedName]:
-        if file.problem:
-            return ()
-        try:
-            return (crl_issuer(read_file(file.path, self.limits.crl_bytes)),)
-        except (OSError, *PARSE_PROBLEMS):
-            # Perhaps it holds several, or is of a form that only reading it whole can tell.
-            return {distinguished_name(crl.issuer) for crl in self._read_crls(file)}
-
-    def _read_crls(self, file: NamedFile) -> tuple[x509.CertificateRevocationList, ...]:
-        if file not in self._crls:
-            self._crls[file] = ()
-            found, problems = read_objects(file, self.limits)
-            self._crls[file] = tuple(one for one in found if isinstance(one, x509.CertificateRevocationList))
-            if len(self._crls[file]) < len(found):
-                problems.append("a certificate in a file of CRLs is not trusted")
-            self._crl_problems[file] = "; ".join(problems)
-        return self._crls[file]
-
-
 def read_objects(
     file: NamedFile, limits: AnchorLimits
 ) -> tuple[list[x509.Certificate | x509.CertificateRevocationList], list[str]]:
@@ -313,17 +222,3 @@ def read_objects(
     except (OSError, ValueError) as problem:
         return [], [reason(problem)]
     return [one for one in found if not isinstance(one, str)], [one for one in found if isinstance(one, str)]
-
-
-def _policy(file: NamedFile, limits: AnchorLimits) -> PolicyFile:
-    if file.problem:
-        return PolicyFile(file=file, problem=file.problem)
-    try:
-        text = read_file(file.path, limits.of(file.kind)).decode("utf-8")
-    except (OSError, ValueError) as problem:
-        return PolicyFile(file=file, problem=reason(problem))
-    reader = read_namespaces if file.kind is FileKind.NAMESPACES else read_signing_policy
-    try:
-        return PolicyFile(file=file, rules=reader(text))
-    except DocumentError as problem:
-        return PolicyFile(file=file, problem=problem.message, about=named_issuers(text))

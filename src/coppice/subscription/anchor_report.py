@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from coppice.formats.names import distinguished_name
+from coppice.subscription.anchor_contents import HeldCertificates, problems_of
 from coppice.subscription.anchor_files import FileKind
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from coppice.subscription.anchor_files import NamedFile
-    from coppice.subscription.anchors import HeldCertificates, TrustAnchors
+    from coppice.subscription.anchors import TrustAnchors
 
 
 class FileVerdict(StrEnum):
@@ -80,14 +81,14 @@ def report_anchors(anchors: TrustAnchors, now: datetime) -> AnchorReport:
         now: When dates are judged.
     """
     entries = [_certificates(file, held, now) for file, held in anchors.held.items()]
-    if anchors.files is not None:
-        entries += [_crl(file, anchors, now) for file in anchors.files.of_kind(FileKind.CRL)]
-        for policy in anchors.files.policies():
+    if anchors.contents is not None:
+        entries += [_crl(file, anchors, now) for file in anchors.contents.of_kind(FileKind.CRL)]
+        for policy in anchors.contents.policies():
             problem = policy.problem or anchors.namespaces.problems.get(policy.file.names[0], "")
             about = policy.about | {rule.issuer for rule in policy.rules if rule.issuer is not None}
             verdict = FileVerdict.UNUSABLE if problem else FileVerdict.USABLE
             entries.append(_entry(policy.file, verdict, tuple(sorted(map(str, about))), problem))
-        entries += [_entry(file, FileVerdict.IGNORED, (), "") for file in anchors.files.of_kind(FileKind.OTHER)]
+        entries += [_entry(file, FileVerdict.IGNORED, (), "") for file in anchors.contents.of_kind(FileKind.OTHER)]
     return AnchorReport(entries=tuple(entries))
 
 
@@ -96,7 +97,7 @@ def _entry(file: NamedFile, verdict: FileVerdict, holds: tuple[str, ...], proble
 
 
 def _certificates(file: NamedFile, held: HeldCertificates, now: datetime) -> AnchorEntry:
-    problems = [*held.problems, *(f"{distinguished_name(one.subject)} is no authority" for one in held.others)]
+    problems = [*problems_of(held)]
     dates = [(one.not_valid_before_utc, one.not_valid_after_utc) for one in held.authorities]
     holds = tuple(str(distinguished_name(one.subject)) for one in held.authorities)
     if not holds:
@@ -111,7 +112,8 @@ def _certificates(file: NamedFile, held: HeldCertificates, now: datetime) -> Anc
 
 
 def _crl(file: NamedFile, anchors: TrustAnchors, now: datetime) -> AnchorEntry:
-    crls, problem = anchors.files.crls_in(file) if anchors.files is not None else ((), "")
+    held = anchors.contents.crls_in(file) if anchors.contents is not None else HeldCertificates()
+    crls, problem = held.crls, "; ".join(held.problems)
     holds = tuple(str(distinguished_name(crl.issuer)) for crl in crls)
     if not crls:
         return _entry(file, FileVerdict.UNUSABLE, (), problem or "there is no CRL in it")

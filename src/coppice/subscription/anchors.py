@@ -1,47 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trust anchors: the authorities that a subscription believes, with their CRLs and what names they may certify.
 
-They are read from files; the system's own certificates are never looked at. A directory's certificates are read at once
-(they are few and short), its CRLs and policies when a path needs them. What was read is kept for as long as no file
-changed.
+They are read from files; the system's own certificates are never looked at. Of a directory only what a path needs is
+read. What was read is kept for as long as no file changed.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-
 from coppice.errors import TrustAnchorError
-from coppice.formats.certificates import PARSE_PROBLEMS, quiet, reason, require_readable
 from coppice.formats.names import distinguished_name
+from coppice.subscription.anchor_contents import AnchorContents, HeldCertificates, problems_of, read_held
 from coppice.subscription.anchor_files import (
     DEFAULT_LIMITS,
-    AnchorFiles,
     AnchorLimits,
     FileKind,
     NamedFile,
     group_files,
     list_entries,
-    read_objects,
     state_of,
     unreadable,
 )
 from coppice.subscription.namespaces import NO_NAMESPACES, Namespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from cryptography import x509
 
     from coppice.model.endorser import DistinguishedName
 
-_SHA256 = hashes.SHA256()
 _KEPT = 8
 _kept: OrderedDict[tuple[Path, AnchorLimits], tuple[object, TrustAnchors]] = OrderedDict()
 _keeping = threading.Lock()
@@ -60,27 +54,48 @@ class AnchorKind(StrEnum):
     """A file with an endorser's own certificate: the signer must be exactly that one, and nobody can revoke it."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrustAnchors:
-    """What a subscription's anchors file or directory holds.
+    """What a subscription's anchors file or directory holds. It does not change; what of it is read is kept.
 
     Attributes:
-        certificates: The anchors, each once.
-        path: Where they were read.
-        kind: What they are.
-        crls: The certificate revocation lists that came with the certificates, not judged yet.
-        problems: Files of certificates, or parts of them, that were skipped, and why.
-        files: The other files of a directory; None: there are none.
-        held: For each file of certificates, what was found in it and what is wrong with it.
+        path: Where it is.
+        kind: What it is.
+        contents: Of a directory; None: there is none.
     """
 
-    certificates: tuple[x509.Certificate, ...]
-    path: Path
-    kind: AnchorKind = AnchorKind.BUNDLE
-    crls: tuple[x509.CertificateRevocationList, ...] = ()
-    problems: tuple[str, ...] = ()
-    files: AnchorFiles | None = None
-    held: Mapping[NamedFile, HeldCertificates] = field(default_factory=dict)
+    def __init__(
+        self,
+        *,
+        path: Path,
+        certificates: Iterable[x509.Certificate] = (),
+        crls: Iterable[x509.CertificateRevocationList] = (),
+        problems: Iterable[str] = (),
+        kind: AnchorKind = AnchorKind.BUNDLE,
+        contents: AnchorContents | None = None,
+    ) -> None:
+        """Hold what is given; and of ``contents``, if there are any, all certificates."""
+        self.path = path
+        self.kind = kind
+        self.contents = contents
+        self._given = HeldCertificates(authorities=tuple(certificates), crls=tuple(crls), problems=tuple(problems))
+        self._namespaces: dict[DistinguishedName, Namespaces] = {}
+
+    @cached_property
+    def held(self) -> Mapping[NamedFile, HeldCertificates]:
+        """For each file of certificates, what was found in it and what is wrong with it."""
+        if self.contents is not None:
+            return self.contents.held()
+        return {NamedFile(path=self.path, names=(self.path.name,), kind=FileKind.CERTIFICATE): self._given}
+
+    @cached_property
+    def certificates(self) -> tuple[x509.Certificate, ...]:
+        """The anchors, each once."""
+        return tuple(dict.fromkeys(one for each in self.held.values() for one in each.authorities))
+
+    @cached_property
+    def problems(self) -> tuple[str, ...]:
+        """Files of certificates, or parts of them, that were skipped, and why."""
+        return tuple(f"{file.path}: {said}" for file, each in self.held.items() for said in problems_of(each))
 
     @cached_property
     def by_name(self) -> Mapping[DistinguishedName, tuple[x509.Certificate, ...]]:
@@ -91,51 +106,42 @@ class TrustAnchors:
             found[name] = (*found.get(name, ()), certificate)
         return found
 
-    def named(self, name: DistinguishedName) -> tuple[x509.Certificate, ...]:
+    def named(self, name: x509.Name) -> tuple[x509.Certificate, ...]:
         """Return the anchors of that name."""
-        return self.by_name.get(name, ())
+        found = None if self.contents is None else self.contents.named(name)
+        return self.by_name.get(distinguished_name(name), ()) if found is None else found
 
     def holds(self, certificate: x509.Certificate) -> bool:
         """Tell whether exactly this certificate is an anchor."""
-        return certificate in self.named(distinguished_name(certificate.subject))
+        return certificate in self.named(certificate.subject)
 
     def crls_of(self, authority: DistinguishedName) -> tuple[x509.CertificateRevocationList, ...]:
         """Return the CRLs that bear the name of ``authority``, not judged yet."""
-        own = tuple(crl for crl in self.crls if distinguished_name(crl.issuer) == authority)
-        return own if self.files is None else (*own, *self.files.crls_of(authority))
+        if self.contents is not None:
+            return self.contents.crls_of(authority)
+        return tuple(crl for crl in self._given.crls if distinguished_name(crl.issuer) == authority)
+
+    @property
+    def have_policies(self) -> bool:
+        """Whether there is any file of namespaces or signing policies, be it malformed."""
+        return self.kind is AnchorKind.IGTF
+
+    def namespaces_of(self, authority: x509.Name) -> Namespaces:
+        """Return which names ``authority`` may certify, as the directory says it; others' rules may be left out."""
+        if self.contents is None or self.kind is not AnchorKind.IGTF:
+            return NO_NAMESPACES
+        name = distinguished_name(authority)
+        if name not in self._namespaces:
+            policies = self.contents.policies_about(authority)
+            self._namespaces[name] = Namespaces.of(policies, self.contents.subjects_of)
+        return self._namespaces[name]
 
     @cached_property
     def namespaces(self) -> Namespaces:
-        """Which names the authorities may certify, as the directory says it."""
-        if self.files is None or self.kind is not AnchorKind.IGTF:
+        """Which names all authorities may certify."""
+        if self.contents is None or self.kind is not AnchorKind.IGTF:
             return NO_NAMESPACES
-        return Namespaces.of(self.files.policies(), self._stems())
-
-    def _stems(self) -> dict[str, tuple[DistinguishedName, ...]]:
-        """Return which authorities' certificates have which names of files."""
-        found: dict[str, tuple[DistinguishedName, ...]] = {}
-        for file, held in self.held.items():
-            subjects = tuple(distinguished_name(one.subject) for one in held.authorities)
-            for stem in file.stems:
-                found[stem] = (*found.get(stem, ()), *subjects)
-        return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldCertificates:
-    """What was found in one file of certificates.
-
-    Attributes:
-        authorities: Certificates of authorities.
-        others: Certificates that may not issue any.
-        crls: That stood among them.
-        problems: What cannot be used.
-    """
-
-    authorities: tuple[x509.Certificate, ...] = ()
-    others: tuple[x509.Certificate, ...] = ()
-    crls: tuple[x509.CertificateRevocationList, ...] = ()
-    problems: tuple[str, ...] = ()
+        return Namespaces.of(self.contents.policies(), self.contents.subjects_of)
 
 
 class AnchorShelf:
@@ -188,7 +194,7 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
         if kept is not None and kept[0] == state:
             _kept.move_to_end(key)
             return kept[1]
-    anchors = _read(path, None if entries is None else group_files(path, entries), limits)
+    anchors = _of_file(path, limits) if entries is None else _of_directory(path, group_files(path, entries), limits)
     with _keeping:
         _kept[key] = (state, anchors)
         _kept.move_to_end(key)
@@ -197,71 +203,31 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
     return anchors
 
 
-def _read(path: Path, files: tuple[NamedFile, ...] | None, limits: AnchorLimits) -> TrustAnchors:
-    single = NamedFile(path=path, names=(path.name,), kind=FileKind.CERTIFICATE)
-    wanted = (single,) if files is None else tuple(file for file in files if file.kind is FileKind.CERTIFICATE)
-    with quiet():
-        held = {file: _held(file, limits) for file in wanted}
-    kind = _kind(files, held)
-    if kind is AnchorKind.PINNED:
-        held = {file: replace(each, authorities=each.others, others=()) for file, each in held.items()}
-    certificates = {one: None for each in held.values() for one in each.authorities}
-    crls = {one.fingerprint(_SHA256): one for each in held.values() for one in each.crls}
-    problems = [f"{file.path}: {said}" for file, each in held.items() for said in each.problems]
-    problems += [
-        f"{file.path}: {distinguished_name(one.subject)} is no authority"
-        for file, each in held.items()
-        for one in each.others
-    ]
-    if not certificates:
-        raise TrustAnchorError(
-            f"no usable trust anchor at {path}",
-            details="\n".join(problems[:20]) or "There is no certificate file.",
-            resolution="Name a PEM file, or a directory of *.pem files, with the authority's certificate and its CRL.",
-            context={"path": str(path)},
+def _of_directory(path: Path, files: tuple[NamedFile, ...], limits: AnchorLimits) -> TrustAnchors:
+    contents = AnchorContents(files, limits)
+    policies = contents.of_kind(FileKind.NAMESPACES, FileKind.SIGNING_POLICY)
+    anchors = TrustAnchors(path=path, kind=AnchorKind.IGTF if policies else AnchorKind.DIRECTORY, contents=contents)
+    if not contents.has_authority():
+        raise _no_anchor(path, anchors.problems)
+    return anchors
+
+
+def _of_file(path: Path, limits: AnchorLimits) -> TrustAnchors:
+    held = read_held(NamedFile(path=path, names=(path.name,), kind=FileKind.CERTIFICATE), limits)
+    if held.others and not held.authorities:
+        return TrustAnchors(
+            path=path, kind=AnchorKind.PINNED, certificates=dict.fromkeys(held.others), problems=held.problems
         )
-    return TrustAnchors(
-        certificates=tuple(certificates),
-        path=path,
-        kind=kind,
-        crls=tuple(crls.values()),
-        problems=tuple(problems),
-        files=None if files is None else AnchorFiles(files, limits),
-        held=held,
+    problems = problems_of(held)
+    if not held.authorities:
+        raise _no_anchor(path, tuple(f"{path}: {said}" for said in problems))
+    return TrustAnchors(path=path, certificates=dict.fromkeys(held.authorities), crls=held.crls, problems=problems)
+
+
+def _no_anchor(path: Path, problems: tuple[str, ...]) -> TrustAnchorError:
+    return TrustAnchorError(
+        f"no usable trust anchor at {path}",
+        details="\n".join(problems[:20]) or "There is no certificate file.",
+        resolution="Name a PEM file, or a directory of *.pem files, with the authority's certificate and its CRL.",
+        context={"path": str(path)},
     )
-
-
-def _kind(files: tuple[NamedFile, ...] | None, held: Mapping[NamedFile, HeldCertificates]) -> AnchorKind:
-    if files is not None:
-        policies = {FileKind.NAMESPACES, FileKind.SIGNING_POLICY}
-        return AnchorKind.IGTF if any(file.kind in policies for file in files) else AnchorKind.DIRECTORY
-    only = next(iter(held.values()))
-    return AnchorKind.PINNED if only.others and not only.authorities else AnchorKind.BUNDLE
-
-
-def _held(file: NamedFile, limits: AnchorLimits) -> HeldCertificates:
-    found, problems = read_objects(file, limits)
-    authorities: list[x509.Certificate] = []
-    others: list[x509.Certificate] = []
-    crls: list[x509.CertificateRevocationList] = []
-    for one in found:
-        if isinstance(one, x509.CertificateRevocationList):
-            crls.append(one)
-            continue
-        try:
-            require_readable(one)
-        except PARSE_PROBLEMS as problem:
-            problems.append(f"{distinguished_name(one.subject)}: {reason(problem)}")
-            continue
-        (authorities if is_authority(one) else others).append(one)
-    return HeldCertificates(
-        authorities=tuple(authorities), others=tuple(others), crls=tuple(crls), problems=tuple(problems)
-    )
-
-
-def is_authority(certificate: x509.Certificate) -> bool:
-    """Tell whether ``certificate`` says that its holder may issue others (RFC 5280, 4.2.1.9)."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False

@@ -19,13 +19,14 @@ from coppice.subscription.anchor_files import FileKind
 from coppice.subscription.model import NamespacePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cryptography import x509
 
     from coppice.formats.namespaces import NamespaceRule
     from coppice.model.endorser import DistinguishedName
-    from coppice.subscription.anchor_files import PolicyFile
+    from coppice.subscription.anchor_contents import PolicyFile
+    from coppice.subscription.anchors import TrustAnchors
 
 _AMBIGUOUS = re.compile(r"[/+][A-Za-z0-9.]+=|[\x00-\x1f\x7f]")
 _SHOWN = 20
@@ -54,33 +55,34 @@ class Namespaces:
     """The rules of a directory of trust anchors.
 
     Attributes:
-        any_file: Whether there is any policy file at all, be it malformed.
         rules: For each authority, those that count.
         spoiled: For authorities whose policy cannot be understood: why.
         problems: Files that cannot be obeyed, each with the reason.
     """
 
-    any_file: bool = False
     rules: Mapping[DistinguishedName, tuple[PlacedRule, ...]] = field(default_factory=dict)
     spoiled: Mapping[DistinguishedName, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, files: Sequence[PolicyFile], stems: Mapping[str, tuple[DistinguishedName, ...]]) -> Namespaces:
+    def of(
+        cls, files: Sequence[PolicyFile], subjects_of: Callable[[frozenset[str]], frozenset[DistinguishedName]]
+    ) -> Namespaces:
         """Bring the rules of ``files`` together.
 
         Args:
-            files: All policy files.
-            stems: The authorities whose certificates have a name of file without its ending: ``SELF`` is they.
+            files: Policy files.
+            subjects_of: Tells the authorities whose certificates are in files of the same names: ``SELF`` is they.
         """
         found: dict[FileKind, dict[DistinguishedName, list[PlacedRule]]] = {}
         spoiled: dict[DistinguishedName, str] = {}
         problems: dict[str, str] = {}
         for each in files:
             name = each.file.names[0]
-            own = {subject for stem in each.file.stems for subject in stems.get(stem, ())}
             problem = each.problem
-            if not problem and not own and any(rule.issuer is None for rule in each.rules):
+            says_self = any(rule.issuer is None for rule in each.rules)
+            own = subjects_of(each.file.stems) if problem or says_self else frozenset()
+            if not problem and says_self and not own:
                 problem = "it says SELF, and no authority's certificate has its name"
             if problem:
                 problems[name] = problem
@@ -93,7 +95,6 @@ class Namespaces:
                     index.setdefault(issuer, []).append(PlacedRule(replace(rule, issuer=issuer), name))
         together = {**found.get(FileKind.SIGNING_POLICY, {}), **found.get(FileKind.NAMESPACES, {})}
         return cls(
-            any_file=bool(files),
             rules={issuer: tuple(rules) for issuer, rules in together.items()},
             spoiled=spoiled,
             problems=problems,
@@ -104,13 +105,13 @@ NO_NAMESPACES = Namespaces()
 
 
 def check_namespaces(
-    path: Sequence[x509.Certificate], namespaces: Namespaces, *, policy: NamespacePolicy
+    path: Sequence[x509.Certificate], anchors: TrustAnchors, *, policy: NamespacePolicy
 ) -> tuple[str, ...]:
     """Check that each authority of ``path`` may certify the name below it; return warnings.
 
     Args:
         path: From the signer up.
-        namespaces: What the directory of trust anchors says.
+        anchors: Tell what each authority may certify.
         policy: What is asked.
 
     Raises:
@@ -118,13 +119,14 @@ def check_namespaces(
         NamespaceUnknownError: A policy is needed and not there, or cannot be understood.
     """
     if policy is NamespacePolicy.AUTOMATIC:
-        if not namespaces.any_file:
+        if not anchors.have_policies:
             return ()
         policy = NamespacePolicy.REQUIRE
     warnings = []
     for link, above in pairwise(path):
         subject, issuer = distinguished_name(link.subject), distinguished_name(above.subject)
         _require_unambiguous(subject)
+        namespaces = anchors.namespaces_of(above.subject)
         if issuer in namespaces.spoiled:
             raise _unknown(f"what names {issuer} may certify is not understood", namespaces.spoiled[issuer])
         rules = namespaces.rules.get(issuer, ())

@@ -162,7 +162,7 @@ def _judge(
     check_strength(below, trust)
     check_authorities(path, sha1=_has_sha1(below))
     _check_whole(path, below, anchors, dates_at)
-    warnings = check_namespaces(path, anchors.namespaces, policy=trust.namespaces)
+    warnings = check_namespaces(path, anchors, policy=trust.namespaces)
     revocation = check_revocation(path, anchors, trust=trust, now=now)
     return CheckedPath(
         certificates=tuple(path),
@@ -194,7 +194,7 @@ def _paths(
     anchored = any(anchors.holds(link) for link in path[1:])
     above = []
     if not _issued(top, top) and len(path) < MAX_PATH_LENGTH:
-        known = anchors.named(distinguished_name(top.issuer))
+        known = anchors.named(top.issuer)
         candidates = known if anchored else (*known, *(one for one in others if one not in known))
         above = [one for one in candidates if one not in path and _issued(one, top)]
     for issuer in above:
@@ -214,7 +214,7 @@ def _has_sha1(below: Sequence[x509.Certificate]) -> bool:
 def _check_names(below: Sequence[x509.Certificate], anchors: TrustAnchors) -> None:
     # Any trusted authority could certify another one's name; who is pinned by that name would then be anybody.
     for link in below[1:]:
-        if anchors.named(distinguished_name(link.subject)):
+        if anchors.named(link.subject):
             raise UntrustedSignerError(
                 f"a certificate that came with the list bears the name of the trust anchor "
                 f"{distinguished_name(link.subject)}, and is not that anchor's",

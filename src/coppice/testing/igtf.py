@@ -9,20 +9,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from asn1crypto import core
-from asn1crypto import x509 as asn1
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from coppice import atomic
-from coppice.formats.names import distinguished_name
+from coppice.formats.names import distinguished_name, subject_hashes
 from coppice.subscription.anchors import load_anchors
 from coppice.testing.authority import Authority, Identity, KeyType, make_key
 from coppice.testing.odd import Oddity, altered
@@ -35,48 +32,6 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from coppice.model.endorser import DistinguishedName
-
-_STRINGS = (
-    core.UTF8String,
-    core.PrintableString,
-    core.TeletexString,
-    core.IA5String,
-    core.UniversalString,
-    core.BMPString,
-    core.VisibleString,
-)
-
-
-def subject_hashes(name: x509.Name) -> tuple[str, str]:
-    """Return the two hashes of a name by which OpenSSL finds files: of today, and of before version 1.0."""
-    der = name.public_bytes()
-    canonical = b"".join(_canonical(relative) for relative in asn1.Name.load(der).chosen)
-    # A hash of a name, by which a file is found; it protects nothing.
-    old = hashlib.md5(der, usedforsecurity=False).digest()
-    new = hashlib.sha1(canonical, usedforsecurity=False).digest()
-    return f"{int.from_bytes(new[:4], 'little'):08x}", f"{int.from_bytes(old[:4], 'little'):08x}"
-
-
-def _canonical(relative: asn1.RelativeDistinguishedName) -> bytes:
-    pairs = []
-    for each in relative:
-        value = each["value"].chosen if isinstance(each["value"], core.Choice) else each["value"]
-        encoded = value.dump()
-        if isinstance(value, _STRINGS):
-            text = re.sub(r"\s+", " ", value.native.strip())
-            encoded = core.UTF8String("".join(sign.lower() if sign.isascii() else sign for sign in text)).dump()
-        content = each["type"].dump() + encoded
-        pairs.append(b"\x30" + _length(content) + content)
-    joined = b"".join(sorted(pairs))
-    return b"\x31" + _length(joined) + joined
-
-
-def _length(content: bytes) -> bytes:
-    size = len(content)
-    if size < 0x80:  # noqa: PLR2004 - DER's short form
-        return bytes([size])
-    encoded = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([0x80 | len(encoded)]) + encoded
 
 
 def write_authority(
@@ -190,7 +145,7 @@ def clone_directory(source: Path, target: Path) -> tuple[Clone, ...]:
         (target / file.names[-1]).write_bytes(content)
         for name in file.names[:-1]:
             (target / name).symlink_to(file.names[-1])
-    for policy in anchors.files.policies() if anchors.files is not None else ():
+    for policy in anchors.contents.policies() if anchors.contents is not None else ():
         (target / policy.file.names[-1]).write_bytes(policy.file.path.read_bytes())
         for name in policy.file.names[:-1]:
             (target / name).symlink_to(policy.file.names[-1])

@@ -11,12 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from coppice.errors import TrustAnchorError
-from coppice.subscription import anchor_files
+from coppice.formats.names import subject_hashes
+from coppice.formats.namespaces import read_namespaces
+from coppice.subscription import anchor_contents, anchor_files
 from coppice.subscription.anchor_files import AnchorLimits, Entry, FileKind, NamedFile
 from coppice.subscription.anchor_report import FileVerdict, count_table, report_anchors
 from coppice.subscription.anchors import AnchorKind, AnchorShelf, TrustAnchors, load_anchors
-from coppice.testing.authority import Authority
-from coppice.testing.igtf import subject_hashes, write_authority
+from coppice.testing.authority import Authority, make_name
+from coppice.testing.igtf import write_authority
 from coppice.testing.odd import Oddity, altered
 
 if TYPE_CHECKING:
@@ -58,8 +60,8 @@ def test_a_bundle_holds_certificates_and_crls(authority: Authority, tmp_path: Pa
         + authority.crl().public_bytes(Encoding.PEM)
     )
     anchors = load_anchors(path)
-    assert (len(anchors.certificates), len(anchors.crls)) == (1, 1)
-    assert anchors.crls_of(authority.identity.subject) == anchors.crls
+    assert len(anchors.certificates) == 1
+    assert len(anchors.crls_of(authority.identity.subject)) == 1
 
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
@@ -262,15 +264,66 @@ def test_only_the_crls_that_are_asked_for_are_read_whole(tmp_path: Path, monkeyp
     honest = anchor_files.read_objects
 
     def record(file: NamedFile, limits: AnchorLimits) -> object:
-        read.append(file.path)
+        if file.kind is FileKind.CRL:
+            read.append(file.path)
         return honest(file, limits)
 
-    monkeypatch.setattr(anchor_files, "read_objects", record)
+    monkeypatch.setattr(anchor_contents, "read_objects", record)
     anchors = load_anchors(tmp_path)
     for each in authorities[:2]:
         (crl,) = anchors.crls_of(each.identity.subject)
         assert crl.issuer == each.identity.certificate.subject
     assert len(read) == 2
+
+
+def test_of_a_grid_directory_only_what_is_asked_for_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authorities = [Authority.create(f"CA number {number}") for number in range(8)]
+    for each in authorities:
+        write_authority(tmp_path, each, namespaces=["/DC=org/.*"])
+    read: list[str] = []
+    honest = anchor_files.read_objects
+
+    def record(file: NamedFile, limits: AnchorLimits) -> object:
+        read.append(file.path.name)
+        return honest(file, limits)
+
+    def record_text(text: str) -> object:
+        read.append("policy")
+        return read_namespaces(text)
+
+    monkeypatch.setattr(anchor_contents, "read_objects", record)
+    monkeypatch.setattr(anchor_contents, "read_namespaces", record_text)
+    anchors = load_anchors(tmp_path)
+    assert len(read) == 1
+    for each in authorities[-2:]:
+        assert anchors.named(each.identity.certificate.subject) == (each.identity.certificate,)
+        assert each.identity.subject in anchors.namespaces_of(each.identity.certificate.subject).rules
+    assert len(read) <= 5
+    # What is not found by the name of a file is looked for everywhere.
+    assert anchors.named(Authority.create("Stranger").identity.certificate.subject) == ()
+    assert len(anchors.certificates) == 8
+    (tmp_path / "misnamed.crt").write_bytes(
+        Authority.create("Misnamed").identity.certificate.public_bytes(Encoding.DER)
+    )
+    (found,) = load_anchors(tmp_path).named(make_name("Misnamed"))
+    assert found.subject == make_name("Misnamed")
+
+
+def test_an_authority_under_a_wrong_hash_is_found_all_the_same(tmp_path: Path) -> None:
+    honest, other = Authority.create("CA"), Authority.create("Other CA")
+    write_authority(tmp_path, honest)
+    (tmp_path / "01234567.0").write_bytes(other.identity.certificate.public_bytes(Encoding.PEM))
+    anchors = load_anchors(tmp_path)
+    assert anchors.holds(other.identity.certificate)
+    assert anchors.holds(honest.identity.certificate)
+
+
+def test_a_crl_in_a_file_of_certificates_is_reported_and_not_used(authority: Authority, tmp_path: Path) -> None:
+    both = authority.identity.certificate.public_bytes(Encoding.PEM) + authority.crl().public_bytes(Encoding.PEM)
+    (tmp_path / "ca.pem").write_bytes(both)
+    anchors = load_anchors(tmp_path)
+    assert anchors.crls_of(authority.identity.subject) == ()
+    assert any("its name must end in .r0 or .crl" in said for said in anchors.problems)
 
 
 def test_a_file_of_several_crls_gives_each(tmp_path: Path) -> None:
