@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from coppice.imagelist.options import Secret
 
+NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 _PIECE_BYTES = 1024 * 1024
 _FULL = frozenset({"507", "413", "QuotaExceeded", "InsufficientStorage", "EntityTooLarge", "XMinioStorageFull"})
 _DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
@@ -102,21 +103,24 @@ class Bucket:
         """Yield the bytes of an object.
 
         Raises:
+            FileNotFoundError: There is no such object.
             PublicationError: The server refused.
             TransferError: It could not be read.
         """
+        found = self.call("get_object", f"reading {key}", none_for=NOT_FOUND, Key=key)
+        if found is None:
+            raise FileNotFoundError(key)
         with self._translated(f"reading {key}"):
-            body = self._client().get_object(Bucket=self._name, Key=key)["Body"]
+            body = found["Body"]
             try:
                 yield from body.iter_chunks(_PIECE_BYTES)
             finally:
                 body.close()
 
     def close(self) -> None:
-        """End connections."""
+        """End connections; the next call makes new ones."""
         if self._made is not None:
             self._made.close()
-            self._made = None
 
     def _client(self) -> Any:
         if self._made is None:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from coppice import atomic
 from coppice.errors import PublicationError, SettingsError
-from coppice.imagelist.bucket import Bucket, Keys
+from coppice.imagelist.bucket import NOT_FOUND, Bucket, Keys
 from coppice.imagelist.place import (
     SMALL_LIMIT_BYTES,
     Facts,
@@ -40,7 +40,6 @@ LEAST_PART_BYTES, MOST_PART_BYTES = 5 * MIB, 1024 * MIB
 """Amazon's bounds: 5 MiB to 5 GiB; a part is held in memory, so the upper one is lower here."""
 MOST_PARTS = 10_000
 _CHUNK_BYTES = MIB
-_NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 _PRECONDITION = frozenset({"412", "PreconditionFailed"})
 _NO_UPLOAD = frozenset({"404", "NoSuchUpload"})
 
@@ -90,7 +89,7 @@ class S3Place:
     def describe(self, name: str) -> Held | None:
         """Ask for the size and the entity tag."""
         found = self._bucket.call(
-            "head_object", f"looking at {name}", none_for=_NOT_FOUND, Key=self._key(Kind.IMAGE, name)
+            "head_object", f"looking at {name}", none_for=NOT_FOUND, Key=self._key(Kind.IMAGE, name)
         )
         if found is None:
             return None
@@ -122,11 +121,14 @@ class S3Place:
     def holds(self, name: str, facts: Facts, task: Task) -> bool:
         """Read the object and compare."""
         digest, size = hashlib.sha512(), 0
-        for piece in self._bucket.pieces(self._key(Kind.IMAGE, name)):
-            digest.update(piece)
-            size += len(piece)
-            if size > facts.size_bytes:
-                return False
+        try:
+            for piece in self._bucket.pieces(self._key(Kind.IMAGE, name)):
+                digest.update(piece)
+                size += len(piece)
+                if size > facts.size_bytes:
+                    return False
+        except FileNotFoundError:
+            return False
         return Facts(size_bytes=size, sha512=digest.hexdigest()) == facts
 
     def announce(self, images: Mapping[str, ListedImage]) -> None:
@@ -138,14 +140,14 @@ class S3Place:
         Raises:
             PublicationError: It is far too large.
         """
-        found = self._bucket.call("head_object", f"looking at {name}", none_for=_NOT_FOUND, Key=self._key(kind, name))
-        if found is None:
-            return None
         data = bytearray()
-        for piece in self._bucket.pieces(self._key(kind, name)):
-            data += piece
-            if len(data) > SMALL_LIMIT_BYTES:
-                raise PublicationError(f"{name} at {self.label} is longer than {SMALL_LIMIT_BYTES} bytes")
+        try:
+            for piece in self._bucket.pieces(self._key(kind, name)):
+                data += piece
+                if len(data) > SMALL_LIMIT_BYTES:
+                    raise PublicationError(f"{name} at {self.label} is longer than {SMALL_LIMIT_BYTES} bytes")
+        except FileNotFoundError:
+            return None
         return bytes(data)
 
     def replace(self, kind: Kind, name: str, data: bytes) -> None:
@@ -163,7 +165,7 @@ class S3Place:
 
     def delete(self, kind: Kind, name: str) -> None:
         """Delete an object."""
-        self._bucket.call("delete_object", f"removing {name}", none_for=_NOT_FOUND, Key=self._key(kind, name))
+        self._bucket.call("delete_object", f"removing {name}", none_for=NOT_FOUND, Key=self._key(kind, name))
 
     def sweep(self, *, older_than_seconds: float) -> None:
         """Abort large uploads that were begun so long ago."""
@@ -186,7 +188,7 @@ class S3Place:
         return f"{self._prefix}{file_path(kind, name)}"
 
     def _tag(self, key: str) -> str | None:
-        found = self._bucket.call("head_object", f"looking at {key}", none_for=_NOT_FOUND, Key=key)
+        found = self._bucket.call("head_object", f"looking at {key}", none_for=NOT_FOUND, Key=key)
         return None if found is None else str(found.get("ETag", "")).strip('"')
 
     def _put_whole(self, key: str, source: Path, task: Task) -> str | None:

@@ -182,14 +182,16 @@ class Session:
         try:
             with path.open("rb") as stream:
                 text = stream.read(_KNOWN_HOSTS_LIMIT_BYTES)
-            client.load_host_keys(str(path))
-        except (OSError, ValueError, paramiko.SSHException) as problem:
+            # paramiko does not know marks: a revoked key would be taken where another line has it as good.
+            revokes = any(line.lstrip().startswith(b"@revoked") for line in text.splitlines())
+            if not revokes:
+                client.load_host_keys(str(path))
+        except (OSError, ValueError, paramiko.SSHException, paramiko.hostkeys.InvalidHostKey) as problem:
             raise SettingsError(
                 f"the file of known hosts {path} cannot be used: {problem}",
                 resolution="Name a file as OpenSSH writes it.",
             ) from problem
-        # paramiko does not know marks: a revoked key would be taken where another line has it as good.
-        if any(line.lstrip().startswith(b"@revoked") for line in text.splitlines()):
+        if revokes:
             raise SettingsError(
                 f"the file of known hosts {path} revokes keys, which Coppice cannot obey",
                 resolution="Name a file of its own for this publisher, with the server's key alone.",

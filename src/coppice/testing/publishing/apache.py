@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import pwd
 import shutil
 import tempfile
 from pathlib import Path
 
-from coppice.testing.publishing.server import PublishingServer, free_port, listens
+from coppice.testing.publishing.server import PublishingServer, free_port, listens, partial_files
 
 APACHE = "/usr/sbin/apache2"
 MODULES = "/usr/lib/apache2/modules"
-_NAMES = ("mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs", "rewrite")
+_NAMES = ("mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs")
 _CONFIG = """\
 ServerRoot {directory}
 PidFile {directory}/apache.pid
@@ -28,19 +30,23 @@ DefaultRuntimeDir {directory}
 <Directory {directory}/public>
 Dav On
 AllowOverride None
-Require all granted
+{access}
 </Directory>
-{extra}
 """
+_WHO = """\
+AuthType Basic
+AuthName lists
+AuthUserFile {directory}/users
+Require valid-user"""
 
 
 class WebDavServer(PublishingServer):
-    """Apache with a collection below which everybody on this machine may write.
+    """Apache with a collection below which everybody on this machine may write, or who has the password.
 
-    ``extra`` is more of its configuration, set before it is started.
+    ``password`` is that of the user ``jane``, set before it is started; None: it asks for none.
     """
 
-    extra = ""
+    password: str | None = None
 
     def start(self) -> None:
         """Make the configuration, and start it."""
@@ -56,10 +62,15 @@ class WebDavServer(PublishingServer):
             user = "User www-data\nGroup www-data"
             for path in (self._scratch, self.public):
                 os.chown(path, found.pw_uid, found.pw_gid)
+        access = "Require all granted"
+        if self.password is not None:
+            digest = base64.b64encode(hashlib.sha1(self.password.encode(), usedforsecurity=False).digest()).decode()
+            (self._scratch / "users").write_text(f"jane:{{SHA}}{digest}\n", encoding="ascii")
+            access = _WHO.format(directory=self._scratch)
         config = self._scratch / "apache.conf"
         modules = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in _NAMES)
         config.write_text(
-            _CONFIG.format(directory=self._scratch, port=self.port, modules=modules, user=user, extra=self.extra),
+            _CONFIG.format(directory=self._scratch, port=self.port, modules=modules, user=user, access=access),
             encoding="utf-8",
         )
         self.run([APACHE, "-f", str(config), "-DFOREGROUND"], log=self._scratch / "apache.out")
@@ -75,3 +86,7 @@ class WebDavServer(PublishingServer):
     def options(self, area: str) -> dict[str, object]:
         """Return the options of a publisher that writes to a collection."""
         return {"url": f"http://127.0.0.1:{self.port}/{area}", "allow_private_addresses": True}
+
+    def leftovers(self, area: str) -> list[str]:
+        """Return temporary files, Apache's own too."""
+        return partial_files(self.public / area)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from coppice.formats.hepix import read_list
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.imagelist.model import Publication, Publisher
+    from coppice.testing.authority import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,8 @@ class Editor:
 
     def __init__(self, directory: Path, seed: int = 1) -> None:
         self._directory = directory
-        self._simulator = Simulator.create(Authority.create("Example CA"))
+        authority, endorser = _signer()
+        self._simulator = Simulator.create(authority, endorser=endorser)
         self._random = random.Random(seed)  # noqa: S311 - bytes of test images
         self._version = 0
 
@@ -79,3 +82,10 @@ class Editor:
             signer=simulator.endorser.subject,
         )
         return Edition(signed=signed, payload=payload, files=dict(files))
+
+
+@cache
+def _signer() -> tuple[Authority, Identity]:
+    """Make keys once a process: they take longer than all else here."""
+    authority = Authority.create("Example CA")
+    return authority, authority.issue("Jane Doe")

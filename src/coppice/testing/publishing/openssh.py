@@ -6,9 +6,9 @@ from __future__ import annotations
 import getpass
 import subprocess
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from coppice.testing.publishing.server import PublishingServer, free_port, listens
+from coppice.testing.publishing.folder import Folder
+from coppice.testing.publishing.server import free_port, listens
 
 SSHD = "/usr/sbin/sshd"
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"
@@ -27,7 +27,7 @@ Subsystem sftp {sftp}
 """
 
 
-class SftpServer(PublishingServer):
+class SftpServer(Folder):
     """OpenSSH's sshd with a host key and one user key of its own."""
 
     def start(self) -> None:
@@ -62,10 +62,3 @@ class SftpServer(PublishingServer):
             "url": (self.directory / area).as_uri(),
             "timeout": 30,
         }
-
-    def fetch(self, uri: str) -> bytes | None:
-        """Return the file's bytes."""
-        try:
-            return Path(unquote(urlsplit(uri).path)).read_bytes()
-        except FileNotFoundError:
-            return None

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 from coppice.errors import TransferError
 from coppice.formats.oci import image_list_layer, parse_reference, read_manifest
 from coppice.testing.publishing.server import PublishingServer, fetch_http, free_port, listens
@@ -69,3 +71,9 @@ class RegistryServer(PublishingServer):
         if data is None:
             raise TransferError(f"the manifest of {uri} is there, and its layer is not")
         return data
+
+    def leftovers(self, area: str) -> list[str]:
+        """Return the notes of uploads; what the registry itself keeps of them it purges by itself."""
+        listed = fetch_http(f"http://127.0.0.1:{self.port}/v2/images/{area}/tags/list")
+        tags = json.loads(listed or b"{}").get("tags") or []
+        return sorted(tag for tag in tags if tag.startswith("note-upload-"))

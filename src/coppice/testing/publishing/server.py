@@ -44,6 +44,7 @@ class PublishingServer:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.port = 0
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -71,6 +72,15 @@ class PublishingServer:
     def fetch(self, uri: str) -> bytes | None:
         """Return what a reader gets for ``uri``; None when nothing is there."""
         return fetch_http(uri)
+
+    def size(self, uri: str) -> int | None:
+        """Return how long an image is that a reader would get; None when nothing is there."""
+        reply = Client(TRANSFER).request("HEAD", uri, expected=(200, 404), limit_bytes=LIMIT_BYTES)
+        return None if reply.status == 404 else int(reply.headers["content-length"])  # noqa: PLR2004 - "not found"
+
+    def leftovers(self, area: str) -> list[str]:
+        """Return what uploads that were cut off left behind, in the server's own words."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """End its processes."""
@@ -110,6 +120,12 @@ class PublishingServer:
                 message = f"{type(self).__name__} {'ended' if ended else 'did not answer'}: {said}"
                 raise RuntimeError(message)
             time.sleep(0.05)
+
+
+def partial_files(directory: Path) -> list[str]:
+    """Return the files below ``directory`` that are hidden or temporary, notes left out."""
+    found = (path for path in directory.rglob("*") if path.is_file() and path.name.startswith("."))
+    return sorted(path.relative_to(directory).as_posix() for path in found)
 
 
 def free_port() -> int:
