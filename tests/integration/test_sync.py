@@ -32,6 +32,7 @@ from coppice.settings.model import (
     TransferSettings,
 )
 from coppice.subscription.list_warnings import DEFAULT_TERMS
+from coppice.subscription.model import WarningKind
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
 from coppice.testing.server import serve, status
@@ -476,3 +477,31 @@ def test_identifiers_that_are_no_uuids_name_no_path_and_keep_their_case(world: W
         ImageState.AVAILABLE,
         ImageState.WITHDRAWN,
     ]
+
+
+@pytest.mark.threat("T41")
+def test_the_same_image_identifier_in_two_lists_is_two_images_and_neither_touches_the_other(running: World):
+    other = Simulator.create(
+        running.publisher.authority,
+        endorser=running.publisher.authority.issue("John Doe"),
+        uri=f"file://{running.path}/www/other.list",
+    )
+    other.version = "50"
+    theirs = other.add_image(title="Debian 12", data=running.disk())
+    theirs["dc:identifier"] = running.publisher.images[0]["dc:identifier"]
+    theirs["hv:version"] = "99"
+    other.write_to(running.path / "www", name="other")
+    running.store.add(other.subscription(running.anchors, name="other"))
+    mine = {each.cloud_identifier for each in running.clouds["folder"].describe()}
+    report = running.sync()
+    assert report.failure() is None, report.errors
+    assert report.refreshed is not None
+    said = {each.subscription.name: {one.kind for one in each.warnings} for each in report.refreshed.outcomes}
+    assert WarningKind.SHARED_IDENTIFIER in said["other"]
+    assert running.states() == {"1": ImageState.AVAILABLE, "99": ImageState.AVAILABLE}
+    running.store.remove("other", now=running.clock.now())
+    running.sync()
+    running.clock.advance(GRACE)
+    running.sync()
+    assert {each.cloud_identifier for each in running.clouds["folder"].describe()} == mine
+    assert running.states() == {"1": ImageState.AVAILABLE}
