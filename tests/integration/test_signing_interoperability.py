@@ -205,6 +205,28 @@ def check_structure(message: Path, digest: str) -> None:
     ]
 
 
+def test_the_second_opinions_refuse_what_was_changed_or_signed_below_another_authority(
+    ready: Publisher, authority: Authority, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    certificate, options = pem(ready, authority.issue("Jane Doe"), None)
+    ready.ok(capsys, "endorser", "add", "jane", *options, "--email", "jane@example.org")
+    ready.ok(capsys, "imagelist", "publish", LIST)
+    honest, changed, stranger = ready.message.read_bytes(), tmp_path / "changed", tmp_path / "stranger"
+    changed.write_bytes(honest.replace(b'"dc:title": "Demo"', b'"dc:title": "Dem0"'))
+    assert changed.read_bytes() != honest
+    Authority.create("Example CA").write_to(stranger)
+    subprocess.run(["openssl", "rehash", stranger], check=True, capture_output=True, timeout=60)
+    for message, anchors in ((changed, ready.anchors), (ready.message, stranger)):
+        for argv in (
+            ("openssl", "cms", "-verify", "-in", message, "-CAfile", anchors / "ca.pem", "-no-CApath", "-no-CAstore"),
+            ("openssl", "smime", "-verify", "-in", message, "-CAfile", anchors / "ca.pem", "-no-CApath", "-no-CAstore"),
+            ("ruby", "-e", RUBY, message, anchors),
+            ("/usr/bin/python3", "-c", M2CRYPTO, message, anchors / "ca.pem"),
+        ):
+            ended = subprocess.run([str(word) for word in argv], capture_output=True, check=False, timeout=60)
+            assert ended.returncode != 0, argv
+
+
 class OnToken:
     """Stands for a key that is on a token, where only the public part is needed."""
 

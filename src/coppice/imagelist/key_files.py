@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from coppice.imagelist.material import PassphraseSource
 
 _PROBLEMS = (ValueError, TypeError, UnsupportedAlgorithm)
+CERTIFICATE_PROBLEMS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading a certificate, or something in it, raises when it is not what it should be."""
 
 
 def load_pem(certificate: Path, key: Path, passphrase: PassphraseSource) -> KeyMaterial:
@@ -33,7 +42,7 @@ def load_pem(certificate: Path, key: Path, passphrase: PassphraseSource) -> KeyM
     """
     own, *chain = read_certificates(certificate)
     private = _pem_key(key, passphrase)
-    if private.public_key() != own.public_key():
+    if not is_of(own, private.public_key()):
         raise UnreadableFileError(
             f"the key {key} does not belong to the certificate {certificate}",
             resolution="Name the key that the certificate was made for; the endorser's own certificate comes first in "
@@ -63,7 +72,7 @@ def load_pkcs12(path: Path, passphrase: PassphraseSource) -> KeyMaterial:
         )
     private = _accepted(key, path)
     certificates = [one for one in (certificate, *others) if one is not None]
-    own = [one for one in certificates if one.public_key() == private.public_key()]
+    own = [one for one in certificates if is_of(one, private.public_key())]
     if not own:
         raise UnreadableFileError(
             f"no certificate in {path} belongs to the key in it",
@@ -89,10 +98,18 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     data = read_bounded(path, "certificate")
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError as problem:
+    except CERTIFICATE_PROBLEMS as problem:
         raise UnreadableFileError(
             f"there is no PEM certificate in {path}", details=str(problem)[:300], context={"path": str(path)}
         ) from problem
+
+
+def is_of(certificate: x509.Certificate, public: object) -> bool:
+    """Tell whether a certificate is for the key ``public``; one for a key that nobody knows is for none."""
+    try:
+        return certificate.public_key() == public
+    except CERTIFICATE_PROBLEMS:
+        return False
 
 
 def _pem_key(path: Path, passphrase: PassphraseSource) -> PrivateKey:
@@ -131,10 +148,10 @@ def _open_pkcs12(
     for number, attempt in enumerate(attempts, start=1):
         try:
             return pkcs12.load_key_and_certificates(data, attempt)
-        except _PROBLEMS as problem:
+        except CERTIFICATE_PROBLEMS as problem:
             if number < len(attempts):
                 continue
-            if data[:1] != b"\x30" or isinstance(problem, UnsupportedAlgorithm):
+            if data[:1] != b"\x30" or not isinstance(problem, ValueError | TypeError):
                 raise UnreadableFileError(
                     f"{path} is no PKCS#12 file, or one of a kind that is not known",
                     details=str(problem)[:300],

@@ -15,7 +15,7 @@ from coppice.catalogue.model import KeyKind
 from coppice.errors import EndorserMismatchError, SignerExpiredError, SignerUsageError, UnreadableFileError
 from coppice.formats.algorithms import digest_by_name, require_strong_key
 from coppice.formats.names import distinguished_name
-from coppice.imagelist.key_files import load_pem, load_pkcs12
+from coppice.imagelist.key_files import CERTIFICATE_PROBLEMS, load_pem, load_pkcs12
 from coppice.imagelist.material import KeyMaterial, PassphraseSource, warn_of_readers
 from coppice.model.endorser import Endorser
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coppice.catalogue.model import EndorserIdentity
     from coppice.formats.cms_sign import Signer
     from coppice.imagelist.material import Ask
+    from coppice.model.endorser import DistinguishedName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ def load_identity(
     source = PassphraseSource(identity, os.environ if environ is None else environ, ask)
     material = _material(identity, source)
     certificate = material.certificate
+    subject, issuer = _names(certificate, identity)
     if certificate.version is not x509.Version.v3:
         raise UnreadableFileError(
             f"the certificate of {identity.name} is not an X.509 v3 certificate; every subscriber would refuse it",
@@ -85,8 +87,8 @@ def load_identity(
     endorser = Endorser(
         name=identity.creator,
         email=identity.email,
-        subject=distinguished_name(certificate.subject),
-        issuer=distinguished_name(certificate.issuer),
+        subject=subject,
+        issuer=issuer,
     )
     _require_same_person(identity, endorser)
     of_passphrase = warn_of_readers(identity.passphrase_file, "passphrase file") if identity.passphrase_file else ()
@@ -134,11 +136,23 @@ def email_of(certificate: x509.Certificate) -> str | None:
 def _extensions(certificate: x509.Certificate) -> x509.Extensions:
     try:
         return certificate.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as problem:
+    except CERTIFICATE_PROBLEMS as problem:
         raise SignerUsageError(
             "the extensions of the endorser's certificate cannot be read; every subscriber would refuse it",
             details=str(problem)[:300],
             resolution="Have the authority issue it again.",
+        ) from problem
+
+
+def _names(certificate: x509.Certificate, identity: EndorserIdentity) -> tuple[DistinguishedName, DistinguishedName]:
+    try:
+        return distinguished_name(certificate.subject), distinguished_name(certificate.issuer)
+    except CERTIFICATE_PROBLEMS as problem:
+        raise UnreadableFileError(
+            f"the names in the certificate of {identity.name} cannot be read; every subscriber would refuse it",
+            details=str(problem)[:300],
+            resolution="Have the authority issue it again.",
+            context={"certificate": str(identity.certificate)},
         ) from problem
 
 

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from coppice.errors import CredentialError, KeyTokenError, UnreadableFileError
 from coppice.formats.algorithms import digest_by_name, digest_of, require_strong_key
-from coppice.imagelist.key_files import read_certificates
+from coppice.imagelist.key_files import CERTIFICATE_PROBLEMS, read_certificates
 from coppice.imagelist.material import KeyMaterial
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class TokenKey:
                     break
                 try:
                     found.append(x509.load_der_x509_certificate(bytes(each[library.Attribute.VALUE])))
-                except ValueError:
+                except CERTIFICATE_PROBLEMS:
                     # A certificate that nobody can read is none; which ones fit is looked at below.
                     continue
             return found
@@ -133,7 +133,10 @@ def load_token(uri: TokenUri, certificate: Path | None, passphrase: PassphraseSo
 
 def _fits(key: TokenKey, certificate: x509.Certificate) -> bool:
     """Tell whether the key is the certificate's, by a signature over something that nobody else has."""
-    public = require_strong_key(certificate)
+    try:
+        public = require_strong_key(certificate)
+    except CERTIFICATE_PROBLEMS:
+        return False
     challenge = b"coppice key check " + secrets.token_bytes(32)
     signature = key.sign(challenge, "sha256")
     hashing = digest_by_name("sha256")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -313,3 +314,24 @@ def test_of_two_certificates_of_one_key_the_newest_is_taken(
         pkcs12.serialize_key_and_certificates(b"x", jane.key, jane.certificate, [renewed.certificate], PLAIN)
     )
     assert load_identity(files).certificate == renewed.certificate
+
+
+DAMAGE = {
+    "a version that there is not": (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01"),
+    "a key of an unknown kind": (b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01", b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x7f"),
+    "a name that is no text": (b"\x0c\x08Jane Doe", b"\x0c\x08Jane\xff\xff\xff\xff"),
+    "an extension that is none": (b"\x30\x00\x30", b"\x30\x01\x30"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_certificate_is_an_error_and_no_crash(jane: Identity, tmp_path: Path, damage: str) -> None:
+    files = kept(jane, tmp_path)
+    before, after = DAMAGE[damage]
+    der = jane.certificate.public_bytes(serialization.Encoding.DER).replace(before, after)
+    body = base64.encodebytes(der)
+    certificate = tmp_path / "damaged.pem"
+    certificate.write_bytes(b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n")
+    assert der != jane.certificate.public_bytes(serialization.Encoding.DER)
+    with pytest.raises(CoppiceError):
+        require_usable(load_identity(replace(files, certificate=certificate)), NOW)
