@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 
 from coppice.catalogue.catalogue import find_version, refuse_newcomer
 from coppice.catalogue.consistency import check_contents, check_list
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
     from coppice.catalogue.model import ReferencedImage, Selection
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 _NOT_OF_A_NAME = re.compile(r"[^a-z0-9]+")
 _LONGEST_STEM = 50
+_APPLIANCES = select(ApplianceRow).options(selectinload(ApplianceRow.versions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,13 +198,23 @@ class Intake:
             row, created = self._list(session, foreign, publishers)
             added: list[str] = []
             names: dict[str, str] = {}
+            # All at once: a list may have thousands of images.
+            known = {each.identifier: each for each in session.scalars(_APPLIANCES)}
+            taken = {each.name for each in known.values()}
+            selected = set(session.scalars(_selected_by(row.name)))
             for version in foreign.versions:
-                appliance, is_new = self._version(session, version)
-                names[version.identifier] = appliance.name
-                if is_new:
+                appliance = known.get(version.identifier) or _newcomer(version, taken)
+                if _bring_in(appliance, version):
                     added.append(f"{appliance.name} {version.version}")
-                if session.get(SelectedApplianceRow, (row.name, appliance.name)) is None:
-                    session.add(SelectedApplianceRow(selection=row.name, appliance=appliance.name))
+                session.add(appliance)
+                names[version.identifier] = appliance.name
+                taken.add(appliance.name)
+            session.flush()
+            session.add_all(
+                SelectedApplianceRow(selection=row.name, appliance=name)
+                for name in names.values()
+                if name not in selected
+            )
             if foreign.signed is not None and foreign.version is not None:
                 self._remember(session, row, foreign, foreign.signed, names)
             facts = {"list": row.identifier, "version": foreign.version, "added": added}
@@ -256,31 +269,6 @@ class Intake:
         session.flush()
         return row, created
 
-    def _version(self, session: Session, foreign: ForeignVersion) -> tuple[ApplianceRow, bool]:
-        row = session.scalar(select(ApplianceRow).where(ApplianceRow.identifier == foreign.identifier))
-        if row is None:
-            row = ApplianceRow(name=_free_name(session, foreign), identifier=foreign.identifier, versions=[])
-        known = find_version(row, foreign.version, foreign.image.checksum.hexdigest)
-        if known is not None and known.deleted_at is None:
-            # Its own description stays where the bytes are held here: they were made, or described, by this publisher.
-            if known.path is None:
-                _describe(row, foreign)
-                known.uri, known.disk_format, known.mpuri = foreign.image.uri, foreign.image.format, foreign.mpuri
-                known.expires = foreign.expires
-            return row, False
-        if known is None:
-            refuse_newcomer(row, foreign.version)
-            known = ApplianceVersionRow(version=foreign.version, sha512=foreign.image.checksum.hexdigest)
-            known.size_bytes, known.created = foreign.image.size_bytes, foreign.created
-            known.appliance = row
-        _describe(row, foreign)
-        known.uri, known.disk_format, known.mpuri = foreign.image.uri, foreign.image.format, foreign.mpuri
-        known.path, known.virtual_size_bytes, known.deleted_at = None, None, None
-        known.expires, known.provenance = foreign.expires, None
-        session.add(row)
-        session.flush()
-        return row, True
-
     def _remember(
         self, session: Session, row: SelectionRow, foreign: ForeignList, signed: SignedBytes, names: Mapping[str, str]
     ) -> None:
@@ -313,17 +301,44 @@ class Intake:
         record_imported(session, entry)
 
 
-def _free_name(session: Session, foreign: ForeignVersion) -> str:
+def _selected_by(name: str) -> Select[Any]:
+    return select(SelectedApplianceRow.appliance).where(SelectedApplianceRow.selection == name)
+
+
+def _newcomer(foreign: ForeignVersion, taken: set[str]) -> ApplianceRow:
+    return ApplianceRow(name=_free_name(foreign, taken), identifier=foreign.identifier, versions=[])
+
+
+def _free_name(foreign: ForeignVersion, taken: set[str]) -> str:
     if foreign.name is not None:
         require_name(foreign.name, "an appliance")
-        if session.get(ApplianceRow, foreign.name) is not None:
+        if foreign.name in taken:
             raise ExistsError(f"there is an appliance {foreign.name!r} already, with another identifier")
         return foreign.name
     stem = _NOT_OF_A_NAME.sub("-", foreign.title.lower()).strip("-")[:_LONGEST_STEM].strip("-") or "image"
     for name in (stem, f"{stem}-{foreign.identifier[:8]}", foreign.identifier):
-        if session.get(ApplianceRow, name) is None:
+        if name not in taken:
             return name
     raise InconsistentListError(f"no name is free for the image {foreign.identifier}")
+
+
+def _bring_in(row: ApplianceRow, foreign: ForeignVersion) -> bool:
+    """Have an appliance have a foreign version; tell whether it is new."""
+    known = find_version(row, foreign.version, foreign.image.checksum.hexdigest)
+    is_new = known is None or known.deleted_at is not None
+    if known is not None and known.deleted_at is None and known.path is not None:
+        # The bytes are held here: they were made, or described, by this publisher, who knows better.
+        return False
+    if known is None:
+        refuse_newcomer(row, foreign.version)
+        known = ApplianceVersionRow(version=foreign.version, sha512=foreign.image.checksum.hexdigest)
+        known.size_bytes, known.created = foreign.image.size_bytes, foreign.created
+        known.appliance = row
+    _describe(row, foreign)
+    known.uri, known.disk_format, known.mpuri = foreign.image.uri, foreign.image.format, foreign.mpuri
+    known.path, known.virtual_size_bytes, known.deleted_at = None, None, None
+    known.expires, known.provenance = foreign.expires, None
+    return is_new
 
 
 def _describe(row: ApplianceRow, foreign: ForeignVersion) -> None:

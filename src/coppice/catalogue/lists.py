@@ -6,11 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 
 from coppice.catalogue.model import SelectedSet, Selection
 from coppice.catalogue.releases import newest_release, set_row
-from coppice.catalogue.rows import versions_of
-from coppice.catalogue.tables import BoundEndorserRow, SelectedApplianceRow, SelectedSetRow, SelectionRow
+from coppice.catalogue.rows import version_of, version_rows
+from coppice.catalogue.tables import ApplianceRow, BoundEndorserRow, SelectedApplianceRow, SelectedSetRow, SelectionRow
 from coppice.errors import NotFoundError
 from coppice.model.identifiers import ListIdentifier
 
@@ -38,9 +39,11 @@ def selection_row(session: Session, name: str) -> SelectionRow:
 def selection_of(session: Session, row: SelectionRow) -> Selection:
     """Return what a list is and carries."""
     appliances = session.scalars(
-        select(SelectedApplianceRow.appliance)
+        select(ApplianceRow)
+        .join(SelectedApplianceRow, SelectedApplianceRow.appliance == ApplianceRow.name)
         .where(SelectedApplianceRow.selection == row.name)
-        .order_by(SelectedApplianceRow.appliance)
+        .order_by(ApplianceRow.name)
+        .options(selectinload(ApplianceRow.versions))
     ).all()
     bound = session.scalars(
         select(BoundEndorserRow.endorser)
@@ -61,7 +64,7 @@ def selection_of(session: Session, row: SelectionRow) -> Selection:
         publisher=row.publisher,
         lifetime_days=row.lifetime_days,
         last_version=row.last_version,
-        versions=tuple(versions_of(session, name)[-1] for name in appliances),
+        versions=tuple(version_of(version_rows(each)[-1]) for each in appliances),
         keys=dict(row.keys),
         endorsers=(row.endorser, *bound),
         sets=tuple(_selected_set(session, name) for name in sets),
