@@ -147,13 +147,13 @@ def test_hostile_lists_have_bounded_problems_in_bounded_time(publisher: Simulato
     document = publisher.document()
     fields = document["hv:imagelist"]
     started = time.process_time()
-    fields["hv:images"] = [1] * 200_000
+    fields["hv:images"] = [1] * 50_000
     assert list(problems(document)) == ["$.hv:imagelist.hv:images"]
-    fields["hv:images"] = [{"hv:image": {}}] * 3000
+    fields["hv:images"] = [{"hv:image": {}}] * 900
     findings = find_problems(json.dumps(document).encode())
     assert len(findings.problems) == MAX_PROBLEMS
     assert findings.truncated
-    fields["hv:images"], fields["hv:endorser"] = [], [1] * 200_000
+    fields["hv:images"], fields["hv:endorser"] = [], [1] * 50_000
     assert list(problems(document)) == ["$.hv:imagelist.hv:endorser"]
     fields["hv:endorser"], fields["hv:uri"] = [], " " * 60_000 + "\x00"
     fields["dc:date:created"] = " " * 60_000 + "x"
