@@ -51,6 +51,7 @@ command = noun("subscription", "The image lists that this site follows.")
 @pass_context
 def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
     """Follow the image list at URI under NAME, if one of these endorsers signed it; nothing is fetched yet."""
+    from coppice.subscription.anchor_report import report_anchors
     from coppice.subscription.anchors import load_anchors
     from coppice.subscription.model import Subscription, TrustPolicy
     from coppice.subscription.store import SubscriptionStore
@@ -76,7 +77,7 @@ def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
             "whoever signed the first list, --trust-on-first-use. A list is trusted because of who signed it, so there "
             "is no default.",
         )
-    problems = load_anchors(subscription.trust.anchors).problems
+    problems = report_anchors(load_anchors(subscription.trust.anchors), context.clock.now()).problems
     SubscriptionStore(context.database).add(subscription)
     return Result(
         command="subscription add",

@@ -10,6 +10,7 @@ from coppice.errors import CoppiceError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from coppice.cli.context import Context
@@ -37,7 +38,7 @@ def check_subscriptions(context: Context) -> tuple[Check, ...]:
         stands = {each.name: each for each in overview(database, context.clock.now(), warn_list_days=days)}
     except CoppiceError as problem:
         return (_failed("subscriptions", "following image lists", problem),)
-    checks = [*_check_anchors(followed)]
+    checks = [*_check_anchors(followed, context.clock.now())]
     for each in followed:
         checks += _check_credential(each)
         if each.name in stands:
@@ -59,7 +60,9 @@ def _check_state(stands: SubscriptionOverview) -> Check:
     )
 
 
-def _check_anchors(followed: tuple[Subscription, ...]) -> Iterator[Check]:
+def _check_anchors(followed: tuple[Subscription, ...], now: datetime) -> Iterator[Check]:
+    from coppice.subscription.anchor_files import FileKind
+    from coppice.subscription.anchor_report import FileVerdict, report_anchors
     from coppice.subscription.anchors import load_anchors
 
     by_path: dict[Path, list[str]] = {}
@@ -72,14 +75,15 @@ def _check_anchors(followed: tuple[Subscription, ...]) -> Iterator[Check]:
         except CoppiceError as problem:
             yield _failed(f"trust anchors {path}", purpose, problem)
             continue
-        skipped = len(found.problems)
+        report = report_anchors(found, now)
+        usable = report.count(FileKind.CRL, FileVerdict.USABLE)
         yield Check(
             kind="subscription",
             name=f"trust anchors {path}",
-            verdict=Verdict.NOTE if skipped else Verdict.OK,
+            verdict=Verdict.NOTE if report.problems else Verdict.OK,
             needed_for=purpose,
-            found=f"{len(found.certificates)} certificates, {len(found.crls)} revocation lists",
-            remedy=f"{skipped} entries cannot be used: {found.problems[0]}" if skipped else None,
+            found=f"{len(found.certificates)} certificates, {usable} files of current revocation lists",
+            remedy=f"{len(report.problems)} files cannot be used: {report.problems[0]}" if report.problems else None,
         )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from coppice.subscription.anchor_files import NamedFile
     from coppice.subscription.anchors import TrustAnchors
+
+_HASHED = re.compile(r"[0-9a-f]{8}\.")
 
 
 class FileVerdict(StrEnum):
@@ -52,6 +55,11 @@ class AnchorEntry:
     holds: tuple[str, ...] = ()
     problem: str = ""
 
+    @property
+    def name(self) -> str:
+        """Return the name that tells people most: one that is no hash, if there is one."""
+        return next((each for each in self.names if not _HASHED.match(each)), self.names[0])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorReport:
@@ -70,7 +78,7 @@ class AnchorReport:
     @property
     def problems(self) -> tuple[str, ...]:
         """One line for each file with something that cannot be used."""
-        return tuple(f"{each.names[0]}: {each.problem}" for each in self.entries if each.problem)
+        return tuple(f"{each.name}: {each.problem}" for each in self.entries if each.problem)
 
 
 def report_anchors(anchors: TrustAnchors, now: datetime) -> AnchorReport:

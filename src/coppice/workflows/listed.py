@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coppice.errors import CoppiceError
 from coppice.formats.limits import DEFAULT_LIMITS
-from coppice.subscription.anchors import load_anchors
+from coppice.subscription.anchors import AnchorShelf
 from coppice.subscription.selection import Selector, Wish
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ def listed_images(
     """
     known: list[tuple[str, ListedImage]] = []
     unknown: list[tuple[str, CoppiceError]] = []
+    shelf = AnchorShelf()
     for subscription in store.all():
         try:
             recalled = store.recall(
-                subscription.name, load_anchors(subscription.trust.anchors), clock.now(), limits=limits
+                subscription.name, shelf.load(subscription.trust.anchors), clock.now(), limits=limits
             )
             selector = Selector(subscription.selection)
         except CoppiceError as problem:

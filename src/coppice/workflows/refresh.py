@@ -25,7 +25,7 @@ from coppice.errors import (
     TrustError,
 )
 from coppice.http import Validators
-from coppice.subscription.anchors import load_anchors
+from coppice.subscription.anchors import AnchorShelf
 from coppice.subscription.fetch import fetch_list
 from coppice.subscription.rules import verify_list
 from coppice.subscription.sources import ListInForce, Source
@@ -147,6 +147,7 @@ class _Run:
         self._settings = settings
         self._with_contents = with_contents
         self._force = force
+        self._anchors = AnchorShelf()
         self._turn_lock = threading.Lock()
         self._is_stopped = False
         self._unchanged: dict[str, tuple[ListWarning, ...] | None] = {}
@@ -206,7 +207,7 @@ class _Run:
         verified = verify_list(
             message,
             subscription=subscription,
-            anchors=load_anchors(subscription.trust.anchors),
+            anchors=self._anchors.load(subscription.trust.anchors),
             last=None if identifier is None else self._store.last_trusted(identifier),
             now=self._clock.now(),
             limits=self._settings.lists,
@@ -295,7 +296,7 @@ class _Run:
     def _recall(self, subscription: Subscription) -> VerifiedImageList:
         return self._store.recall(
             subscription.name,
-            load_anchors(subscription.trust.anchors),
+            self._anchors.load(subscription.trust.anchors),
             self._clock.now(),
             limits=self._settings.lists,
             terms=self._settings.subscriptions,
