@@ -208,8 +208,9 @@ def test_a_dry_run_says_the_same_and_leaves_nothing(site: Site, database: Path) 
     code, said = site.import_from(database, "--secrets-directory", site.root / "secrets", "--dry-run")
     assert code == 1
     assert [each["outcome"] for each in said["data"]["items"]].count("imported") == 4
-    assert site.subscriptions() == {}
+    assert not (site.root / "state").exists()
     assert not (site.root / "secrets").exists()
+    assert site.subscriptions() == {}
 
 
 @pytest.mark.parametrize("what", ["other content", "open to others"])

@@ -208,7 +208,7 @@ def check_structure(message: Path, digest: str) -> None:
 def test_the_second_opinions_refuse_what_was_changed_or_signed_below_another_authority(
     ready: Publisher, authority: Authority, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    certificate, options = pem(ready, authority.issue("Jane Doe"), None)
+    _, options = pem(ready, authority.issue("Jane Doe"), None)
     ready.ok(capsys, "endorser", "add", "jane", *options, "--email", "jane@example.org")
     ready.ok(capsys, "imagelist", "publish", LIST)
     honest, changed, stranger = ready.message.read_bytes(), tmp_path / "changed", tmp_path / "stranger"

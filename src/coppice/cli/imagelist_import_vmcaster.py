@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coppice.cli.migration import migration_result
+from coppice.cli.migration import database_for, migration_result
 from coppice.cli.words import Command, examples, pass_context
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def import_vmcaster(
         database_file,
         publisher=publisher,
         settings=context.settings,
-        database=context.database,
+        database=database_for(context, dry_run=dry_run),
         clock=context.clock,
         endorser=endorser,
         dry_run=dry_run,

@@ -10,8 +10,23 @@ from coppice.cli.envelope import Result, Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from coppice.cli.context import Context
     from coppice.cli.output import Output
+    from coppice.database import Database
     from coppice.workflows.migration import Migrated
+
+
+def database_for(context: Context, *, dry_run: bool) -> Database:
+    """Return the database; for a dry run where there is none yet, one that is gone afterwards.
+
+    Raises:
+        DatabaseError: It cannot be opened.
+    """
+    if not dry_run:
+        return context.database
+    from coppice.database import Database
+
+    return context.existing_database() or Database("sqlite://")
 
 
 def migration_result(command: str, found: Sequence[Migrated], *, dry_run: bool, afterwards: str) -> Result:

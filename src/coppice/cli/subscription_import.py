@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coppice.cli.migration import migration_result
+from coppice.cli.migration import database_for, migration_result
 from coppice.cli.words import Command, examples, pass_context
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def import_vmcatcher(
         database_file,
         anchors=anchors,
         settings=context.settings,
-        database=context.database,
+        database=database_for(context, dry_run=dry_run),
         clock=context.clock,
         secrets_directory=secrets_directory,
         dry_run=dry_run,
