@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -108,6 +109,39 @@ def test_what_is_published_verifies_with_openssl(general, tmp_path):
         )
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["hv:imagelist"]["hv:version"] == "1"
+
+
+_KILLED = """
+import os, signal, sys
+from coppice.cli.main import main
+from coppice.imagelist import publication
+def kill(*_arguments, **_options): os.kill(os.getpid(), signal.SIGKILL)
+{point} = kill
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "version"),
+    [
+        ("import coppice.workflows.publish as p; p.sign_list", "1"),
+        ("publication.PlacePublisher.publish", "2"),
+        ("import coppice.catalogue.history as h; h.PublicationHistory.record_published", "2"),
+    ],
+)
+def test_a_publication_that_is_killed_goes_on_and_no_version_has_two_contents(general, tmp_path, point, version):
+    program = _KILLED.format(point=point)
+    arguments = ["--config", str(tmp_path / "coppice.toml"), "imagelist", "publish", "general"]
+    ended = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=False)
+    assert ended.returncode == -9, ended.stderr
+    there = tmp_path / "web/general.list"
+    before = there.read_bytes() if there.exists() else None
+    assert general.run("imagelist", "publish", "general")["version"] == version
+    entries = general.run("imagelist", "history", "general")
+    assert len({entry["version"] for entry in entries}) == len(entries)
+    if before is not None:
+        assert [entry["state"] for entry in entries] == ["published", "published"]
+        assert general.raw("imagelist", "history", "general", "--raw", "1")[1] == before
 
 
 def test_a_list_is_made_from_a_filled_in_template(coppice, tmp_path):

@@ -68,7 +68,6 @@ def edit(
     for key in sorted({*before.keys, *draft.keys}):
         if before.keys.get(key) != draft.keys.get(key):
             changes[key] = (before.keys.get(key), draft.keys.get(key))
-    told = f"`coppice imagelist publish {name}` tells subscribers"
     return Result(
         command="imagelist edit",
         data={
@@ -76,7 +75,7 @@ def edit(
             "dry_run": dry_run,
             "changes": [{"key": key, "before": old, "now": new} for key, (old, new) in changes.items()],
         },
-        messages=("nothing was changed: --dry-run",) if dry_run else (told,) if changes else ("nothing is different",),
+        messages=_consequences(name, changes, before, dry_run=dry_run),
         show=lambda output: show_changes(output, changes),
     )
 
@@ -195,6 +194,22 @@ def delete(context: Context, name: str, force: bool, dry_run: bool) -> Result:
         "published": None if there is None else {"version": there.version, "uri": there.uri, "expires": there.expires},
     }
     return Result(command="imagelist delete", data=data, messages=tuple(said))
+
+
+def _consequences(
+    name: str, changes: dict[str, tuple[object, object]], before: Selection, *, dry_run: bool
+) -> tuple[str, ...]:
+    if not changes:
+        return ("nothing is different",)
+    said = ["nothing was changed: --dry-run" if dry_run else f"`coppice imagelist publish {name}` tells subscribers"]
+    if "publisher" in changes and before.last_version is not None:
+        said.append(
+            f"what is published at {before.publisher} stays there and expires; subscribers keep to its address until "
+            "they are told another"
+        )
+    if "endorser" in changes and before.last_version is not None:
+        said.append(f"subscribers that do not name {changes['endorser'][1]} refuse what {changes['endorser'][1]} signs")
+    return tuple(said)
 
 
 def _changed(context: Context, command: str, changed: Selection, *messages: str) -> Result:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FILES_LOCK = "locks/catalogue.lock"
 """Held, below the state directory, while files of the catalogue come or go."""
-FILES_WAIT_SECONDS = 3600.0
+FILES_WAIT_SECONDS = 600.0
 
 
 def add_build(
