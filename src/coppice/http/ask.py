@@ -111,6 +111,7 @@ class Asker:
                     deadline=deadline,
                     minimum_rate=self._settings.minimum_rate_bytes_per_second,
                     window_seconds=self._rate_window_seconds,
+                    patience_seconds=self._settings.read_timeout_seconds,
                 )
                 try:
                     answer = stack.enter_context(

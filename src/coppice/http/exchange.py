@@ -75,7 +75,7 @@ class Wire:
             sent += len(piece)
             if self.on_sent is not None:
                 self.on_sent(sent)
-        guard.wait_begins()
+        guard.body_sent()
 
 
 class Answer:

@@ -40,15 +40,27 @@ class Guard:
         deadline: Monotonic instant at which the exchange ends.
         minimum_rate: Bytes a second, averaged over a window.
         window_seconds: Length of the window.
+        patience_seconds: How long a server may take to answer after it was sent a body: it may have to read what is
+            still under way, hash it, and write it.
     """
 
-    def __init__(self, clock: Clock, *, deadline: float, minimum_rate: float, window_seconds: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        deadline: float,
+        minimum_rate: float,
+        window_seconds: float,
+        patience_seconds: float = 0.0,
+    ) -> None:
         self.verdict: Verdict | None = None
         self.is_connected = False
         self._clock = clock
         self._deadline = deadline
         self._minimum_rate = minimum_rate
         self._window_seconds = window_seconds
+        self._patience_seconds = patience_seconds
+        self._is_patient = False
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._sockets: list[socket.socket] = []
@@ -85,12 +97,21 @@ class Guard:
         with self._lock:
             self._waiting_since = self._clock.monotonic()
 
+    def body_sent(self) -> None:
+        """Say that the whole body went out and the reader waits for the answer."""
+        with self._lock:
+            self._waited, self._received, self._is_patient = 0.0, 0, True
+            self._waiting_since = self._clock.monotonic()
+
     def wait_ends(self, received: int) -> None:
         """Say that the reader waits no longer, and how many bytes it got."""
         with self._lock:
             if self._waiting_since is not None:
                 self._waited += self._clock.monotonic() - self._waiting_since
             self._waiting_since = None
+            if self._is_patient:
+                # What the server took to think does not count against the answer that follows.
+                self._waited, self._is_patient = 0.0, False
             self._received += received
 
     def _watch(self) -> None:
@@ -108,7 +129,8 @@ class Guard:
             return Verdict.DEADLINE
         with self._lock:
             waited = self._waited + (now - self._waiting_since if self._waiting_since is not None else 0.0)
-            if waited < self._window_seconds:
+            window = max(self._window_seconds, self._patience_seconds if self._is_patient else 0.0)
+            if waited < window:
                 return None
             if self._received < self._minimum_rate * waited:
                 return Verdict.TOO_SLOW
