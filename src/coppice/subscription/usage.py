@@ -102,7 +102,7 @@ def _check_extended(signer: x509.Certificate, usages: x509.ExtendedKeyUsage, tru
         _refuse(
             signer,
             "its extended key usage is for hosts (serverAuth), and has neither clientAuth nor emailProtection",
-            "The endorser needs a certificate of a person or robot; or subscribe with --allow-host-certificate.",
+            "The endorser needs a certificate of a person or robot; or subscribe with --accept-host-certificate.",
         )
     _refuse(signer, "its extended key usage has neither clientAuth nor emailProtection")
 
