@@ -3,7 +3,8 @@
 
     python tests/fuzz/fuzz_list.py -max_total_time=300 [CORPUS] [options of libFuzzer]
 
-Without CORPUS a throw-away one is used. Seeds and a dictionary of the format's keys are written into it.
+Without CORPUS a throw-away one is used. Seeds are written into it, and a dictionary of the
+format's keys beside it.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def one_input(data: bytes) -> None:
 
 def prepare(corpus: Path) -> Path:
     """Write the seeds into ``corpus`` and return the dictionary, beside it."""
+    corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds()):
         (corpus / f"seed-{number}").write_bytes(seed)
     words = {*LIST, *IMAGE, *NAMES, "hv:imagelist", "hv:image", "hv:x509", "hv:dn_x509", "\\\\u00e9", "true", "null"}
@@ -130,9 +132,7 @@ def main() -> int:
     corpora = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if not corpora:
         with tempfile.TemporaryDirectory() as directory:
-            corpus = Path(directory) / "corpus"
-            corpus.mkdir()
-            return subprocess.call([sys.executable, __file__, *options, str(corpus)])
+            return subprocess.call([sys.executable, __file__, *options, str(Path(directory) / "corpus")])
     dictionary = prepare(Path(corpora[0]))
     atheris.Setup([sys.argv[0], *OPTIONS, f"-dict={dictionary}", *options, *corpora], one_input)
     atheris.Fuzz()

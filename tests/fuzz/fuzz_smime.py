@@ -81,6 +81,7 @@ def one_input(data: bytes) -> None:
 
 def prepare(corpus: Path) -> Path:
     """Write the seeds into ``corpus`` and return the dictionary, beside it."""
+    corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds()):
         (corpus / f"seed-{number}").write_bytes(seed)
     dictionary = corpus.parent / f"{corpus.name}.dict"
@@ -94,9 +95,7 @@ def main() -> int:
     corpora = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if not corpora:
         with tempfile.TemporaryDirectory() as directory:
-            corpus = Path(directory) / "corpus"
-            corpus.mkdir()
-            return subprocess.call([sys.executable, __file__, *options, str(corpus)])
+            return subprocess.call([sys.executable, __file__, *options, str(Path(directory) / "corpus")])
     dictionary = prepare(Path(corpora[0]))
     atheris.Setup([sys.argv[0], *OPTIONS, f"-dict={dictionary}", *options, *corpora], one_input)
     atheris.Fuzz()
