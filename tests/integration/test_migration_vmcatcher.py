@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sqlite3
@@ -15,7 +16,9 @@ import pytest
 from coppice.cli.main import main
 from coppice.testing.authority import Authority
 from coppice.testing.predecessors import write_vmcatcher
+from coppice.testing.server import LoopbackServer, guarded, serve
 from coppice.testing.simulator import Simulator
+from coppice.testing.tls import server_tls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -281,6 +284,48 @@ def test_the_list_that_was_verified_last_holds_off_older_ones(site: Site, tmp_pa
     publisher.version = "8"
     publisher.write_to(tmp_path / "web")
     assert site.run("subscription", "refresh")[0] == 0
+
+
+def test_what_came_in_is_fetched_with_its_login_below_its_authorities_and_chooses_as_before(
+    site: Site, tmp_path: Path
+) -> None:
+    with (site.root / "coppice.toml").open("a") as settings:
+        settings.write("[transfer]\nallow_private_addresses = true\n")
+    with LoopbackServer(tls=server_tls(tmp_path, site.authority)) as server:
+        publisher = Simulator.create(site.authority, uri=server.url("/demo.list"))
+        wanted, refused = publisher.add_image(title="Wanted"), publisher.add_image(title="Refused")
+        login = "Basic " + base64.b64encode(f"{TOKEN}:{OAUTH}".encode()).decode()
+        server.set("/demo.list", guarded(login, serve(publisher.message())))
+        signer = publisher.endorser
+        rows = {
+            **ROWS,
+            "endorserPrincible": [
+                {"id": 9, "hv_dn": str(signer.subject), "hv_ca": str(signer.issuer), "endorser": 1},
+            ],
+            "subscription": [
+                subscription(
+                    1,
+                    "wanted",
+                    identifier=publisher.identifier,
+                    uri=publisher.uri,
+                    trustAnchor=2,
+                    userName=TOKEN,
+                    password=OAUTH,
+                )
+            ],
+            "ImageDefinition": [
+                {**image(0, 1, cache=1), "identifier": wanted["dc:identifier"]},
+                {**image(1, 1, cache=0), "identifier": refused["dc:identifier"]},
+            ],
+        }
+        path = write_vmcatcher(tmp_path / "vmcatcher.db", rows)
+        assert site.import_from(path, "--secrets-directory", tmp_path / "secrets")[0] == 0
+        code, said = site.run("subscription", "refresh")
+        assert code == 0, said
+        assert [request.headers["Authorization"] for request in server.requests] == [login]
+        code, said = site.run("image", "list")
+        assert code == 0, said
+        assert [each["image"]["title"] for each in said["data"]["images"]] == ["Wanted"]
 
 
 def test_a_last_list_that_is_not_believed_is_said(site: Site, tmp_path: Path) -> None:
