@@ -422,6 +422,46 @@ def test_a_set_lives_its_life(general):
     assert general.run("set", "list") == []
 
 
+def test_a_site_follows_a_set_that_is_replaced_and_taken_back_whole(general, tmp_path):
+    settings = tmp_path / "coppice.toml"
+    text = settings.read_text().replace("https://images.example.org", f"file://{tmp_path}/web")
+    cloud = f'[clouds.here]\ndriver = "directory"\nsite = "test"\npath = "{tmp_path}/cloud"\nformats = ["raw"]\n'
+    settings.write_text(text + cloud)
+    for seed, name in enumerate(("database", "portal"), start=5):
+        general.add(name, seed=seed)
+    general.run("set", "create", "stack", "--title", "Stack")
+    general.run("set", "add", "stack", "database", "portal")
+    general.run("set", "release", "stack")
+    general.run("imagelist", "bind-set", "general", "stack")
+    address = general.run("imagelist", "publish", "general")["uri"]
+    trusted = ("--anchors", tmp_path / "anchors", "--endorser-certificate", tmp_path / "keys/jane.pem")
+    general.run("subscription", "add", "site", address, *trusted)
+
+    def available():
+        general.run("sync")
+        titles = {each["identifier"]: each["title"] for each in general.run("appliance", "list")}
+        markers = [each["marker"] for each in general.run("cloud", "images")["images"]]
+        return {
+            (titles[marker["key"]["image_identifier"]], marker["version"])
+            for marker in markers
+            if marker["state"] == "available"
+        }
+
+    first = {("Alpha", "1"), ("Database", "1"), ("Portal", "1")}
+    assert available() == first
+    for seed, name in enumerate(("database", "portal"), start=7):
+        general.add(name, "2", seed=seed)
+    general.run("set", "release", "stack")
+    general.run("imagelist", "publish", "general")
+    assert available() == {("Alpha", "1"), ("Database", "2"), ("Portal", "2")}
+    general.run("set", "rollback", "stack")
+    general.run("imagelist", "publish", "general")
+    assert available() == first
+    general.run("set", "release", "stack")
+    general.run("imagelist", "publish", "general")
+    assert available() == {("Alpha", "1"), ("Database", "2"), ("Portal", "2")}
+
+
 def test_tables_for_people_are_printed_by_every_command_that_shows(general):
     general.add("beta", seed=3)
     general.run("set", "create", "stack", "--title", "Stack")
