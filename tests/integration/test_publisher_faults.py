@@ -627,6 +627,7 @@ def test_a_registry_that_wants_tokens_gets_them(tmp_path: Path, editor: Editor, 
         with Guarded(tmp_path / "server") as server:
             options = server.options("area")
             options |= {"username": "jane", "password_file": str(tmp_path / "password")}
+            options |= {"token_server": f"http://127.0.0.1:{service.server_port}"}
             publisher = publisher_of("oci", options)
             edition = editor.edition(publisher, {NAME: editor.image("a", 1_500_000)})
             if lets_in:

@@ -335,6 +335,7 @@ def open_oci(options: Options) -> OciPlace:
         found.repository,
         web,
         chunk_bytes=options.size("chunk_size", 64 * MIB, least=MIB, most=1024 * MIB),
+        token_server=options.optional_text("token_server"),
     )
     options.finish()
     return OciPlace(found, registry, web)

@@ -26,6 +26,7 @@ from coppice.formats.oci import (
 from coppice.formats.strict_json import read_json
 from coppice.http.client import same_origin
 from coppice.http.credential import Credential
+from coppice.http.location import show
 from coppice.http.message import BodyFile
 from coppice.imagelist.place import SMALL_LIMIT_BYTES
 
@@ -57,13 +58,17 @@ class Registry:
         repository: Its name.
         web: Asks the server.
         chunk_bytes: How much of a blob goes in one request.
+        token_server: URL of another server that the credential may be shown to, for a token; None: there is none.
     """
 
-    def __init__(self, url: str, repository: str, web: Web, *, chunk_bytes: int) -> None:
+    def __init__(
+        self, url: str, repository: str, web: Web, *, chunk_bytes: int, token_server: str | None = None
+    ) -> None:
         self.url = f"{url}/v2/{repository}"
         self._repository = repository
         self._web = web
         self._chunk_bytes = chunk_bytes
+        self._token_server = token_server
         self._token: Credential | None = None
         self._scopes: list[str] = []
 
@@ -294,13 +299,23 @@ class Registry:
             self._scopes.append(scope)
         query = [("service", said["service"])] if "service" in said else []
         query += [("scope", each) for each in self._scopes]
-        # Over plain HTTP, the client shows credentials to this machine only.
-        if not realm.startswith("https://") and not self.url.startswith("http://"):
-            raise PublicationError(f"{self.url} sends for a token to {realm[:200]!r}, which is not safe")
+        self._check_realm(realm)
         url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
         reply = self._web.ask("GET", url, expected=(OK,), limit_bytes=_TOKEN_LIMIT_BYTES)
         self._token = Credential.bearer(_token(reply.body, self.url))
         return True
+
+    def _check_realm(self, realm: str) -> None:
+        """Refuse a server that only the registry names: it gets no credential, and nothing without TLS."""
+        named = [self.url] if self._token_server is None else [self.url, self._token_server]
+        if any(same_origin(realm, each) for each in named):
+            return
+        if self._web.credential() is not None or not realm.startswith("https://"):
+            raise PublicationError(
+                f"{self.url} sends for a token to another server, {show(realm)}",
+                resolution="If the credential is meant for that server too, name its URL as `token_server` in the "
+                "publisher's settings.",
+            )
 
 
 _OCTETS = {"Content-Type": "application/octet-stream"}
