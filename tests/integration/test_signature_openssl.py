@@ -78,21 +78,61 @@ def test_openssl_accepts_what_is_signed_here(
     assert (tmp_path / "out").read_bytes().replace(b"\r\n", b"\n") == publisher.payload()
 
 
-@pytest.mark.parametrize("options", [[], ["-binary"], ["-text"], ["-nodetach"], ["-md", "sha512"], ["-keyid"]])
+@pytest.mark.threat("T2")
+@pytest.mark.threat("T3")
+@pytest.mark.threat("T4")
+@pytest.mark.parametrize("signer", ["jane", "jane-rsa", "jane-p384"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["-binary"],
+        ["-text"],
+        ["-nodetach"],
+        ["-nodetach", "-stream"],
+        ["-nodetach", "-outform", "DER"],
+        ["-nodetach", "-outform", "PEM"],
+        ["-md", "sha384"],
+        ["-md", "sha512"],
+        ["-keyid"],
+        ["-crlfeol"],
+        ["-nosmimecap"],
+        ["-certfile", "ca.pem"],
+        ["-keyopt", "rsa_padding_mode:pss"],
+    ],
+    ids=" ".join,
+)
 def test_what_openssl_signs_is_accepted_here(
-    options: list[str], authority: Authority, endorsers: dict[str, Identity], tmp_path: Path
+    options: list[str], signer: str, authority: Authority, endorsers: dict[str, Identity], tmp_path: Path
 ) -> None:
+    if "-keyopt" in options and signer != "jane-rsa":
+        # PSS is a way of RSA keys; the others sign with what they have.
+        options = []
     authority.write_to(tmp_path)
-    publisher = Simulator.create(authority, endorser=endorsers["jane"])
+    publisher = Simulator.create(authority, endorser=endorsers[signer])
     publisher.add_image()
     publisher.endorser.write_to(tmp_path, "jane")
     (tmp_path / "list.json").write_bytes(publisher.payload())
     argv = ["openssl", "cms", "-sign", "-in", "list.json", "-signer", "jane.pem", "-inkey", "jane.key", *options]
     message = subprocess.run(argv, cwd=tmp_path, capture_output=True, check=True, timeout=60).stdout
     assert coppice_accepts(message, publisher, tmp_path)
-    assert not coppice_accepts(message.replace(b"Example list", b"Exanple list"), publisher, tmp_path) or (
-        "-nodetach" in options
-    )
+    changed = message.replace(b"Example list", b"Exanple list")
+    # Where the content is inside of base64, it does not show.
+    assert changed == message or not coppice_accepts(changed, publisher, tmp_path)
+
+
+@pytest.mark.parametrize("options", [["-nodetach"], ["-binary"], []])
+def test_what_openssl_smime_signs_is_accepted_here(
+    options: list[str], authority: Authority, endorsers: dict[str, Identity], tmp_path: Path
+) -> None:
+    authority.write_to(tmp_path)
+    publisher = Simulator.create(authority, endorser=endorsers["jane-rsa"])
+    publisher.add_image()
+    publisher.endorser.write_to(tmp_path, "jane")
+    (tmp_path / "list.json").write_bytes(publisher.payload())
+    argv = ["openssl", "smime", "-sign", "-in", "list.json", "-signer", "jane.pem", "-inkey", "jane.key", *options]
+    message = subprocess.run(argv, cwd=tmp_path, capture_output=True, check=True, timeout=60).stdout
+    assert coppice_accepts(message, publisher, tmp_path)
 
 
 def canonical(publisher: Simulator) -> bytes:

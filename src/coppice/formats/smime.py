@@ -102,7 +102,11 @@ def without_inner_headers(content: bytes) -> bytes:
     """
     if not content[:64].lower().startswith((b"content-", b"mime-version:")):
         return content
-    headers, start = _headers(content, 0)
+    try:
+        headers, start = _headers(content, 0)
+    except UnsignedListError:
+        # It only begins like a header; what it is, its reader will say.
+        return content
     encoding = headers.get("content-transfer-encoding", "7bit").lower()
     if encoding not in _PLAIN_ENCODINGS:
         raise SignatureFormError(f"the signed content is encoded as {encoding[:40]!r}, which no image list is")

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from coppice.formats.algorithms import describe_key, describe_usage
 from coppice.formats.names import distinguished_name
 from coppice.subscription.judgement import Rule
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from cryptography import x509
 
     from coppice.formats.cms import SignedMessage
     from coppice.subscription.judgement import RuleTable
@@ -44,7 +48,7 @@ def note_path(path: CheckedPath, trust: TrustPolicy, at: datetime, table: RuleTa
     links = path.certificates
     names = " < ".join(str(distinguished_name(link.subject)) for link in links)
     ending = min(link.not_valid_after_utc for link in links)
-    digests = sorted({link.signature_hash_algorithm.name for link in links if link.signature_hash_algorithm})
+    digests = sorted({_digest(link) for link in links})
     due = f", due {path.crl_next_update:{_SECOND}}" if path.crl_next_update else ""
     table.passed(Rule.SIGNER_TRUSTED, f"{names}; trusted: {distinguished_name(path.anchor.subject)}")
     table.passed(Rule.SIGNER_VALID, f"the first of them expires {ending:{_SECOND}}; judged at {at:{_SECOND}}")
@@ -61,3 +65,12 @@ def note_path(path: CheckedPath, trust: TrustPolicy, at: datetime, table: RuleTa
     if path.pinned:
         for rule in (*_ASKED_OF_AUTHORITIES, Rule.SIGNER_TRUSTED):
             table.passed(rule, "the signer's own certificate is trusted; no authority is asked")
+
+
+def _digest(certificate: x509.Certificate) -> str:
+    try:
+        known = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        # An anchor is trusted by whatever it is signed.
+        known = None
+    return known.name if known else certificate.signature_algorithm_oid.dotted_string

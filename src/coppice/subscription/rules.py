@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from coppice.subscription.anchors import TrustAnchors
     from coppice.subscription.model import Subscription, TrustedVersion, TrustPolicy
 
+_SHOWN_ENDORSERS = 5
 _SECOND = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -259,9 +260,11 @@ def _check_endorser(content: ImageList, signer: _Signer, table: RuleTable) -> No
         table.warned(Rule.LIST_ENDORSER, "the list names nobody")
         return
     if not content.names_endorser(signer.subject, signer.issuer):
-        named = "\n".join(f"hv:dn {each.subject}\nhv:ca {each.issuer}" for each in content.endorsers)
+        shown = content.endorsers[:_SHOWN_ENDORSERS]
+        named = "\n".join(f"hv:dn {each.subject}\nhv:ca {each.issuer}" for each in shown)
+        more = f" and {len(content.endorsers) - len(shown)} more" if len(content.endorsers) > len(shown) else ""
         raise EndorserMismatchError(
-            f"the list says that {', '.join(str(each.subject) for each in content.endorsers)} endorses it, but "
+            f"the list says that {', '.join(str(each.subject) for each in shown)}{more} endorses it, but "
             f"{signer.subject} signed it",
             details=f"{named}\nsigner {signer.subject}\nbelow  {signer.issuer}",
             resolution="The publisher must sign with the endorser's own certificate, or correct hv:endorser.",

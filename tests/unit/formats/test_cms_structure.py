@@ -240,6 +240,13 @@ def test_the_body_may_have_been_signed_in_three_forms_and_no_other(jane: Identit
             open_message(as_multipart(mixed, craft(other, jane, detached=True)))
 
 
+def test_content_that_only_begins_like_a_header_is_left_as_it_is(jane: Identity) -> None:
+    for content in (b"content-", b"Content-Type of a list", b"MIME-Version: 1.0 and no more"):
+        assert open_message(craft(content, jane)).payload == content
+    with pytest.raises(SignatureFormError, match="encoded as 'base64'"):
+        open_message(craft(b"Content-Transfer-Encoding: base64\n\ne30=", jane))
+
+
 def test_white_space_and_breaks_in_base64_do_not_count_but_foreign_signs_do(jane: Identity) -> None:
     good = as_opaque(craft(PAYLOAD, jane))
     head, _, text = good.partition(b"\n\n")

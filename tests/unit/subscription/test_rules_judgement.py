@@ -299,6 +299,19 @@ def test_a_refusal_has_the_values_that_were_compared(scene: Scene) -> None:
     assert "before: version 2" in (error.details or "")
 
 
+@pytest.mark.threat("T14")
+def test_of_many_endorsers_that_a_list_names_a_refusal_names_some(scene: Scene) -> None:
+    def many(content: dict[str, Any]) -> None:
+        one = content["hv:endorser"]["hv:x509"]
+        content["hv:endorser"] = [{"hv:x509": {**one, "hv:dn": f"/DC=org/CN=John {number}"}} for number in range(30)]
+
+    scene.edit(many)
+    error = scene.judge().error
+    assert error is not None
+    assert error.code == "list-endorser-mismatch"
+    assert "and 25 more" in error.message
+
+
 # Whom to trust.
 
 
