@@ -52,7 +52,7 @@ def note_unnamed(place: Place, *, previous: bytes | None, now: datetime, monitor
     """
     try:
         fresh = _named_by(place, previous) if previous is not None else set()
-        _marks(place, _named(place), fresh, now)
+        _marks(place, _needed(place, now), fresh, now)
     except (_Unclear, DocumentError) as problem:
         monitor.message(f"{problem}; images that no list names any more stay at {place.label} until that is mended")
 
@@ -60,7 +60,7 @@ def note_unnamed(place: Place, *, previous: bytes | None, now: datetime, monitor
 def retire(place: Place, *, unnamed_since: datetime, now: datetime, monitor: Monitor) -> tuple[str, ...]:
     """Remove the images that no list at ``place`` has named since ``unnamed_since``; return their names."""
     try:
-        marks = _marks(place, _named(place), set(), now)
+        marks = _marks(place, _needed(place, now), set(), now)
         due = {name for name, since in marks.items() if since <= unnamed_since}
         return _remove(place, due, now, monitor) if due else ()
     except (_Unclear, DocumentError) as problem:
@@ -73,7 +73,7 @@ def _remove(place: Place, due: set[str], now: datetime, monitor: Monitor) -> tup
     intent = write_intent(place, due, now)
     try:
         # Read anew, after the intent was written: a list that is published from now on sees it.
-        doomed = sorted(due - _named(place) - _claimed(place, now))
+        doomed = sorted(due - _needed(place, now))
         with monitor.task("remove images that no list names", total=len(doomed)) as task:
             for name in doomed:
                 place.delete(Kind.IMAGE, name)
@@ -86,14 +86,13 @@ def _remove(place: Place, due: set[str], now: datetime, monitor: Monitor) -> tup
     return tuple(removed)
 
 
-def _marks(place: Place, named: set[str], fresh: set[str], now: datetime) -> dict[str, datetime]:
+def _marks(place: Place, needed: set[str], fresh: set[str], now: datetime) -> dict[str, datetime]:
     """Bring the marks up to date and return them; ``fresh`` names were named until now."""
     notes = place.names(Kind.NOTE)
     old = read_marks(place)
     known = known_files(place, notes)
-    claimed = _claimed(place, now)
     there = set(place.names(Kind.IMAGE)) & known
-    marks = {name: now if name in fresh else old.get(name, now) for name in there - named - claimed}
+    marks = {name: now if name in fresh else old.get(name, now) for name in there - needed}
     if marks != old:
         write_marks(place, marks)
     for prefix, age in ((CLAIM, CLAIM_AGE), (INTENT, INTENT_AGE)):
@@ -103,9 +102,14 @@ def _marks(place: Place, named: set[str], fresh: set[str], now: datetime) -> dic
     return marks
 
 
-def _claimed(place: Place, now: datetime) -> set[str]:
+def _needed(place: Place, now: datetime) -> set[str]:
+    """Return the names of images that lists name, or that lists which are being published will name.
+
+    Claims are read first: a claim ends when its list is there, so between the two no image is overlooked.
+    """
     claims = current_notes(place, CLAIM, CLAIM_AGE, now)
-    return {name for _, names, is_current in claims if is_current for name in names}
+    claimed = {name for _, names, is_current in claims if is_current for name in names}
+    return claimed | _named(place)
 
 
 def _named(place: Place) -> set[str]:

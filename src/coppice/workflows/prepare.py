@@ -138,7 +138,7 @@ def open_publisher(settings: Settings, name: str) -> Publisher:
         raise SettingsError(
             f"the settings name no publisher {name!r}",
             details=f"there are: {', '.join(settings.publishers) or 'none'}",
-            resolution=f"Add a section [publishers.{name}] with its driver and the options of that kind to the settings.",
+            resolution=f"Add a section [publishers.{name}] with its driver and that one's options to the settings.",
         )
     return load_publisher(found, settings.transfer)
 
