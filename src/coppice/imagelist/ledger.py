@@ -123,8 +123,17 @@ class Claim:
         self._written: datetime | None = None
 
     def renew(self) -> None:
-        """Write it, unless that was done lately."""
+        """Write it, unless that was done lately.
+
+        Raises:
+            PublicationError: It was not renewed for so long that others took this run for killed.
+        """
         now = self._now()
+        if self._written is not None and now - self._written >= CLAIM_AGE:
+            raise PublicationError(
+                f"this publication to {self._place.label} stood still for too long: images may be gone meanwhile",
+                resolution="Publish again.",
+            )
         if self._written is None or now - self._written >= CLAIM_RENEWAL or now < self._written:
             self._place.replace(Kind.NOTE, self._note, _encode({"at": now.isoformat(), "names": self._names}))
             self._written = now

@@ -101,6 +101,7 @@ class PlacePublisher:
             ledger.write(place)
         place.announce(images)
         previous = place.read(Kind.LIST, list_name)
+        claim.renew()
         self._replace(list_name, previous, signed.message)
         retirement.note_unnamed(place, previous=previous, now=self._clock.now(), monitor=monitor)
         claim.end()

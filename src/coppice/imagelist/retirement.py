@@ -7,6 +7,7 @@ another host name counts too. While one list or note cannot be read or understoo
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from coppice.errors import CoppiceError, DocumentError, TrustError
@@ -70,12 +71,16 @@ def retire(place: Place, *, unnamed_since: datetime, now: datetime, monitor: Mon
 
 def _remove(place: Place, due: set[str], now: datetime, monitor: Monitor) -> tuple[str, ...]:
     removed: list[str] = []
+    began = time.monotonic()
     intent = write_intent(place, due, now)
     try:
         # Read anew, after the intent was written: a list that is published from now on sees it.
         doomed = sorted(due - _needed(place, now))
         with monitor.task("remove images that no list names", total=len(doomed)) as task:
             for name in doomed:
+                if time.monotonic() - began > INTENT_AGE.total_seconds() / 2:
+                    # Others take a removal for killed at twice this age. The next one goes on.
+                    break
                 place.delete(Kind.IMAGE, name)
                 removed.append(name)
                 task.advance(1)

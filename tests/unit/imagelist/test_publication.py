@@ -326,6 +326,20 @@ def test_a_removal_at_any_moment_of_a_publication_never_takes_what_it_names(tmp_
     assert 0 < removed < steps
 
 
+def test_a_publication_that_stood_still_for_a_day_does_not_trust_what_it_saw(bench: Bench) -> None:
+    first = bench.edition("old.raw")
+    first.publish(bench.publisher)
+
+    def stall(method: str, name: str) -> None:
+        if method == "announce":
+            bench.clock.advance(timedelta(days=1))
+
+    bench.place.before = stall
+    with pytest.raises(PublicationError, match="stood still"):
+        bench.edition("new.raw").publish(bench.publisher)
+    assert bench.place.held[Kind.LIST, "demo"] == first.signed.message
+
+
 def test_where_nothing_can_be_removed_a_claim_is_emptied(bench: Bench) -> None:
     def refuse(method: str, name: str) -> None:
         if method == "delete":
