@@ -24,12 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
-from coppice.model.endorser import DistinguishedName
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from asn1crypto import core
 
 PARSE_PROBLEMS = (
     ArithmeticError,
@@ -191,8 +187,11 @@ def read_blocks(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevo
             yield f"block {number}: {reason(problem)}"
 
 
-def crl_issuer(data: bytes) -> DistinguishedName:
-    """Return who issued the one CRL in ``data``, PEM or DER, without reading its entries.
+def crl_issuer(data: bytes) -> bytes:
+    """Return the name of who issued the one CRL in ``data``, in DER, without reading its entries.
+
+    Args:
+        data: The CRL, PEM or DER.
 
     Raises:
         ValueError: It is not to be told so; or another of `PARSE_PROBLEMS`.
@@ -241,27 +240,14 @@ def _require_bounds(name: x509.Name) -> None:
             raise ValueError(message)
 
 
-def _crl_issuer(der: bytes) -> DistinguishedName:
+def _crl_issuer(der: bytes) -> bytes:
     # RFC 5280, 5.1: CertificateList, tbsCertList; in it an optional version, an algorithm, the issuer.
     place = _content(der, 0, 0x30)
     place = _content(der, place, 0x30)
     if der[place : place + 1] == b"\x02":
         place = _end(der, place)
     place = _end(der, place)
-    name = asn1.Name.load(der[place : _end(der, place)], strict=True)
-    # As `formats.names` does it; a relative name of several attributes is left to reading the CRL whole.
-    pairs = [(kind["type"].dotted, kind["value"].native) for kind in (_only(relative) for relative in name.chosen)]
-    if not all(isinstance(value, str) for _kind, value in pairs):
-        message = "a name with a value that is no text"
-        raise ValueError(message)
-    return DistinguishedName.of(*pairs)
-
-
-def _only(relative: core.SetOf) -> asn1.NameTypeAndValue:
-    if len(relative) != 1:
-        message = "a relative name of several attributes"
-        raise ValueError(message)
-    return relative[0]
+    return der[place : _end(der, place)]
 
 
 def _content(der: bytes, place: int, tag: int) -> int:

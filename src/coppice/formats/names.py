@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from asn1crypto import core
@@ -40,7 +41,11 @@ def _text(value: str | bytes) -> str:
 
 def subject_hashes(name: x509.Name) -> tuple[str, str]:
     """Return the two hashes of a name by which OpenSSL finds files: of today, and of before version 1.0."""
-    der = name.public_bytes()
+    return _hashes(name.public_bytes())
+
+
+@lru_cache(maxsize=256)
+def _hashes(der: bytes) -> tuple[str, str]:
     canonical = b"".join(_canonical(relative) for relative in asn1.Name.load(der).chosen)
     # A hash of a name, by which a file is found; it protects nothing.
     old = hashlib.md5(der, usedforsecurity=False).digest()

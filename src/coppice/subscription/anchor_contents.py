@@ -23,12 +23,14 @@ from coppice.formats.namespaces import named_issuers, read_namespaces, read_sign
 from coppice.subscription.anchor_files import DEFAULT_LIMITS, AnchorLimits, FileKind, NamedFile, read_file, read_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from coppice.formats.namespaces import NamespaceRule
     from coppice.model.endorser import DistinguishedName
 
 _HASHED = re.compile(r"[0-9a-f]{8}")
+_WIDE = re.compile(rb"[\x1c\x1e]")
+"""What is in DER where a string has more than one byte a letter (UniversalString, BMPString)."""
 _PLAIN = re.compile(r"[A-Za-z0-9 ._:-]+")
 
 
@@ -95,7 +97,8 @@ class AnchorContents:
 
     def held(self) -> dict[NamedFile, HeldCertificates]:
         """Return what is in all files of certificates."""
-        with quiet(), self._lock:
+        # The locks in the order in which every other use takes them.
+        with self._lock, quiet():
             return {file: self.held_in(file) for file in self.of_kind(FileKind.CERTIFICATE)}
 
     def has_authority(self) -> bool:
@@ -144,7 +147,8 @@ class AnchorContents:
     def crls_of(self, authority: DistinguishedName) -> tuple[x509.CertificateRevocationList, ...]:
         """Return the CRLs that bear the name of ``authority``. Only these are read whole."""
         with self._lock:
-            candidates = [crl for file in self._issued.get(authority, ()) for crl in self.crls_in(file).crls]
+            files = [file for file, names in self._issuers.items() if any(_may_be(authority, each) for each in names)]
+            candidates = [crl for file in files for crl in self.crls_in(file).crls]
         return tuple(crl for crl in candidates if distinguished_name(crl.issuer) == authority)
 
     def crls_in(self, file: NamedFile) -> HeldCertificates:
@@ -159,21 +163,16 @@ class AnchorContents:
             return self._crls[file]
 
     @cached_property
-    def _issued(self) -> Mapping[DistinguishedName, list[NamedFile]]:
-        found: dict[DistinguishedName, list[NamedFile]] = defaultdict(list)
-        for file in self.of_kind(FileKind.CRL):
-            for issuer in self._issuers_in(file):
-                found[issuer].append(file)
-        return found
+    def _issuers(self) -> Mapping[NamedFile, tuple[bytes, ...]]:
+        """For each file of CRLs, who issued them, in DER."""
+        return {file: self._issuers_in(file) for file in self.of_kind(FileKind.CRL) if not file.problem}
 
-    def _issuers_in(self, file: NamedFile) -> Iterable[DistinguishedName]:
-        if file.problem:
-            return ()
+    def _issuers_in(self, file: NamedFile) -> tuple[bytes, ...]:
         try:
             return (crl_issuer(read_file(file.path, self._limits.crl_bytes)),)
         except (OSError, *PARSE_PROBLEMS):
             # Perhaps it holds several, or is of a form that only reading it whole can tell.
-            return {distinguished_name(crl.issuer) for crl in self.crls_in(file).crls}
+            return tuple(crl.issuer.public_bytes() for crl in self.crls_in(file).crls)
 
     def policies(self) -> tuple[PolicyFile, ...]:
         """Return every namespaces and signing policy file."""
@@ -242,6 +241,14 @@ def is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
+
+
+def _may_be(name: DistinguishedName, der: bytes) -> bool:
+    """Tell whether a name in DER may be ``name``; only one that cannot is left alone."""
+    kind, value = name.attributes[-1] if name.attributes else ("", "")
+    if not value.isascii() or "+" in kind or _WIDE.search(der):
+        return True
+    return value.encode() in der
 
 
 def _may_speak_of(issuer: DistinguishedName, text: str | ValueError | OSError) -> bool:

@@ -203,6 +203,12 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
     return anchors
 
 
+def forget_anchors() -> None:
+    """Forget what was read in this process; for measuring."""
+    with _keeping:
+        _kept.clear()
+
+
 def _of_directory(path: Path, files: tuple[NamedFile, ...], limits: AnchorLimits) -> TrustAnchors:
     contents = AnchorContents(files, limits)
     policies = contents.of_kind(FileKind.NAMESPACES, FileKind.SIGNING_POLICY)

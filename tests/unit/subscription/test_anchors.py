@@ -22,6 +22,7 @@ from coppice.testing.igtf import write_authority
 from coppice.testing.odd import Oddity, altered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from coppice.testing.authority import Identity
@@ -343,3 +344,33 @@ def test_loading_many_authorities_is_quick(tmp_path: Path) -> None:
     started = time.process_time()
     load_anchors(tmp_path)
     assert time.process_time() - started < 1
+
+
+def test_many_threads_read_the_same_anchors(tmp_path: Path) -> None:
+    authorities = [Authority.create(f"CA number {number}") for number in range(4)]
+    for place in ("one", "two"):
+        for each in authorities:
+            write_authority(tmp_path / place, each, namespaces=["/DC=org/.*"])
+    (tmp_path / "two" / "more.crt").write_bytes(authorities[0].identity.certificate.public_bytes(Encoding.DER))
+    done: list[object] = []
+
+    def use(place: str, first: int) -> None:
+        anchors = load_anchors(tmp_path / place)
+        own = authorities[first].identity
+        asked: list[Callable[[], object]] = [
+            lambda: anchors.named(own.certificate.subject),
+            lambda: anchors.crls_of(own.subject),
+            lambda: anchors.namespaces_of(own.certificate.subject).rules,
+            lambda: anchors.certificates,
+            lambda: report_anchors(anchors, NOW).entries,
+        ]
+        done.extend(bool(asked[(first + step) % len(asked)]()) for step in range(len(asked)))
+
+    threads = [
+        threading.Thread(target=use, args=(place, n % 4), daemon=True) for n in range(8) for place in ("one", "two")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert done == [True] * 80
