@@ -80,7 +80,7 @@ class Rule(StrEnum):
     NOT_CHANGED = "not-changed"
 
     @property
-    def title(self) -> str:
+    def demand(self) -> str:
         """What the rule demands, in a sentence."""
         return _RULES[self][0]
 
@@ -179,7 +179,7 @@ class RuleTable:
         """Return one line a rule, in their order."""
         unknown = (Outcome.NOT_REACHED, "")
         return tuple(
-            RuleResult(rule=rule, title=rule.title, outcome=outcome, compared=compared)
+            RuleResult(rule=rule, title=rule.demand, outcome=outcome, compared=compared)
             for rule in Rule
             for outcome, compared in (self._noted.get(rule, unknown),)
         )

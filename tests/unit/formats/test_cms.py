@@ -194,7 +194,7 @@ def test_a_truncated_message_is_refused_wherever_it_ends(jane: Identity) -> None
 
 
 @pytest.mark.threat("T12")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_mutation_is_accepted_with_other_content(jane: Identity, data: st.DataObject) -> None:
     originals = _ORIGINALS.setdefault(

@@ -231,7 +231,7 @@ def test_a_good_list_passes_every_rule_and_every_line_says_what_was_compared(sce
     assert judgement.verified is not None
     assert [each.rule for each in judgement.rules] == list(Rule)
     assert set(outcomes(judgement).values()) == {Outcome.PASSED}
-    assert all(each.compared and each.title == each.rule.title for each in judgement.rules)
+    assert all(each.compared and each.title == each.rule.demand for each in judgement.rules)
 
 
 def test_every_rule_has_a_test_that_breaks_it() -> None:
