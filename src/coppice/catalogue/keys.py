@@ -162,7 +162,7 @@ def _own_value(value: object) -> object:
             raise ValueError(message)
         # As a subscriber will read it: what that refuses must not get into a list.
         return read_json(written, what="value", max_depth=DEFAULT_LIMITS.depth - 4)["value"]
-    except (DocumentError, TypeError) as problem:
+    except (DocumentError, TypeError, RecursionError) as problem:
         raise ValueError(str(problem)) from problem
 
 
