@@ -103,7 +103,9 @@ class PlacePublisher:
         previous = place.read(Kind.LIST, list_name)
         claim.renew()
         self._replace(list_name, previous, signed.message)
-        retirement.note_unnamed(place, previous=previous, now=self._clock.now(), monitor=monitor)
+        retirement.note_unnamed(
+            place, previous=previous, current=signed.message, now=self._clock.now(), monitor=monitor
+        )
         claim.end()
         return Publication(
             list_uri=self.list_uri(list_name), images_written=tuple(written), bytes_written=sum(written.values())

@@ -42,18 +42,19 @@ class _Unclear(Exception):  # noqa: N818 - no error: a reason to leave everythin
     """Why it cannot be said what the lists at a place name."""
 
 
-def note_unnamed(place: Place, *, previous: bytes | None, now: datetime, monitor: Monitor) -> None:
+def note_unnamed(place: Place, *, previous: bytes | None, current: bytes, now: datetime, monitor: Monitor) -> None:
     """Bring the marks at the place up to date after a list was replaced.
 
     Args:
         place: Where.
         previous: The list as it was before; what it named was named until now.
+        current: The list as it is now; some places show what is new in their listings only after a while.
         now: This instant.
         monitor: Told when it cannot be said what is named.
     """
     try:
         fresh = _named_by(place, previous) if previous is not None else set()
-        _marks(place, _needed(place, now), fresh, now)
+        _marks(place, _needed(place, now) | _named_by(place, current), fresh, now)
     except (_Unclear, DocumentError) as problem:
         monitor.message(f"{problem}; images that no list names any more stay at {place.label} until that is mended")
 

@@ -200,6 +200,18 @@ def test_an_image_that_was_named_again_has_its_whole_time_again(bench: Bench) ->
     assert (Kind.IMAGE, "old.raw") in bench.place.held
 
 
+def test_a_list_that_does_not_show_in_a_listing_yet_keeps_its_images_for_their_whole_time(bench: Bench) -> None:
+    unnamed_for_a_week(bench)
+    names = bench.place.names
+    bench.place.names = lambda kind: tuple(name for name in names(kind) if name != "two")  # type: ignore[method-assign]
+    bench.edition("old.raw").publish(bench.publisher, "two")
+    assert bench.retire() == ()
+    bench.place.names = names  # type: ignore[method-assign]
+    bench.clock.advance(WEEK)
+    assert bench.retire() == ()
+    bench.check_consistent()
+
+
 def test_what_coppice_did_not_put_there_is_never_removed(bench: Bench) -> None:
     bench.place.held[Kind.IMAGE, "foreign.iso"] = b"somebody's"
     unnamed_for_a_week(bench)

@@ -24,6 +24,7 @@ CACHE = Path(__file__).parents[4] / ".cache" / "swift-2.38.3"
 ACCESS_KEY, SECRET_KEY = "test:tester", "testing"
 BUCKET = "images"
 _STORES = ("account", "container", "object")
+# The time limits are long: an update of a listing that misses its own would be left to a process that does not run.
 _STORE = """\
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -34,6 +35,9 @@ devices = {directory}/devices
 mount_check = false
 workers = 0
 log_address = {directory}/no-log
+conn_timeout = 20
+node_timeout = 60
+container_update_timeout = 60
 [pipeline:main]
 pipeline = {kind}-server
 [app:{kind}-server]
@@ -65,6 +69,9 @@ pipeline = {pipeline}
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
+conn_timeout = 20
+node_timeout = 60
+recoverable_node_timeout = 60
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:cache]
