@@ -43,8 +43,10 @@ path = "{root}/cloud"
 VOLATILE = re.compile(r'"[^"\n]*(?:state[-_]since|fetched_at)":\s*"[^"]*"')
 FACTS = (
     "SELECT name, uri, list_identifier FROM subscription ORDER BY name",
-    "SELECT current_list.subscription, version, payload_sha512, expires FROM current_list "
-    "JOIN archived_list ON archived_list.number = current_list.archived ORDER BY current_list.subscription",
+    (
+        "SELECT current_list.subscription, version, payload_sha512, expires FROM current_list "
+        "JOIN archived_list ON archived_list.number = current_list.archived ORDER BY current_list.subscription"
+    ),
     "SELECT list_identifier, version, payload_sha512 FROM trusted_version ORDER BY list_identifier",
     "SELECT list_identifier FROM unsubscribed_list ORDER BY list_identifier",
 )

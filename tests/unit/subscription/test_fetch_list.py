@@ -241,7 +241,7 @@ def test_a_manifest_that_is_named_by_its_digest_is_held_against_it() -> None:
 @pytest.mark.parametrize("blob", [b"forged", b"signe", b"signed!"])
 def test_a_layer_that_is_not_what_its_digest_says_is_refused(blob: bytes) -> None:
     client: Any = FakeRegistry(held(write_manifest(image_list_manifest(b"signed")), blob=blob))
-    with pytest.raises(TransferError, match="not the content|longer than the 6 bytes"):
+    with pytest.raises(TransferError, match=r"not the content|longer than the 6 bytes"):
         fetch_list("oci://r/vo/list:1", client, 10)
 
 
