@@ -40,6 +40,7 @@ LARGE = {"s3": 5_500_000, "oci": 2_500_000}
 """More than one part of an S3 upload (5 MiB at least), and several chunks of an OCI upload; two megabytes elsewhere."""
 SMALL = 100_000
 POINTS, MANY_POINTS = 10, 100
+TRIES = 10
 
 # Has everything loaded, and forks a child for each publication: that child is killed.
 PUBLISHING = """
@@ -230,6 +231,21 @@ def edition_uri(edition: Edition, name: str, publisher: PlacePublisher) -> str:
     return publisher.image_uri(name)
 
 
+def kill_at(share: float, workshop: Workshop, seconds: float) -> tuple[Edition, float]:
+    """Kill a run when this share of it is over; return what it was to publish, and how long a run takes now.
+
+    A run that ended before its time was not killed: it was measured on a machine that does other things too.
+    """
+    for _ in range(TRIES):
+        edition = workshop.next_edition()
+        outcome = workshop.publish(edition, kill_after=seconds * share)
+        if outcome.status == -signal.SIGKILL:
+            return edition, seconds
+        assert outcome.status == 0
+        seconds = 0.9 * min(seconds, outcome.seconds)
+    pytest.fail(f"no run could be killed in {TRIES} tries")
+
+
 def campaign(driver: str, points: int, tmp_path: Path) -> None:
     with open_server(driver, tmp_path / "server") as server:
         workshop = Workshop(driver, server, tmp_path)
@@ -238,20 +254,18 @@ def campaign(driver: str, points: int, tmp_path: Path) -> None:
             with Reader(driver, server, workshop.list_uri) as reader:
                 measured = workshop.publish(workshop.next_edition())
                 assert measured.status == 0
-                killed = 0
+                seconds = measured.seconds
                 for point in range(points):
-                    edition = workshop.next_edition()
-                    kill_after = measured.seconds * (point + 0.5) / points
-                    killed += workshop.publish(edition, kill_after=kill_after).status == -signal.SIGKILL
+                    edition, seconds = kill_at((point + 0.5) / points, workshop, seconds)
                     assert workshop.publish(edition).status == 0
                     check_whole(workshop, server, edition)
         finally:
             workshop.end()
+    seen = reader.seen
+    print(f"{driver}: {points} kills, {seen['looks']} looks, {len(seen['versions'])} versions, {seen['faults']}")  # noqa: T201 - the figures
     assert reader.seen["faults"] == []
     assert reader.seen["looks"] >= points
     assert len(reader.seen["versions"]) >= points // 2
-    # The last points may find the run ended already: it was measured on a machine that does other things too.
-    assert killed >= points * 0.7
 
 
 @pytest.mark.threat("T79")
