@@ -168,6 +168,31 @@ def test_an_unchanged_list_whose_signer_was_revoked_since_is_distrusted(site: Si
     assert (outcome.error.code, outcome.distrusted, outcome.verified) == ("signer-revoked", True, None)
 
 
+@pytest.mark.threat("T19")
+def test_a_refresh_that_reads_no_list_judges_anew_when_the_revocation_lists_have_changed(site: Site, monkeypatch):
+    publisher = site.follow("a")
+    site.publish("a", publisher)
+    site.refresh(with_contents=False)
+    judged: list[bytes] = []
+    judge = rules.open_message
+    monkeypatch.setattr(rules, "open_message", lambda message, **how: judged.append(message) or judge(message, **how))
+    assert site.refresh(with_contents=False)["a"].unchanged
+    assert judged == []
+    site.authority.write_to(site.anchors)
+    assert site.refresh(with_contents=False)["a"].unchanged
+    assert len(judged) == 1
+    assert site.refresh(with_contents=False)["a"].unchanged
+    assert len(judged) == 1
+    site.authority.revoke(publisher.endorser.certificate)
+    site.authority.write_to(site.anchors)
+    for _ in range(2):
+        outcome = site.refresh(with_contents=False)["a"]
+        assert outcome.error is not None
+        assert (outcome.error.code, outcome.fresh) == ("signer-revoked", False)
+    (site.anchors / "ca.pem").unlink()
+    assert site.refresh(with_contents=False)["a"].error.code == "trust-anchor"  # type: ignore[union-attr]
+
+
 @pytest.mark.threat("T5")
 @pytest.mark.threat("T29")
 def test_a_refused_body_keeps_no_validators_and_changes_nothing(site: Site):

@@ -7,6 +7,7 @@ read. What was read is kept for as long as no file changed.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from enum import StrEnum
@@ -61,6 +62,7 @@ class TrustAnchors:
         path: Where it is.
         kind: What it is.
         contents: Of a directory; None: there is none.
+        state: A digest that changes when a file there does; empty when they were not read from files.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class TrustAnchors:
         problems: Iterable[str] = (),
         kind: AnchorKind = AnchorKind.BUNDLE,
         contents: AnchorContents | None = None,
+        state: str = "",
     ) -> None:
         """Hold what is given; and of ``contents``, if there are any, all certificates."""
         self.path = path
         self.kind = kind
         self.contents = contents
+        self.state = state
         self._given = HeldCertificates(authorities=tuple(certificates), crls=tuple(crls), problems=tuple(problems))
         self._namespaces: dict[DistinguishedName, Namespaces] = {}
 
@@ -195,6 +199,7 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
             _kept.move_to_end(key)
             return kept[1]
     anchors = _of_file(path, limits) if entries is None else _of_directory(path, group_files(path, entries), limits)
+    anchors.state = hashlib.sha256(repr((str(path), state)).encode("utf-8", "backslashreplace")).hexdigest()
     with _keeping:
         _kept[key] = (state, anchors)
         _kept.move_to_end(key)

@@ -223,6 +223,7 @@ class VerifiedImageList:
         warnings: What the site should know although the list is accepted.
         newly_pinned: The endorser whom this first list makes trusted (trust on first use); whoever records the list
             must record it as well. None: the subscription named its endorsers before.
+        anchors_state: Of the trust anchors and CRLs that it was judged by (`coppice.subscription.anchors`).
     """
 
     subscription: str
@@ -234,3 +235,4 @@ class VerifiedImageList:
     verified_at: datetime
     warnings: tuple[ListWarning, ...] = ()
     newly_pinned: PinnedEndorser | None = None
+    anchors_state: str = ""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
@@ -32,6 +33,19 @@ if TYPE_CHECKING:
     from coppice.subscription.model import ListWarning, Subscription, VerifiedImageList
 
 _CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What is said of a list in force that was judged anew, without the list.
+
+    Attributes:
+        warnings: As `coppice.subscription.model.VerifiedImageList` has them.
+        anchors_state: Likewise.
+    """
+
+    warnings: tuple[ListWarning, ...]
+    anchors_state: str
 
 
 def record_verified(
@@ -87,6 +101,7 @@ def record_verified(
     current = session.get(CurrentListRow, row.name) or CurrentListRow(subscription=row.name, told=[])
     current.archived = kept.number
     current.images = len(verified.content.images)
+    current.anchors_state = verified.anchors_state
     freshness.keep_warnings(current, verified.warnings)
     session.add(current)
     session.flush()
@@ -128,7 +143,7 @@ def record_unchanged(
     now: datetime,
     *,
     warn_list_days: float,
-    judged: Mapping[str, tuple[ListWarning, ...]],
+    judged: Mapping[str, Judged],
 ) -> None:
     """Note that sources have what is in force already. A subscription that is gone meanwhile is passed over."""
     for start in range(0, len(names), _CHUNK):
@@ -138,7 +153,8 @@ def record_unchanged(
             row.last_error_code = row.last_error = None
     for current, _ in _in_force(session, names):
         if current.subscription in judged:
-            freshness.keep_warnings(current, judged[current.subscription])
+            freshness.keep_warnings(current, judged[current.subscription].warnings)
+            current.anchors_state = judged[current.subscription].anchors_state
     tell_dates(session, names, now, warn_list_days=warn_list_days)
 
 

@@ -189,6 +189,7 @@ def _apply(message: bytes, case: _Case, table: RuleTable) -> VerifiedImageList:
         verified_at=case.now,
         warnings=tuple(said),
         newly_pinned=newly_pinned,
+        anchors_state=case.anchors.state,
     )
 
 

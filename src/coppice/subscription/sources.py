@@ -32,6 +32,7 @@ class ListInForce:
         images: How many it names; None where an older database did not keep it.
         verified_at: When it was verified first.
         warnings: What was said of it when it was judged last, its own dates left out.
+        anchors_state: Of the trust anchors and CRLs that it was judged by last.
     """
 
     identifier: str
@@ -41,6 +42,7 @@ class ListInForce:
     images: int | None
     verified_at: datetime
     warnings: tuple[ListWarning, ...] = ()
+    anchors_state: str | None = None
 
     def warnings_at(self, now: datetime, warn_list_days: float) -> tuple[ListWarning, ...]:
         """Return what is to be said of it now."""
@@ -89,6 +91,7 @@ def in_force(current: CurrentListRow, kept: ArchivedListRow) -> ListInForce:
         images=current.images,
         verified_at=kept.verified_at,
         warnings=kept_warnings(current),
+        anchors_state=current.anchors_state,
     )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from coppice.subscription.anchors import TrustAnchors
     from coppice.subscription.changes import Change
     from coppice.subscription.model import ListWarning, Subscription, TrustedVersion, VerifiedImageList
+    from coppice.subscription.record import Judged
     from coppice.subscription.sources import Source
 
 
@@ -201,7 +202,7 @@ class SubscriptionStore:
         now: datetime,
         *,
         warn_list_days: float,
-        judged: Mapping[str, tuple[ListWarning, ...]] | None = None,
+        judged: Mapping[str, Judged] | None = None,
     ) -> None:
         """Note that sources have the lists that are in force already; in one transaction.
 

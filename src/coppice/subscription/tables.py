@@ -85,7 +85,10 @@ class ArchivedListRow(Base):
 
 
 class CurrentListRow(Base):
-    """Which of a subscription's archived lists is in force, and what was told of it."""
+    """Which of a subscription's archived lists is in force, and what was told of it.
+
+    ``anchors_state`` is of the trust anchors and CRLs that it was judged by last; None: of which ones is not known.
+    """
 
     __tablename__ = "current_list"
 
@@ -94,6 +97,7 @@ class CurrentListRow(Base):
     )
     archived: Mapped[int] = mapped_column(ForeignKey("archived_list.number", ondelete="CASCADE"))
     images: Mapped[int | None] = mapped_column()
+    anchors_state: Mapped[str | None] = mapped_column(String(64))
     warnings: Mapped[list[list[str]]] = mapped_column(JSON)
     told: Mapped[list[str]] = mapped_column(JSON)
 

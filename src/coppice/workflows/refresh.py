@@ -3,7 +3,8 @@
 
 A list that cannot be fetched or is refused changes nothing: the last verified one is recalled while its dates hold,
 and otherwise the list is unknown. Both are told; neither ever becomes an empty list. A source that says that nothing
-changed costs one request: its list is not read, unless the caller needs what it says. A list that is revoked since it
+changed costs one request: its list is not read, unless the caller needs what it says, or the trust anchors or their
+CRLs are others than those that it was judged by. A list that is revoked since it
 was verified is not unknown but distrusted.
 """
 
@@ -27,6 +28,7 @@ from coppice.errors import (
 from coppice.http import Validators
 from coppice.subscription.anchors import AnchorShelf
 from coppice.subscription.fetch import fetch_list
+from coppice.subscription.record import Judged
 from coppice.subscription.rules import verify_list
 from coppice.subscription.sources import ListInForce, Source
 from coppice.workflows.parallel import in_parallel
@@ -150,7 +152,7 @@ class _Run:
         self._anchors = AnchorShelf()
         self._turn_lock = threading.Lock()
         self._is_stopped = False
-        self._unchanged: dict[str, tuple[ListWarning, ...] | None] = {}
+        self._unchanged: dict[str, Judged | None] = {}
         self._paused: list[str] = []
 
     def stop(self) -> None:
@@ -233,18 +235,21 @@ class _Run:
         """Go on with the list in force, whose source has nothing newer."""
         now = self._clock.now()
         verified = None
-        if self._with_contents:
+        anchors = self._anchors.load(source.subscription.trust.anchors)
+        if self._with_contents or anchors.state != known.anchors_state:
             verified = self._recall(source.subscription)
         elif known.expires <= now:
             raise ExpiredListError(
                 f"the list expired on {known.expires:%Y-%m-%d %H:%M:%S} UTC, and its source has no newer one",
                 resolution="The publisher must publish a new version.",
             )
-        self._unchanged[source.subscription.name] = None if verified is None else verified.warnings
+        self._unchanged[source.subscription.name] = (
+            None if verified is None else Judged(warnings=verified.warnings, anchors_state=verified.anchors_state)
+        )
         said = known.warnings_at(now, self._settings.subscriptions.warn_list_days)
         return ListOutcome(
             subscription=source.subscription,
-            verified=verified,
+            verified=verified if self._with_contents else None,
             fresh=True,
             unchanged=True,
             in_force=known,

@@ -101,6 +101,7 @@ def _make_archive() -> None:
         sa.Column("subscription", sa.String(length=64), nullable=False),
         sa.Column("archived", sa.Integer(), nullable=False),
         sa.Column("images", sa.Integer(), nullable=True),
+        sa.Column("anchors_state", sa.String(length=64), nullable=True),
         sa.Column("warnings", sa.JSON(), nullable=False),
         sa.Column("told", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["subscription"], ["subscription.name"], ondelete="CASCADE"),
