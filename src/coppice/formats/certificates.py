@@ -44,6 +44,8 @@ _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([\s\S]*?)-----END \1---
 _CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _CRL_LABEL = b"X509 CRL"
 _CRL_BEGINNING = b"-----BEGIN X509 CRL-----"
+DAMAGED_CRL = "a CRL is damaged"
+"""How the text begins that stands for a CRL which cannot be read."""
 _HEAD_BYTES = 64 * 1024
 # X.520, upper bounds; those of which cryptography warns.
 _LENGTHS = {NameOID.COUNTRY_NAME: (2, 2), NameOID.JURISDICTION_COUNTRY_NAME: (2, 2), NameOID.COMMON_NAME: (1, 64)}
@@ -184,7 +186,11 @@ def read_blocks(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevo
             else:
                 yield f"block {number}: {label.decode()} is neither a certificate nor a CRL"
         except PARSE_PROBLEMS as problem:
-            yield f"block {number}: {reason(problem)}"
+            said = f"block {number}: {reason(problem)}"
+            yield f"{DAMAGED_CRL}: {said}" if label == _CRL_LABEL else said
+    if data.count(_CRL_BEGINNING) > sum(1 for block in blocks if block.group(1) == _CRL_LABEL):
+        # Half a file is what an interrupted copy leaves.
+        yield f"{DAMAGED_CRL}: it has no end"
 
 
 def crl_issuer(data: bytes) -> bytes:

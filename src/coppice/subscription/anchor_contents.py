@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from coppice.errors import DocumentError
-from coppice.formats.certificates import PARSE_PROBLEMS, crl_issuer, quiet, reason, require_readable
+from coppice.formats.certificates import DAMAGED_CRL, PARSE_PROBLEMS, crl_issuer, quiet, reason, require_readable
 from coppice.formats.names import distinguished_name, subject_hashes
 from coppice.formats.namespaces import named_issuers, read_namespaces, read_signing_policy
 from coppice.subscription.anchor_files import DEFAULT_LIMITS, AnchorLimits, FileKind, NamedFile, read_file, read_objects
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from coppice.model.endorser import DistinguishedName
 
 _HASHED = re.compile(r"[0-9a-f]{8}")
+_UNUSED_CRL = "a CRL in a file of certificates is not used; its name must end in .r0 or .crl"
 _WIDE = re.compile(rb"[\x1c\x1e]")
 """What is in DER where a string has more than one byte a letter (UniversalString, BMPString)."""
 _PLAIN = re.compile(r"[A-Za-z0-9 ._:-]+")
@@ -90,8 +91,7 @@ class AnchorContents:
             if file not in self._held:
                 found = read_held(file, self._limits)
                 if found.crls:
-                    said = "a CRL in a file of certificates is not used; its name must end in .r0 or .crl"
-                    found = replace(found, crls=(), problems=(*found.problems, said))
+                    found = replace(found, crls=(), problems=(*found.problems, _UNUSED_CRL))
                 self._held[file] = found
             return self._held[file]
 
@@ -150,6 +150,26 @@ class AnchorContents:
             files = [file for file, names in self._issuers.items() if any(_may_be(authority, each) for each in names)]
             candidates = [crl for file in files for crl in self.crls_in(file).crls]
         return tuple(crl for crl in candidates if distinguished_name(crl.issuer) == authority)
+
+    def unusable_crls_of(self, authority: x509.Name) -> tuple[str, ...]:
+        """Return what cannot be read and may be a CRL of ``authority``, and why: it is not the same as none."""
+        name, stems = distinguished_name(authority), self._stems_of(authority)
+        certificates = self.of_kind(FileKind.CERTIFICATE)
+        known = frozenset(stem for file in certificates for stem in file.stems)
+        said = []
+        with self._lock:
+            for file in self.of_kind(FileKind.CRL):
+                issuers = self._issuers.get(file, ())
+                named = frozenset(stem.removesuffix(".crl") for stem in file.stems)
+                # Of what tells no one issuer, the name of the file says whose it is; or nothing does.
+                may_be = any(_may_be(name, each) for each in issuers)
+                if may_be or (len(issuers) != 1 and (named & stems or not named & known)):
+                    said += [f"{file.path}: {each}" for each in self.crls_in(file).problems]
+            for file in certificates:
+                if file.stems & stems:
+                    unusable = [each for each in self.held_in(file).problems if _is_about_crl(each)]
+                    said += [f"{file.path}: {each}" for each in unusable]
+        return tuple(said)
 
     def crls_in(self, file: NamedFile) -> HeldCertificates:
         """Return what is in a file of CRLs; certificates in it are not trusted."""
@@ -241,6 +261,10 @@ def is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
+
+
+def _is_about_crl(problem: str) -> bool:
+    return problem == _UNUSED_CRL or problem.startswith(DAMAGED_CRL)
 
 
 def _may_be(name: DistinguishedName, der: bytes) -> bool:

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from coppice.errors import TrustAnchorError
+from coppice.formats.certificates import DAMAGED_CRL
 from coppice.formats.names import distinguished_name
 from coppice.subscription.anchor_contents import AnchorContents, HeldCertificates, problems_of, read_held
 from coppice.subscription.anchor_files import (
@@ -124,6 +125,12 @@ class TrustAnchors:
         if self.contents is not None:
             return self.contents.crls_of(authority)
         return tuple(crl for crl in self._given.crls if distinguished_name(crl.issuer) == authority)
+
+    def unusable_crls_of(self, authority: x509.Name) -> tuple[str, ...]:
+        """Return what cannot be read and may be a CRL of ``authority``, and why."""
+        if self.contents is not None:
+            return self.contents.unusable_crls_of(authority)
+        return tuple(f"{self.path}: {each}" for each in self._given.problems if each.startswith(DAMAGED_CRL))
 
     @property
     def have_policies(self) -> bool:

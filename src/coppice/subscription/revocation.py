@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from coppice.subscription.model import TrustPolicy
 
 _CLOCK_SKEW = timedelta(minutes=5)
+_SHOWN = 20
 _STRONG = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _SEVERITY: tuple[type[TrustError], ...] = (
     AuthorityRevokedError,
@@ -151,8 +152,16 @@ def _missing(link: _Link, anchors: TrustAnchors, trust: TrustPolicy, *, partial:
     said = f"there is no CRL of {link.authority}"
     if partial:
         said += " that speaks of all its certificates"
-    if trust.revocation is RevocationPolicy.IF_PRESENT:
+    # A file that cannot be read is there: what it says is unknown, and may be that the certificate is revoked.
+    unusable = anchors.unusable_crls_of(link.above.subject)
+    if trust.revocation is RevocationPolicy.IF_PRESENT and not unusable:
         return f"{said}: whether {link.name} is revoked is unknown"
+    if unusable:
+        return RevocationUnknownError(
+            f"{said} that can be read",
+            details="\n".join(unusable[:_SHOWN]),
+            resolution="Fetch its CRL anew (fetch-crl does it); a file that cannot be read is not the same as none.",
+        )
     return RevocationUnknownError(
         said,
         resolution=f"Put its current CRL beside the trust anchors ({anchors.path}; fetch-crl does it), or subscribe "

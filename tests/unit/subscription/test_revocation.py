@@ -263,3 +263,48 @@ def test_the_messages_have_no_line_breaks_from_outside(authority: Authority) -> 
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Jane\nERROR")])
     problem = refusal(authority.issue("", subject=name), authority, crls=[])
     assert not re.search(r"\n", str(problem).replace("Jane\nERROR", ""))
+
+
+@pytest.mark.threat("T21")
+@pytest.mark.parametrize(
+    "damage", ["bits", "cut", "empty", "dangling", "directory", "in a bundle", "cut in a bundle", "misplaced"]
+)
+def test_a_crl_that_cannot_be_read_is_not_a_missing_one(tmp_path: Path, damage: str) -> None:
+    authority = Authority.create("Example CA")
+    jane = authority.revoked_endorser("Jane Doe")
+    anchors = authority.write_to(tmp_path)
+    certificate, crl = tmp_path / "ca.pem", tmp_path / "ca.crl.pem"
+    whole = crl.read_bytes()
+    bits = whole.replace(b"\nMI", b"\nMJ", 1)
+    crl.unlink()
+    match damage:
+        case "bits" | "cut" | "empty":
+            crl.write_bytes({"bits": bits, "cut": whole[: len(whole) // 2], "empty": b""}[damage])
+        case "dangling":
+            crl.symlink_to(tmp_path / "gone")
+        case "directory":
+            crl.mkdir()
+        case "misplaced":
+            certificate.write_bytes(certificate.read_bytes() + whole)
+        case _:
+            anchors = tmp_path / "bundle.pem"
+            anchors.write_bytes(certificate.read_bytes() + (bits if damage == "in a bundle" else whole[:-20]))
+    with pytest.raises(RevocationUnknownError, match="that can be read") as caught:
+        check(jane, load_anchors(anchors), revocation=RevocationPolicy.IF_PRESENT)
+    assert str(anchors if anchors.is_file() else certificate if damage == "misplaced" else crl) in str(
+        caught.value.details
+    )
+
+
+def test_anothers_crl_that_cannot_be_read_says_nothing_about_this_authority(tmp_path: Path) -> None:
+    authority, other = Authority.create("Example CA"), Authority.create("Other CA")
+    authority.write_to(tmp_path)
+    other.write_to(tmp_path, name="other")
+    (tmp_path / "ca.crl.pem").unlink()
+    (tmp_path / "other.crl.pem").write_bytes(b"")
+    found = check(authority.issue("Jane Doe"), load_anchors(tmp_path), revocation=RevocationPolicy.IF_PRESENT)
+    assert "there is no CRL of /DC=org/DC=example/CN=Example CA" in found.warnings[0]
+    # Of a file that has no authority's name, nobody knows whose it is.
+    (tmp_path / "crl.r0").write_bytes(b"")
+    with pytest.raises(RevocationUnknownError, match="that can be read"):
+        check(authority.issue("Jane Doe"), load_anchors(tmp_path), revocation=RevocationPolicy.IF_PRESENT)
