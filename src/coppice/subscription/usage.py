@@ -42,6 +42,15 @@ _KNOWN_BESIDE = (
     x509.SubjectKeyIdentifier,
 )
 """May be critical in an endorser's certificate: they narrow nothing that matters for a signature."""
+_AUTHORITY_USAGES = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+_JUDGED_OF_AUTHORITIES = {
+    *_KNOWN_BESIDE,
+    x509.BasicConstraints,
+    x509.ExtendedKeyUsage,
+    x509.KeyUsage,
+    x509.NameConstraints,
+}
+"""May be critical in an authority's certificate."""
 
 
 def check_dates(path: Sequence[x509.Certificate], at: datetime) -> None:
@@ -163,6 +172,24 @@ def check_authorities(path: Sequence[x509.Certificate], *, sha1: bool) -> None:
         # to itself.
         between = sum(1 for link in path[1 : depth + 1] if link.subject != link.issuer)
         _check_authority(authority, between, sha1=sha1)
+        if sha1 and authority is not path[-1]:
+            _check_beside_verifier(authority)
+
+
+def _check_beside_verifier(authority: x509.Certificate) -> None:
+    """Check of an authority below the root what else the verifier asks, which does not judge paths with sha1."""
+    found = {type(extension.value): extension for extension in authority.extensions}
+    usages = found.get(x509.ExtendedKeyUsage)
+    reason = ""
+    if x509.KeyUsage not in found:
+        reason = "its certificate has no key usage"
+    elif usages is not None and not _AUTHORITY_USAGES.intersection(usages.value):
+        reason = "its extended key usage has neither clientAuth nor anyExtendedKeyUsage"
+    else:
+        unknown = [one for kind, one in found.items() if one.critical and kind not in _JUDGED_OF_AUTHORITIES]
+        reason = f"it has the critical extension {unknown[0].oid.dotted_string}" if unknown else ""
+    if reason:
+        raise UntrustedSignerError(f"{distinguished_name(authority.subject)} certified what it may not: {reason}")
 
 
 def _check_authority(authority: x509.Certificate, between: int, *, sha1: bool) -> None:

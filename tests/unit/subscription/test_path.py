@@ -327,6 +327,11 @@ def test_with_sha1_everything_else_is_judged_all_the_same() -> None:
         root.issue_authority("No CA", key_usage=("crl_sign",)),
         root.issue_authority("A", path_length=0).issue_authority("B"),
         root.issue_authority("C", extensions=[(limits, True)]),
+        root.issue_authority("D", extensions=[(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), False)]),
+        root.issue_authority("E", extensions=[(x509.InhibitAnyPolicy(0), True)]),
+        replace(
+            without := root.issue_authority("F"), identity=odd(without.identity, root, Oddity(without=("2.5.29.15",)))
+        ),
     ]
     for authority in cases:
         signer = odd(authority.issue("Jane Doe"), authority, digest="sha1")
