@@ -325,22 +325,30 @@ def _compare(kind: Kind, sign: str, found: object, wanted: object) -> bool | Non
 def _glob(pattern: str, text: str) -> bool:
     """Tell whether ``pattern`` is all of ``text``: ``*`` is any text, ``?`` any character.
 
-    It never takes more steps than the product of their lengths, whatever the stars.
+    Each piece between two stars is looked for once, from where the one before it ended: more than one place for a piece
+    need never be tried.
     """
-    place = mark = 0
-    star: int | None = None
-    at = 0
-    while at < len(text):
-        if place < len(pattern) and pattern[place] == "*":
-            star, mark, place = place, at, place + 1
-        elif place < len(pattern) and pattern[place] in {text[at], "?"}:
-            place, at = place + 1, at + 1
-        elif star is not None:
-            mark += 1
-            place, at = star + 1, mark
-        else:
+    first, *pieces = pattern.split("*")
+    if not pieces:
+        return len(text) == len(first) and _find(first, text, 0, len(text)) == 0
+    last = pieces.pop()
+    place, end = len(first), len(text) - len(last)
+    if place > end or _find(first, text, 0, place) != 0 or _find(last, text, end, len(text)) != end:
+        return False
+    for piece in pieces:
+        found = _find(piece, text, place, end)
+        if found < 0:
             return False
-    return not pattern[place:].strip("*")
+        place = found + len(piece)
+    return True
+
+
+def _find(piece: str, text: str, start: int, end: int) -> int:
+    """Return where ``piece`` begins first between ``start`` and ``end``; -1: nowhere."""
+    if "?" not in piece:
+        return text.find(piece, start, end)
+    found = re.compile(".".join(map(re.escape, piece.split("?"))), re.DOTALL).search(text, start, end)
+    return -1 if found is None else found.start()
 
 
 def _any(found: object) -> bool | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 import string
 import time
 from dataclasses import replace
@@ -206,3 +207,17 @@ def test_what_cannot_be_told_is_unknown_and_not_unwanted():
     selector = Selector(ImageSelection(refused=(ImageIdentifier("bad"),), expression="os = debian"))
     assert selector.wish_unreadable(ImageIdentifier("odd")) is Wish.UNKNOWN
     assert selector.wish_unreadable(ImageIdentifier("bad")) is Wish.UNWANTED
+
+
+@pytest.mark.parametrize("pattern", ["'*aaaab*'", "'" + "*a" * 1000 + "b'", "'*" + "a" * 2000 + "b*'"])
+def test_a_pattern_over_a_long_text_is_quick(pattern: str) -> None:
+    begun = time.process_time()
+    assert parse_expression(f"description ~ {pattern}").holds(image(description="a" * 65_000), "") is False
+    assert time.process_time() - begun < 0.5
+
+
+@given(pattern=st.text("ab*?", max_size=8), text=st.text("ab\n", max_size=8))
+def test_a_pattern_means_what_its_regular_expression_does(pattern: str, text: str) -> None:
+    meant = "".join({"*": ".*", "?": "."}.get(sign, sign) for sign in pattern)
+    found = parse_expression(f'description ~ "{pattern}"').holds(image(description=text), "")
+    assert found is (re.fullmatch(meant, text, re.DOTALL) is not None)
