@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import json
+import os
+import ssl
 import subprocess
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from coppice.cli.main import main
 
@@ -112,3 +116,32 @@ def test_the_cache_is_not_pruned_while_a_list_is_not_known(run, certificate, tmp
     assert (code, said["errors"][0]["code"]) == (12, "state-invalid")
     assert "'lab'" in said["errors"][0]["message"]
     assert run("image", "list")[1]["status"] == "error"
+
+
+def test_a_certificate_of_an_endorser_may_be_anything_and_is_waited_for_by_nobody(run, certificate, tmp_path):
+    pipe, odd = tmp_path / "pipe", tmp_path / "odd.pem"
+    os.mkfifo(pipe)
+    der = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(Encoding.DER)
+    # A version that there is not.
+    odd.write_text(ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)))
+    for file in (pipe, odd):
+        code, said = run(
+            "subscription", "add", "lab", "https://h.example/l", "--anchors", certificate,
+            "--endorser-certificate", file,
+        )  # fmt: skip
+        assert (code, said["errors"][0]["code"]) == (3, "file-unreadable")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("show", "lab\udcff"), (2, "usage")),
+        (("add", "new", "file:///l\udcff"), (3, "input-invalid")),
+        (("edit", "lab", "--set", "where=os = '\udcff'"), (3, "input-invalid")),
+    ],
+)
+def test_an_argument_that_is_no_text_is_refused_as_such(run, certificate, tmp_path, arguments, code):
+    _add(run, certificate, tmp_path)
+    extra = ("--anchors", certificate, "--trust-on-first-use") if arguments[0] == "add" else ()
+    ended, said = run("subscription", *arguments, *extra)
+    assert (ended, said["errors"][0]["code"]) == code

@@ -153,8 +153,21 @@ def _run(arguments: list[str], known: Context) -> int:
         return _no_arguments(problem, known)
     except KeyboardInterrupt as problem:
         return _fail(_interrupted(problem), known, exit_code=EXIT_TERMINATED if _is_terminated(problem) else None)
+    except UnicodeEncodeError as problem:
+        # A name of a file may be any bytes; what is kept and shown is text, and an argument may be neither.
+        odd = [each for each in arguments if not _is_text(each)]
+        shown = UsageError(f"the argument {odd[0][:80]!r} is not text in UTF-8") if odd else _defect(problem, known)
+        return _fail(shown, known)
     except Exception as problem:  # noqa: BLE001 - the one place where what nobody foresaw becomes an exit code
         return _fail(_as_error(problem, known), known)
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _invoke(arguments: list[str], known: Context) -> Result:

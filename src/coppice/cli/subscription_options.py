@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -312,13 +313,17 @@ def _fingerprint(text: str) -> Checksum:
 def _from_certificate(path: Path) -> tuple[DistinguishedName, DistinguishedName]:
     from cryptography import x509
 
+    from coppice.formats.certificates import PARSE_PROBLEMS, quiet
     from coppice.formats.names import distinguished_name
 
     try:
-        with path.open("rb") as stream:
-            certificate = x509.load_pem_x509_certificate(stream.read(_MAX_CERTIFICATE_BYTES))
-        return distinguished_name(certificate.subject), distinguished_name(certificate.issuer)
-    except (OSError, ValueError) as problem:
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+            data = stream.read(_MAX_CERTIFICATE_BYTES) or b""
+        with quiet():
+            certificate = x509.load_pem_x509_certificate(data)
+            return distinguished_name(certificate.subject), distinguished_name(certificate.issuer)
+    except (OSError, *PARSE_PROBLEMS) as problem:
         raise UnreadableFileError(
             f"{path} is not a certificate that can be read: {problem}",
             resolution="Name a PEM file with the endorser's certificate.",

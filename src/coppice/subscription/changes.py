@@ -62,6 +62,7 @@ def check_subscription(subscription: Subscription) -> None:
             f"{subscription.name[:80]!r} cannot name a subscription",
             resolution="Use 1 to 64 characters out of a-z, 0-9, '.', '_', '-', with a letter or digit at both ends.",
         )
+    _check_texts(subscription)
     _check_uri(subscription.uri)
     trust, selection = subscription.trust, subscription.selection
     listed = (*selection.images, *selection.refused)
@@ -114,6 +115,18 @@ def _is_lenient_identifier(text: str) -> bool:
     # What the reader of lists takes under that profile.
     long = len(text.encode("utf-8", errors="replace")) > MAX_IDENTIFIER_BYTES
     return text.isprintable() and text == text.strip() and text != "" and "/" not in text and not long
+
+
+def _check_texts(subscription: Subscription) -> None:
+    # The bytes of an argument, or of a file's name, may be no text; what could not be shown again is not kept.
+    names = [name for each in subscription.trust.endorsers for name in (each.subject, each.issuer)]
+    values = {**_values(subscription), "endorser": tuple(pair for name in names for pair in name.attributes)}
+    for field, value in values.items():
+        text = "".join(map("".join, value)) if isinstance(value, tuple) else str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError as problem:
+            raise InputError(f"the {field} of a subscription cannot be written in UTF-8") from problem
 
 
 def _check_uri(uri: str) -> None:
