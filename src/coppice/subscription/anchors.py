@@ -189,7 +189,8 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
 
     In a directory, ``*.pem``, ``*.crt``, ``*.cer``, ``*.der`` and ``*.0`` (any digits) hold certificates, ``*.r0``,
     ``*.crl`` and ``*.crl.pem`` CRLs, ``*.namespaces`` and ``*.signing_policy`` what names an authority may certify. A
-    file whose certificates are all end entities' pins those. What cannot be used is skipped and reported.
+    file that holds end entities' certificates, and nothing else, pins those. What else cannot be used is skipped and
+    reported.
 
     Raises:
         TrustAnchorError: Nothing there is a usable anchor.
@@ -232,10 +233,9 @@ def _of_directory(path: Path, files: tuple[NamedFile, ...], limits: AnchorLimits
 
 def _of_file(path: Path, limits: AnchorLimits) -> TrustAnchors:
     held = read_held(NamedFile(path=path, names=(path.name,), kind=FileKind.CERTIFICATE), limits)
-    if held.others and not held.authorities:
-        return TrustAnchors(
-            path=path, kind=AnchorKind.PINNED, certificates=dict.fromkeys(held.others), problems=held.problems
-        )
+    # Nobody can revoke who is pinned: a bundle whose authority is damaged, or a CRL beside, was not meant so.
+    if held.others and not (held.authorities or held.crls or held.problems):
+        return TrustAnchors(path=path, kind=AnchorKind.PINNED, certificates=dict.fromkeys(held.others))
     problems = problems_of(held)
     if not held.authorities:
         raise _no_anchor(path, tuple(f"{path}: {said}" for said in problems))

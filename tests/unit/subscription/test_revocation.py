@@ -17,6 +17,7 @@ from coppice.errors import (
     RevocationForgedError,
     RevocationUnknownError,
     SignerRevokedError,
+    TrustAnchorError,
     TrustError,
     WeakSignatureError,
 )
@@ -308,3 +309,15 @@ def test_anothers_crl_that_cannot_be_read_says_nothing_about_this_authority(tmp_
     (tmp_path / "crl.r0").write_bytes(b"")
     with pytest.raises(RevocationUnknownError, match="that can be read"):
         check(authority.issue("Jane Doe"), load_anchors(tmp_path), revocation=RevocationPolicy.IF_PRESENT)
+
+
+def test_a_bundle_whose_authority_is_damaged_does_not_pin_an_endorser_whom_nobody_could_revoke(tmp_path: Path) -> None:
+    authority = Authority.create("Example CA")
+    jane = authority.revoked_endorser("Jane Doe").certificate.public_bytes(Encoding.PEM)
+    whole = authority.identity.certificate.public_bytes(Encoding.PEM)
+    crl = authority.crl().public_bytes(Encoding.PEM)
+    for number, data in enumerate((whole.replace(b"\nMI", b"\nMJ", 1) + jane + crl, whole[:-20] + jane, jane + crl)):
+        bundle = tmp_path / f"bundle{number}.pem"
+        bundle.write_bytes(data)
+        with pytest.raises(TrustAnchorError, match="no usable trust anchor"):
+            load_anchors(bundle)
