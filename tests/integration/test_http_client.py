@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import traceback
 
 import pytest
 
@@ -156,6 +157,18 @@ def test_credentials_do_not_follow_to_another_server(tmp_path):
         assert client(ca_file=trusted).get_bytes(url, limit_bytes=10) == b"ok"
     assert "Authorization" in first.requests[0].headers
     assert "Authorization" not in second.requests[0].headers
+
+
+@pytest.mark.threat("T54")
+def test_a_redirect_that_repeats_the_credential_is_told_without_it(tmp_path):
+    tls, trusted = throw_away_tls(tmp_path)
+    with LoopbackServer(tls=tls) as server:
+        url = server.set("x", behave.redirect("ftp://other.example/?q=sesame-open")).replace(
+            "://", "://tok:sesame-open@"
+        )
+        with pytest.raises(RedirectRefusedError, match=r"ftp://other\.example") as caught:
+            client(ca_file=trusted).get_bytes(url, limit_bytes=10)
+    assert "sesame" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.threat("T55")

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coppice.errors import CredentialError, UnreachableError
+from coppice.errors import CredentialError, RedirectRefusedError, UnreachableError
 from coppice.http import failures
 from coppice.http.address import Resolver, addresses_of
 from coppice.http.exchange import Answer, Timeouts, Wire, exchange
@@ -79,7 +79,10 @@ class Asker:
                 if answer.status not in _REDIRECTS or header is None:
                     raise failures.status(answer, _authorization(location, question))
                 status = answer.status
-            target = redirected(location, header)
+            try:
+                target = redirected(location, header)
+            except RedirectRefusedError as problem:
+                raise failures.without_credential(problem, _authorization(location, question)) from None
             question = _carried(question, status, location, target)
             location = target
         raise failures.too_many_redirects(url, REDIRECT_LIMIT)

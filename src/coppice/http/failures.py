@@ -187,6 +187,13 @@ def translate(location: Location, problem: Exception, *, was_connected: bool) ->
     )
 
 
+def without_credential(problem: RedirectRefusedError, authorization: str | None) -> RedirectRefusedError:
+    """Return the error for a redirect, should the address that it names repeat what the server was shown."""
+    return RedirectRefusedError(
+        _without(problem.message, authorization), resolution=problem.resolution, context=problem.context
+    )
+
+
 def _without(text: str, authorization: str | None) -> str:
     if authorization is None:
         return text
