@@ -193,6 +193,66 @@ def test_a_refresh_that_reads_no_list_judges_anew_when_the_revocation_lists_have
     assert site.refresh(with_contents=False)["a"].error.code == "trust-anchor"  # type: ignore[union-attr]
 
 
+def imitate(site: Site, publisher: Simulator, *, version: str = "99") -> Simulator:
+    """Follow the same list as ``b``, by the anchors of an authority that has the same name and another key."""
+    false = Authority.create("Example CA")
+    double = Simulator.create(false, endorser=false.issue("Jane Doe"), uri=site.server.url("/b"))
+    double.identifier, double.version = publisher.identifier, version
+    double.add_image(title="false")
+    anchors = false.write_to(site.path / "false")
+    site.store.add(replace(double.subscription(anchors, name="b"), list_identifier=None))
+    return double
+
+
+@pytest.mark.threat("T17")
+@pytest.mark.parametrize("together", [False, True])
+def test_an_authority_that_only_another_subscription_trusts_does_not_sign_a_followed_list(site: Site, together: bool):
+    publisher = site.follow("a")
+    publisher.version = "5"
+    site.publish("a", publisher)
+    if not together:
+        site.refresh()
+    double = imitate(site, publisher)
+    site.publish("b", double)
+    if together:
+        # Whose list comes first is whose list it is.
+        site.server.set("/b", stall(double.message(), 100, seconds=1))
+        site.refresh()
+        site.publish("b", double)
+    outcome = site.refresh()["b"]
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.verified) == ("list-identifier-mismatch", None)
+    publisher.version = "6"
+    site.publish("a", publisher)
+    fresh = site.refresh()["a"]
+    assert fresh.verified is not None
+    assert fresh.verified.content.version == "6"
+
+
+def test_two_subscriptions_to_one_list_by_two_copies_of_the_trust_anchors_both_go_on(site: Site):
+    publisher = site.follow("a")
+    site.publish("a", publisher)
+    site.refresh()
+    copies = site.authority.write_to(site.path / "copies")
+    second = replace(publisher.subscription(copies, name="c"), list_identifier=None)
+    site.store.add(replace(second, uri=site.server.url("/c")))
+    site.publish("c", publisher)
+    assert site.refresh()["c"].fresh
+    publisher.version = "2"
+    for name in ("a", "c"):
+        site.publish(name, publisher)
+    assert all(outcome.fresh for outcome in site.refresh().values())
+    # The other's own trouble stops nobody.
+    (site.anchors / "ca.crl.pem").unlink()
+    publisher.version = "3"
+    for name in ("a", "c"):
+        site.publish(name, publisher)
+    outcomes = site.refresh()
+    assert outcomes["a"].error is not None
+    assert outcomes["a"].error.code == "revocation-unknown"
+    assert outcomes["c"].fresh
+
+
 @pytest.mark.threat("T5")
 @pytest.mark.threat("T29")
 def test_a_refused_body_keeps_no_validators_and_changes_nothing(site: Site):

@@ -6,13 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from coppice.subscription.freshness import date_warnings, kept_warnings
 from coppice.subscription.rows import read_row
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -31,6 +32,7 @@ class ListInForce:
         expires: When it expires.
         images: How many it names; None where an older database did not keep it.
         verified_at: When it was verified first.
+        since: When the first version of this list was verified that is still in the archive.
         warnings: What was said of it when it was judged last, its own dates left out.
         anchors_state: Of the trust anchors and CRLs that it was judged by last.
     """
@@ -41,6 +43,7 @@ class ListInForce:
     expires: datetime
     images: int | None
     verified_at: datetime
+    since: datetime
     warnings: tuple[ListWarning, ...] = ()
     anchors_state: str | None = None
 
@@ -72,17 +75,26 @@ def read_sources(session: Session) -> dict[str, Source]:
     Raises:
         DatabaseError: A row holds something that cannot be.
     """
+    since = dict(_since(session))
     query = (
         select(SubscriptionRow, CurrentListRow, ArchivedListRow)
         .outerjoin(CurrentListRow, CurrentListRow.subscription == SubscriptionRow.name)
         .outerjoin(ArchivedListRow, ArchivedListRow.number == CurrentListRow.archived)
         .order_by(SubscriptionRow.name)
     )
-    return {row.name: _source(row, current, kept) for row, current, kept in session.execute(query)}
+    return {row.name: _source(row, current, kept, since) for row, current, kept in session.execute(query)}
 
 
-def in_force(current: CurrentListRow, kept: ArchivedListRow) -> ListInForce:
-    """Return what the rows tell of a list in force."""
+def _since(session: Session) -> Iterator[tuple[tuple[str, str], datetime]]:
+    first = select(
+        ArchivedListRow.subscription, ArchivedListRow.list_identifier, func.min(ArchivedListRow.verified_at)
+    ).group_by(ArchivedListRow.subscription, ArchivedListRow.list_identifier)
+    for name, list_identifier, at in session.execute(first):
+        yield (name, list_identifier), at
+
+
+def in_force(current: CurrentListRow, kept: ArchivedListRow, since: datetime | None = None) -> ListInForce:
+    """Return what the rows tell of a list in force; ``since`` when its first archived version was verified."""
     return ListInForce(
         identifier=kept.list_identifier,
         version=kept.version,
@@ -90,16 +102,21 @@ def in_force(current: CurrentListRow, kept: ArchivedListRow) -> ListInForce:
         expires=kept.expires,
         images=current.images,
         verified_at=kept.verified_at,
+        since=since or kept.verified_at,
         warnings=kept_warnings(current),
         anchors_state=current.anchors_state,
     )
 
 
-def _source(row: SubscriptionRow, current: CurrentListRow | None, kept: ArchivedListRow | None) -> Source:
+def _source(
+    row: SubscriptionRow,
+    current: CurrentListRow | None,
+    kept: ArchivedListRow | None,
+    since: Mapping[tuple[str, str], datetime],
+) -> Source:
     subscription = read_row(row)
     if current is None or kept is None:
         # Without the list, what the source said of it is worth nothing.
         return Source(subscription=subscription)
-    return Source(
-        subscription=subscription, in_force=in_force(current, kept), etag=row.etag, last_modified=row.last_modified
-    )
+    known = in_force(current, kept, since.get((row.name, kept.list_identifier)))
+    return Source(subscription=subscription, in_force=known, etag=row.etag, last_modified=row.last_modified)

@@ -203,6 +203,7 @@ class SubscriptionStore:
         *,
         warn_list_days: float,
         judged: Mapping[str, Judged] | None = None,
+        as_of: Mapping[str, Subscription] | None = None,
     ) -> None:
         """Note that sources have the lists that are in force already; in one transaction.
 
@@ -211,9 +212,12 @@ class SubscriptionStore:
             now: This instant.
             warn_list_days: How long before a list expires this is told.
             judged: What is said of those lists that were judged anew.
+            as_of: What the subscriptions were when their sources were asked.
         """
         with self._database.session() as session:
-            record.record_unchanged(session, names, now, warn_list_days=warn_list_days, judged=judged or {})
+            record.record_unchanged(
+                session, names, now, warn_list_days=warn_list_days, judged=judged or {}, as_of=as_of or {}
+            )
 
     def tell_dates(self, names: Sequence[str], now: datetime, *, warn_list_days: float) -> None:
         """Write into the journal what ends soon or has ended, each once; nobody asked the sources."""
@@ -241,6 +245,7 @@ class SubscriptionStore:
         *,
         limits: ListLimits = DEFAULT_LIMITS,
         terms: SubscriptionsSettings | None = None,
+        as_of: Subscription | None = None,
     ) -> VerifiedImageList:
         """Verify the kept list of a subscription again, by the same rules, for when nothing newer can be had.
 
@@ -250,10 +255,13 @@ class SubscriptionStore:
         Raises:
             NotFoundError: There is no such subscription, or nothing was verified yet.
             TrustError: A rule fails now (expired; revoked since).
-            StateError: The kept bytes are not those that were verified.
+            StateError: The kept bytes are not those that were verified; or the subscription is not ``as_of`` any more,
+                whose trust anchors these are.
         """
         with self._database.session() as session:
             subscription = read_row(find_row(session, name))
+            if as_of is not None:
+                record.check_unchanged(subscription, as_of)
             row = archive.find_archived(session, name)
             message, verified_at = archive.intact_message(row), row.verified_at
             last = floor.floor_of(session, row.list_identifier)

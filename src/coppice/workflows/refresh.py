@@ -23,18 +23,20 @@ from coppice.errors import (
     InterruptedRunError,
     NotFoundError,
     SignerRevokedError,
+    TrustAnchorError,
     TrustError,
 )
 from coppice.http import Validators
 from coppice.subscription.anchors import AnchorShelf
 from coppice.subscription.fetch import fetch_list
+from coppice.subscription.followers import check_follower, longer_followers
 from coppice.subscription.record import Judged
 from coppice.subscription.rules import verify_list
 from coppice.subscription.sources import ListInForce, Source
 from coppice.workflows.parallel import in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from coppice.clock import Clock
     from coppice.http import Client, Fetched
@@ -111,7 +113,7 @@ def refresh(
     """
     sources = store.sources()
     wanted = tuple(sources.get(each.name) or Source(subscription=each) for each in subscriptions)
-    run = _Run(store, client, clock, settings, with_contents=with_contents, force=force)
+    run = _Run(store, client, clock, settings, sources=sources, with_contents=with_contents, force=force)
     with monitor.task("image lists", total=len(wanted)) as task:
 
         def done(source: Source) -> None:
@@ -140,9 +142,11 @@ class _Run:
         clock: Clock,
         settings: Settings,
         *,
+        sources: Mapping[str, Source],
         with_contents: bool,
         force: bool,
     ) -> None:
+        self._sources = dict(sources)
         self._store = store
         self._client = client
         self._clock = clock
@@ -165,7 +169,8 @@ class _Run:
         now, days = self._clock.now(), self._settings.subscriptions.warn_list_days
         judged = {name: said for name, said in self._unchanged.items() if said is not None}
         if self._unchanged:
-            self._store.record_unchanged(sorted(self._unchanged), now, warn_list_days=days, judged=judged)
+            as_of = {name: self._sources[name].subscription for name in self._unchanged if name in self._sources}
+            self._store.record_unchanged(sorted(self._unchanged), now, warn_list_days=days, judged=judged, as_of=as_of)
         if self._paused:
             self._store.tell_dates(sorted(self._paused), now, warn_list_days=days)
 
@@ -215,6 +220,7 @@ class _Run:
             limits=self._settings.lists,
             terms=self._settings.subscriptions,
         )
+        self._check_followers(source, verified, message)
         shared = self._store.record(
             verified,
             message,
@@ -223,13 +229,25 @@ class _Run:
             last_modified=fetched.validators.last_modified,
             terms=self._settings.subscriptions,
         )
+        known = _in_force(verified, source.in_force)
+        self._sources[subscription.name] = replace(source, in_force=known)
         return ListOutcome(
             subscription=replace(subscription, list_identifier=verified.content.identifier),
             verified=verified if self._with_contents else None,
             fresh=True,
-            in_force=_in_force(verified),
+            in_force=known,
             warnings=(*verified.warnings, *shared),
         )
+
+    def _check_followers(self, source: Source, verified: VerifiedImageList, message: bytes) -> None:
+        for other in longer_followers(source, self._sources.values(), verified.content.identifier):
+            try:
+                anchors = self._anchors.load(other.trust.anchors)
+            except TrustAnchorError:
+                # Its own refresh says so. What cannot be judged for it stops nobody else.
+                continue
+            now, limits = self._clock.now(), self._settings.lists
+            check_follower(verified, message, other, anchors, now=now, limits=limits)
 
     def _keep(self, source: Source, known: ListInForce) -> ListOutcome:
         """Go on with the list in force, whose source has nothing newer."""
@@ -305,6 +323,7 @@ class _Run:
             self._clock.now(),
             limits=self._settings.lists,
             terms=self._settings.subscriptions,
+            as_of=subscription,
         )
 
 
@@ -320,8 +339,9 @@ def _revoked_besides(revoked: CoppiceError, problem: CoppiceError) -> CoppiceErr
     )
 
 
-def _in_force(verified: VerifiedImageList) -> ListInForce:
+def _in_force(verified: VerifiedImageList, before: ListInForce | None) -> ListInForce:
     content = verified.content
+    is_same = before is not None and before.identifier == content.identifier
     return ListInForce(
         identifier=content.identifier,
         version=content.version,
@@ -329,5 +349,6 @@ def _in_force(verified: VerifiedImageList) -> ListInForce:
         expires=content.validity.expires,
         images=len(content.images),
         verified_at=verified.verified_at,
+        since=before.since if before is not None and is_same else verified.verified_at,
         warnings=verified.warnings,
     )
