@@ -95,7 +95,7 @@ class Daemon:
 
 def push(client, reference, message=LIST, **more):
     """Put a list into a registry, as a publisher does."""
-    registry = Registry(client, reference, actions="pull,push", **more)
+    registry = Registry(client, reference, writes=True, **more)
     manifest = write_manifest(image_list_manifest(message))
     for blob in (EMPTY_BYTES, message):
         begun = registry.request("POST", registry.url("blobs/uploads/"), expected={202}, limit_bytes=1000)

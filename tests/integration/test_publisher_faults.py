@@ -504,7 +504,7 @@ def test_the_moving_tag_follows_the_list_while_the_others_stay(
         "two.raw", second.files["two.raw"], place._prepared["two.raw"].facts, None, Counting().task("x").__enter__()
     )
     place.announce({"two.raw": first.signed.content.images[0]})
-    tags = {tag: place._registry.manifest(tag)[1] for tag in place._registry.tags()}
+    tags = {tag: place._repository.manifest(tag)[1] for tag in place._repository.tags()}
     assert tags[f"newest-{same}"] == tags["image-two.raw"] != tags["image-one.raw"]
 
 
@@ -515,15 +515,15 @@ def test_an_upload_to_a_registry_goes_on_where_a_killed_run_stopped(
     image = editor.image("a", 2_500_000)
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
     place: Any = publisher.place
-    begun = place._registry.begin()
-    reply = place._registry._ask(
+    begun = place._repository.begin()
+    reply = place._repository._ask(
         "PATCH",
         begun,
         expected=(202,),
         body=image.read_bytes()[: 1024 * 1024],
         headers={"Content-Type": "application/octet-stream", "Content-Range": f"0-{1024 * 1024 - 1}"},
     )
-    location = place._registry._location(reply, begun)
+    location = place._repository._location(reply, begun)
     note = {"at": datetime.now(UTC).isoformat(), "location": location}
     place.replace(Kind.NOTE, f"upload-{digest[:32]}-{dead_owner()}", json.dumps(note).encode())
     monitor = Counting()
@@ -668,4 +668,4 @@ def test_an_upload_is_never_sent_to_another_server(plain: PlainServer, registry:
     publisher = publisher_of("oci", registry.options("x"))
     place: Any = publisher.place
     with pytest.raises(PublicationError, match="wants to be written at"):
-        place._registry._own(f"http://127.0.0.1:{plain.server_port}/v2/x/blobs/uploads/1", place._registry.url)
+        place._repository._own(f"http://127.0.0.1:{plain.server_port}/v2/x/blobs/uploads/1", place._repository.url)

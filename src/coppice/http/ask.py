@@ -77,7 +77,7 @@ class Asker:
                     return
                 header = answer.header("Location")
                 if answer.status not in _REDIRECTS or header is None:
-                    raise failures.status(answer, _authorization(location, question))
+                    raise failures.status(answer, question.method, _authorization(location, question))
                 status = answer.status
             try:
                 target = redirected(location, header)

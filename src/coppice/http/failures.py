@@ -73,11 +73,12 @@ def too_short(answer: Answer, received: int, expected: int) -> TransferCutError:
     )
 
 
-def status(answer: Answer, authorization: str | None = None) -> HttpStatusError:
+def status(answer: Answer, method: str, authorization: str | None = None) -> HttpStatusError:
     """Return the error for a status that is no answer, with the beginning of what the server said.
 
     Args:
         answer: With that status.
+        method: What was asked.
         authorization: What the server was shown. Some servers repeat it in their explanation.
     """
     excerpt = bytearray()
@@ -96,7 +97,12 @@ def status(answer: Answer, authorization: str | None = None) -> HttpStatusError:
         resolution=_NOT_ALLOWED
         if answer.status in {401, 403}
         else "What was there before stays as it is. Check the URL, or ask whoever runs the server.",
-        context={"url": answer.location.shown, "host": answer.location.host, "status": answer.status},
+        context={
+            "url": answer.location.shown,
+            "host": answer.location.host,
+            "method": method,
+            "status": answer.status,
+        },
     )
 
 

@@ -3,7 +3,7 @@
 
 Sources: OCI Distribution Specification 1.1; "Token Authentication Specification" of the Distribution project. A
 registry answers 401 and says where a token is to be had. The credential goes there only where that is the registry's
-own server; a token from elsewhere is asked for without it.
+own server, or one that was named for it; a token from elsewhere is asked for without it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class Registry:
         reference: Registry and repository; tag and digest do not count.
         credential: Shown to the registry when it asks; None: nobody in particular.
         server_anchors: Authorities that the server's certificate may come from, beside the machine's.
-        actions: What a token is asked for: ``pull``, or ``pull,push``.
+        token_server: URL of another server that the credential may be shown to, for a token; None: there is none.
+        writes: Whether the repository is written to. Then the credential is shown from the first request on, since a
+            registry may tell strangers that there is nothing; and a token is asked for with all scopes that the
+            registry named, which knows what it wants for a deletion. Else with the right to pull alone.
     """
 
     def __init__(
@@ -57,17 +60,25 @@ class Registry:
         *,
         credential: Credential | None = None,
         server_anchors: Path | None = None,
-        actions: str = "pull",
+        token_server: str | None = None,
+        writes: bool = False,
     ) -> None:
         self._client = client
         self._repository = reference.repository
         self._root = f"{reference.scheme}://{reference.registry}/v2/"
         self._credential = credential
         self._server_anchors = server_anchors
-        self._actions = actions
+        self._trusted = (self._root,) if token_server is None else (self._root, token_server)
+        self._writes = writes
+        self._scopes: list[str] = []
         # A password waits until the registry says what it is for: with a token, it need not see every request.
         is_password = credential is not None and credential.kind is CredentialKind.BASIC
-        self._shown = None if is_password else credential
+        self._shown = None if is_password and not writes else credential
+
+    @property
+    def shown(self) -> Credential | None:
+        """How the registry is shown who asks, as far as it asked: the credential, or a token that was had for it."""
+        return self._shown
 
     def url(self, path: str) -> str:
         """Return the URL of ``path`` below the repository (``manifests/latest``, ``blobs/uploads/``)."""
@@ -100,7 +111,8 @@ class Registry:
         Raises:
             HttpStatusError: Another status than expected.
             CredentialError: The registry wants the credential to be shown to another server.
-            TransferError: There was no answer.
+            TransferError: There was no answer, or no token. Where the server that gives tokens is at fault, and was
+                not asked or gave none, ``context["token_server"]`` has its URL; the same for `CredentialError`.
         """
         own = same_origin(url, self._root)
         for attempt in range(2):
@@ -127,7 +139,7 @@ class Registry:
             resolution="Name a credential that the registry knows, and that may do this."
             if self._credential is None
             else "The credential is not the right one, or it may not do this.",
-            context={"url": show(url), "status": _UNAUTHORIZED},
+            context={"url": show(url), "method": method, "status": _UNAUTHORIZED},
         )
 
     def manifest(self, name: str, *, digest: str | None = None) -> Reply:
@@ -166,11 +178,10 @@ class Registry:
     def _log_in(self, reply: Reply) -> bool:
         """Do what the registry asks for; False: there is nothing more to show."""
         schemes = _challenges(reply.header("WWW-Authenticate") or "")
-        kind = None if self._credential is None else self._credential.kind
-        if "bearer" in schemes and kind is not CredentialKind.BEARER:
+        if "bearer" in schemes:
             self._shown = self._token(schemes["bearer"])
             return True
-        is_password = kind is CredentialKind.BASIC
+        is_password = self._credential is not None and self._credential.kind is CredentialKind.BASIC
         if "basic" not in schemes or not is_password or self._shown is self._credential:
             return False
         self._shown = self._credential
@@ -178,36 +189,54 @@ class Registry:
 
     def _token(self, parameters: Mapping[str, str]) -> Credential:
         realm = parameters.get("realm", "")
-        if not _REALM.fullmatch(realm):
-            raise _bad_realm(realm, "is no plain http or https URL")
-        asked = {"scope": f"repository:{self._repository}:{self._actions}"}
-        if "service" in parameters:
-            asked["service"] = parameters["service"]
+        self._check_realm(realm)
         credential = self._credential
-        if not same_origin(realm, self._root):
-            if urlsplit(realm).scheme != "https":
-                raise _bad_realm(realm, "is another server, without https")
-            if credential is not None:
-                raise CredentialError(
-                    f"the registry {show(self._root)} wants the credential shown to another server: {show(realm)}",
-                    resolution="A credential is shown only to the server that it was named for. Use the registry "
-                    "without one, or one that gives tokens itself.",
-                )
-        answer = self._client.get_bytes(
-            f"{realm}?{urlencode(asked)}",
+        answer = self._client.request(
+            "GET",
+            f"{realm}?{urlencode(self._wanted(parameters))}",
+            expected={200},
             limit_bytes=_TOKEN_LIMIT_BYTES,
             credential=credential,
             server_anchors=self._server_anchors,
-        )
+        ).body
         try:
             said = read_json(answer, what="registry's token")
             token = said.get("token") or said.get("access_token")
             found = Credential.bearer(token if isinstance(token, str) else "")
         except (DocumentError, CredentialError):
             # Without what was said: it may be a token nevertheless.
-            raise TransferError(f"what {show(realm)} gave is no token", context={"url": show(realm)}) from None
+            raise TransferError(
+                f"what {show(realm)} gave is no token", context={"url": show(realm), "token_server": show(realm)}
+            ) from None
         certificate = None if credential is None else credential.certificate
         return Credential(kind=CredentialKind.BEARER, authorization=found.authorization, certificate=certificate)
+
+    def _check_realm(self, realm: str) -> None:
+        """Refuse a server that only the registry names: it gets no credential, and nothing without TLS."""
+        if not _REALM.fullmatch(realm):
+            raise _bad_realm(realm, "is no plain http or https URL")
+        if any(same_origin(realm, each) for each in self._trusted):
+            return
+        context = {"url": show(realm), "token_server": show(realm)}
+        if urlsplit(realm).scheme != "https":
+            raise _bad_realm(realm, "is another server, without https", context)
+        if self._credential is not None:
+            raise CredentialError(
+                f"the registry {show(self._root)} wants the credential shown to another server: {show(realm)}",
+                resolution="A credential is shown only to the server that it was named for. Use the registry "
+                "without one, or one that gives tokens itself.",
+                context=context,
+            )
+
+    def _wanted(self, parameters: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return the query for a token."""
+        scope = f"repository:{self._repository}:pull"
+        if self._writes:
+            scope = parameters.get("scope") or f"{scope},push"
+        if scope not in self._scopes:
+            self._scopes.append(scope)
+        service = [("service", parameters["service"])] if "service" in parameters else []
+        return service + [("scope", each) for each in self._scopes]
 
 
 def _challenges(header: str) -> dict[str, dict[str, str]]:
@@ -223,11 +252,11 @@ def _challenges(header: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _bad_realm(realm: str, reason: str) -> AddressRefusedError:
+def _bad_realm(realm: str, reason: str, context: Mapping[str, str] | None = None) -> AddressRefusedError:
     return AddressRefusedError(
         f"the registry sends for a token to {show(realm)}, which {reason}",
         resolution="Ask whoever runs the registry.",
-        context={"url": show(realm)},
+        context=context or {"url": show(realm)},
     )
 
 

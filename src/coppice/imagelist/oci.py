@@ -29,7 +29,7 @@ from coppice.formats.oci import (
 )
 from coppice.formats.strict_json import read_json
 from coppice.imagelist.place import Facts, Held, Kind, safe
-from coppice.imagelist.registry import Registry
+from coppice.imagelist.registry import WritableRepository
 from coppice.imagelist.upload import is_abandoned, owner
 from coppice.imagelist.web import Web
 from coppice.model.image import DiskFormat
@@ -75,13 +75,13 @@ class OciPlace:
 
     Args:
         reference: Registry and repository.
-        registry: Asks the server.
+        repository: Asks the server.
         web: Reads images back.
     """
 
-    def __init__(self, reference: OciReference, registry: Registry, web: Web) -> None:
+    def __init__(self, reference: OciReference, repository: WritableRepository, web: Web) -> None:
         self._reference = reference
-        self._registry = registry
+        self._repository = repository
         self._web = web
         self._prepared: dict[str, _Prepared] = {}
         self._layers: dict[str, OciDescriptor] = {}
@@ -117,16 +117,16 @@ class OciPlace:
         _tag(kind, name)
         prepared = self._prepared.get(name)
         if prepared is not None:
-            return self._registry.blob_url(prepared.digest)
+            return self._repository.blob_url(prepared.digest)
         layer = self._layer(name)
         if layer is None:
             raise InputError(f"the address of {name} at {self.label} is made of its content, which is not known yet")
-        return self._registry.blob_url(layer.digest)
+        return self._repository.blob_url(layer.digest)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """Return the names among the tags."""
         prefix = _PREFIXES[kind]
-        return tuple(sorted(tag.removeprefix(prefix) for tag in self._registry.tags() if tag.startswith(prefix)))
+        return tuple(sorted(tag.removeprefix(prefix) for tag in self._repository.tags() if tag.startswith(prefix)))
 
     def meant_by(self, uri: str) -> tuple[str, ...]:
         """Return the images that have the digest in ``uri``."""
@@ -145,7 +145,7 @@ class OciPlace:
     def describe(self, name: str) -> Held | None:
         """Ask for manifest and blob; the stamp is the digest."""
         layer = self._layer(name)
-        size = None if layer is None else self._registry.blob_size(layer.digest)
+        size = None if layer is None else self._repository.blob_size(layer.digest)
         return None if layer is None or size is None else Held(size_bytes=size, stamp=layer.digest)
 
     def put(self, name: str, source: Path, facts: Facts, image: ListedImage | None, task: Task) -> None:
@@ -157,10 +157,10 @@ class OciPlace:
         prepared = self._prepared.get(name) or _read(source, task)
         if prepared.facts != facts:
             raise InputError(f"the image {source} changed while it was published", resolution="Publish again.")
-        if self._registry.blob_size(prepared.digest) is None:
+        if self._repository.blob_size(prepared.digest) is None:
             self._upload(source, prepared, task)
         manifest = _image_manifest(name, prepared, image)
-        self._registry.put_manifest(_tag(Kind.IMAGE, name), manifest)
+        self._repository.put_manifest(_tag(Kind.IMAGE, name), manifest)
         self._layers[name] = manifest.layers[0]
         self._by_digest = None
 
@@ -171,19 +171,19 @@ class OciPlace:
             return False
         if prepared is not None and prepared.facts == facts:
             return layer.digest == prepared.digest
-        url = self._registry.blob_url(layer.digest)
-        return self._web.facts(url, facts.size_bytes, task, self._registry.credential()) == facts
+        url = self._repository.blob_url(layer.digest)
+        return self._web.facts(url, facts.size_bytes, task, self._repository.credential()) == facts
 
     def announce(self, images: Mapping[str, ListedImage]) -> None:
         """Move the tag of each image's identifier to the version that the list names."""
         for name, image in images.items():
             tag = f"{_NEWEST}{image.identifier}"
-            found = self._registry.manifest(_tag(Kind.IMAGE, name))
+            found = self._repository.manifest(_tag(Kind.IMAGE, name))
             if found is None:
                 raise PublicationError(f"{name} was at {self.label} a moment ago", resolution="Publish again.")
             # An identifier of a lenient list may be any text.
-            if _TAG.fullmatch(tag) and self._registry.manifest(tag) != found:
-                self._registry.put_manifest(tag, found[0])
+            if _TAG.fullmatch(tag) and self._repository.manifest(tag) != found:
+                self._repository.put_manifest(tag, found[0])
 
     def read(self, kind: Kind, name: str) -> bytes | None:
         """Return what the tag names.
@@ -191,32 +191,32 @@ class OciPlace:
         Raises:
             PublicationError: It is no such artifact.
         """
-        found = self._registry.manifest(_tag(kind, name))
+        found = self._repository.manifest(_tag(kind, name))
         if found is None:
             return None
         try:
             layer = image_list_layer(found[0]) if kind is Kind.LIST else found[0].layers[0]
         except DocumentError as problem:
             raise PublicationError(f"{name} at {self.label}: {problem.message}") from problem
-        return self._registry.blob(layer.digest, layer.size_bytes)
+        return self._repository.blob(layer.digest, layer.size_bytes)
 
     def replace(self, kind: Kind, name: str, data: bytes) -> None:
         """Put a small artifact and move the tag to it."""
         tag = _tag(kind, name)
-        self._registry.put_bytes(data)
+        self._repository.put_bytes(data)
         if kind is Kind.LIST:
-            self._registry.put_manifest(tag, image_list_manifest(data, {"org.opencontainers.image.title": name}))
+            self._repository.put_manifest(tag, image_list_manifest(data, {"org.opencontainers.image.title": name}))
             return
-        before = self._registry.manifest(tag)
+        before = self._repository.manifest(tag)
         # The name in it keeps two notes of the same content apart: what is deleted below is this one alone.
         annotations = {"org.opencontainers.image.title": name}
         layer = OciDescriptor.of(data, NOTE_MEDIA_TYPE)
-        now = self._registry.put_manifest(
+        now = self._repository.put_manifest(
             tag, OciManifest(layers=(layer,), artifact_type=NOTE_MEDIA_TYPE, annotations=annotations)
         )
         if before is not None and before[1] != now:
             with suppress(PublicationError):
-                self._registry.remove_manifest(before[1])
+                self._repository.remove_manifest(before[1])
 
     def delete(self, kind: Kind, name: str) -> None:
         """Delete the artifact; its blobs are the registry's to collect.
@@ -224,11 +224,11 @@ class OciPlace:
         Raises:
             PublicationError: The registry does not allow it.
         """
-        found = self._registry.manifest(_tag(kind, name))
+        found = self._repository.manifest(_tag(kind, name))
         if found is None:
             return
         try:
-            self._registry.remove_manifest(found[1])
+            self._repository.remove_manifest(found[1])
         except PublicationError as problem:
             raise PublicationError(
                 f"{self.label} does not let {name} be removed",
@@ -244,7 +244,7 @@ class OciPlace:
         for note in self.names(Kind.NOTE):
             session = self._session(note) if note.startswith(_UPLOAD) else None
             if session is not None and now - session.at >= timedelta(seconds=older_than_seconds):
-                self._registry.cancel(session.location)
+                self._repository.cancel(session.location)
                 self._end_session(note)
 
     def close(self) -> None:
@@ -254,7 +254,7 @@ class OciPlace:
 
     def _layer(self, name: str) -> OciDescriptor | None:
         if name not in self._layers:
-            found = self._registry.manifest(_tag(Kind.IMAGE, name))
+            found = self._repository.manifest(_tag(Kind.IMAGE, name))
             if found is None:
                 return None
             if len(found[0].layers) != 1:
@@ -274,19 +274,19 @@ class OciPlace:
 
         for left in self.names(Kind.NOTE):
             session = self._session(left) if is_abandoned(left.removeprefix(prefix)) else None
-            begun = None if session is None else self._registry.progress(session.location)
+            begun = None if session is None else self._repository.progress(session.location)
             if begun is not None and 0 < begun[1] <= size:
                 remember(begun[0])
                 self._end_session(left)
                 task.reach(begun[1], size)
-                if self._registry.put_file(source, size, prepared.digest, go_on=begun, moved=remember, task=task):
+                if self._repository.put_file(source, size, prepared.digest, go_on=begun, moved=remember, task=task):
                     self._end_session(note)
                     return
             elif session is not None:
                 self._end_session(left)
-        location = self._registry.begin()
+        location = self._repository.begin()
         remember(location)
-        self._registry.put_file(source, size, prepared.digest, go_on=(location, 0), moved=remember, task=task)
+        self._repository.put_file(source, size, prepared.digest, go_on=(location, 0), moved=remember, task=task)
         self._end_session(note)
 
     def _session(self, note: str) -> _Session | None:
@@ -330,15 +330,14 @@ def open_oci(options: Options) -> OciPlace:
     except InputError as problem:
         raise SettingsError("`registry` and `repository` do not name a repository of a registry") from problem
     web = Web.of(options)
-    registry = Registry(
-        f"{scheme}://{found.registry}",
-        found.repository,
+    writable = WritableRepository(
+        found,
         web,
         chunk_bytes=options.size("chunk_size", 64 * MIB, least=MIB, most=1024 * MIB),
         token_server=options.optional_text("token_server"),
     )
     options.finish()
-    return OciPlace(found, registry, web)
+    return OciPlace(found, writable, web)
 
 
 def _tag(kind: Kind, name: str) -> str:

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Registry`: one repository of an OCI registry, as publishers write it (OCI Distribution Specification 1.1).
+"""`WritableRepository`: a repository of an OCI registry as publishers write it (OCI Distribution Specification 1.1).
 
 Blobs and manifests are known by their digest, which the registry verifies when they are put; a tag is a name that is
-moved in one step. Tokens are had the way of the registry's challenge (distribution's ``token.md``, RFC 6750).
+moved in one step. The login is that of `coppice.http.registry`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from coppice.errors import DocumentError, PublicationError
+from coppice.errors import (
+    AddressRefusedError,
+    CredentialError,
+    DocumentError,
+    HttpStatusError,
+    PublicationError,
+    TransferError,
+)
 from coppice.formats.oci import (
     EMPTY_BYTES,
     MANIFEST_LIMIT_BYTES,
@@ -25,15 +31,17 @@ from coppice.formats.oci import (
 )
 from coppice.formats.strict_json import read_json
 from coppice.http.client import same_origin
-from coppice.http.credential import Credential
-from coppice.http.location import show
 from coppice.http.message import BodyFile
+from coppice.http.registry import Registry
 from coppice.imagelist.place import SMALL_LIMIT_BYTES
+from coppice.imagelist.web import ANSWER_LIMIT_BYTES, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
+    from coppice.formats.oci import OciReference
+    from coppice.http.credential import Credential
     from coppice.http.message import Reply
     from coppice.imagelist.web import Web
     from coppice.monitor import Task
@@ -42,35 +50,30 @@ OK, CREATED, ACCEPTED, NO_CONTENT = 200, 201, 202, 204
 UNAUTHORIZED, NOT_FOUND = 401, 404
 PAGE = 1000
 MOST_PAGES = 1000
-_CHALLENGE = re.compile(r'([a-zA-Z]+)="([^"]*)"')
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 _NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
-_TOKEN_LIMIT_BYTES = 1024 * 1024
 _STALE_SESSION = frozenset({400, 404, 416})
 """What a registry says of an upload that it forgot, or that stands elsewhere than was thought."""
 
 
-class Registry:
+class WritableRepository:
     """A repository.
 
     Args:
-        url: Of the registry: scheme, host and port.
-        repository: Its name.
-        web: Asks the server.
+        reference: Registry and repository; tag and digest do not count.
+        web: Knows the client, and how the registry is shown who asks.
         chunk_bytes: How much of a blob goes in one request.
         token_server: URL of another server that the credential may be shown to, for a token; None: there is none.
     """
 
-    def __init__(
-        self, url: str, repository: str, web: Web, *, chunk_bytes: int, token_server: str | None = None
-    ) -> None:
-        self.url = f"{url}/v2/{repository}"
-        self._repository = repository
+    def __init__(self, reference: OciReference, web: Web, *, chunk_bytes: int, token_server: str | None = None) -> None:
+        self.url = f"{reference.scheme}://{reference.registry}/v2/{reference.repository}"
+        self._reference = reference
         self._web = web
         self._chunk_bytes = chunk_bytes
         self._token_server = token_server
-        self._token: Credential | None = None
-        self._scopes: list[str] = []
+        # Made for the first request: only then is the secret read.
+        self._registry: Registry | None = None
 
     def tags(self) -> tuple[str, ...]:
         """Return all tags.
@@ -158,7 +161,7 @@ class Registry:
 
     def credential(self) -> Credential | None:
         """Return how this registry is shown who asks, after it was asked something."""
-        return self._token or self._web.credential()
+        return self._web.credential() if self._registry is None else self._registry.shown
 
     def put_bytes(self, data: bytes) -> None:
         """Put a small blob, unless it is there."""
@@ -261,64 +264,47 @@ class Registry:
         url: str,
         *,
         expected: Collection[int],
-        limit_bytes: int = _TOKEN_LIMIT_BYTES,
+        limit_bytes: int = ANSWER_LIMIT_BYTES,
         body: bytes | BodyFile | None = None,
         headers: Mapping[str, str] | None = None,
         retry: bool = False,
     ) -> Reply:
-        """Send a request; get a token first when the registry asks for one."""
-        for _ in range(2):
-            reply = self._web.ask(
-                method,
-                url,
-                expected=(*expected, UNAUTHORIZED),
-                limit_bytes=limit_bytes,
-                body=body,
-                headers=headers,
-                credential=self._token,
-                retry=retry,
+        """Send a request, in a publisher's words when it fails."""
+        if self._registry is None:
+            self._registry = Registry(
+                self._web.client,
+                self._reference,
+                credential=self._web.credential(),
+                server_anchors=self._web.server_anchors,
+                token_server=self._token_server,
+                writes=True,
             )
-            if reply.status != UNAUTHORIZED:
-                return reply
-            if not self._take_token(reply.header("www-authenticate") or ""):
-                break
-        raise PublicationError(
-            f"{self.url} does not let this user in: {method} gave {UNAUTHORIZED}",
-            resolution="Check the credential in the publisher's settings, and what its owner may do.",
-            context={"url": url, "status": UNAUTHORIZED},
-        )
-
-    def _take_token(self, challenge: str) -> bool:
-        scheme, _, rest = challenge.partition(" ")
-        said = dict(_CHALLENGE.findall(rest))
-        realm = said.get("realm", "")
-        if scheme.lower() != "bearer" or not realm:
-            return False
-        scope = said.get("scope") or f"repository:{self._repository}:pull,push"
-        if scope not in self._scopes:
-            self._scopes.append(scope)
-        query = [("service", said["service"])] if "service" in said else []
-        query += [("scope", each) for each in self._scopes]
-        self._check_realm(realm)
-        url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
-        reply = self._web.ask("GET", url, expected=(OK,), limit_bytes=_TOKEN_LIMIT_BYTES)
-        self._token = Credential.bearer(_token(reply.body, self.url))
-        return True
-
-    def _check_realm(self, realm: str) -> None:
-        """Refuse a server that only the registry names: it gets no credential, and nothing without TLS."""
-        named = [self.url] if self._token_server is None else [self.url, self._token_server]
-        if any(same_origin(realm, each) for each in named):
-            return
-        if self._web.credential() is not None or not realm.startswith("https://"):
+        try:
+            return self._registry.request(
+                method, url, expected=expected, limit_bytes=limit_bytes, body=body, headers=headers, retry=retry
+            )
+        except HttpStatusError as problem:
+            if problem.context.get("status") != UNAUTHORIZED:
+                raise refused(problem) from problem
             raise PublicationError(
-                f"{self.url} sends for a token to another server, {show(realm)}",
-                resolution="If the credential is meant for that server too, name its URL as `token_server` in the "
-                "publisher's settings.",
-            )
+                f"{self.url} does not let this user in: {method} gave {UNAUTHORIZED}",
+                details=problem.message,
+                resolution="Check the credential in the publisher's settings, and what its owner may do.",
+                context=problem.context,
+            ) from problem
+        except (TransferError, CredentialError) as problem:
+            if "token_server" not in problem.context:
+                raise
+            is_foreign = isinstance(problem, AddressRefusedError | CredentialError)
+            raise PublicationError(
+                f"{self.url} gives no access: {problem.message}",
+                resolution=_NAME_IT if is_foreign else problem.resolution,
+                context=problem.context,
+            ) from problem
 
 
 _OCTETS = {"Content-Type": "application/octet-stream"}
+_NAME_IT = "If the credential is meant for that server too, name its URL as `token_server` in the publisher's settings."
 
 
 def _tags(body: bytes, url: str) -> list[str]:
@@ -331,17 +317,6 @@ def _tags(body: bytes, url: str) -> list[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise PublicationError(f"{url}: the registry's list of tags is none")
     return tags
-
-
-def _token(body: bytes, url: str) -> str:
-    try:
-        said = json.loads(body)
-        token = said.get("token") or said.get("access_token")
-    except (ValueError, AttributeError, RecursionError):
-        token = None
-    if not isinstance(token, str):
-        raise PublicationError(f"the token service of {url} gave no token")
-    return token
 
 
 def _with_digest(location: str, digest: str) -> str:

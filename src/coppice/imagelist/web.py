@@ -57,7 +57,7 @@ class Web:
     """
 
     def __init__(self, client: Client, credential: CredentialReference | None, server_anchors: Path | None) -> None:
-        self._client = client
+        self.client = client
         self._reference = credential
         self._credential: Credential | None = None
         self.server_anchors = server_anchors
@@ -100,7 +100,7 @@ class Web:
             TransferError: It did not answer.
         """
         try:
-            return self._client.request(
+            return self.client.request(
                 method,
                 url,
                 expected=expected,
@@ -113,7 +113,7 @@ class Web:
                 monitor_task=task,
             )
         except HttpStatusError as problem:
-            raise refused(method, problem) from problem
+            raise refused(problem) from problem
 
     def facts(self, url: str, size_bytes: int, task: Task | None, credential: Credential | None = None) -> Facts | None:
         """Read what is at ``url`` and say what it is; None when it has not that size.
@@ -129,7 +129,7 @@ class Web:
             digest = hashlib.sha512()
 
         try:
-            self._client.download(
+            self.client.download(
                 url,
                 expected_size_bytes=size_bytes,
                 sink=lambda piece: digest.update(piece),  # noqa: PLW0108 - the digest is made anew by a restart
@@ -145,16 +145,16 @@ class Web:
                 return None
             raise
         except HttpStatusError as problem:
-            raise refused("GET", problem) from problem
+            raise refused(problem) from problem
         return Facts(size_bytes=size_bytes, sha512=digest.hexdigest())
 
 
-def refused(method: str, problem: HttpStatusError) -> PublicationError:
+def refused(problem: HttpStatusError) -> PublicationError:
     """Return the error for an answer that was not expected; ``context["status"]`` is its status."""
     status, host = problem.context.get("status"), problem.context.get("host")
     reason, resolution = _REASONS.get(status if isinstance(status, int) else 0, ("answered otherwise", None))
     return PublicationError(
-        f"{host} {reason}: {method} {problem.context.get('url')} gave {status}",
+        f"{host} {reason}: {problem.context.get('method')} {problem.context.get('url')} gave {status}",
         details=problem.details,
         resolution=resolution or "What is published stays as it is. Ask whoever runs the server.",
         context=problem.context,
