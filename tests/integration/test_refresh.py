@@ -216,8 +216,10 @@ def test_an_authority_that_only_another_subscription_trusts_does_not_sign_a_foll
     site.publish("b", double)
     if together:
         # Whose list comes first is whose list it is.
-        site.server.set("/b", stall(double.message(), 100, seconds=1))
-        site.refresh()
+        late = serve(double.message())
+        site.server.set("/b", lambda talk: (talk.pause(1), late(talk)))
+        first = site.refresh()
+        assert (first["a"].fresh, first["b"].fresh) == (True, False)
         site.publish("b", double)
     outcome = site.refresh()["b"]
     assert outcome.error is not None

@@ -144,11 +144,17 @@ def record_unchanged(
     *,
     warn_list_days: float,
     judged: Mapping[str, Judged],
+    as_of: Mapping[str, Subscription],
 ) -> None:
-    """Note that sources have what is in force already. A subscription that is gone meanwhile is passed over."""
+    """Note that sources have what is in force already.
+
+    A subscription that is gone meanwhile is passed over, and one that was changed: it may trust others now.
+    """
     for start in range(0, len(names), _CHUNK):
         chunk = names[start : start + _CHUNK]
         for row in session.scalars(select(SubscriptionRow).where(SubscriptionRow.name.in_(chunk))):
+            if row.name in as_of and not _is_still(read_row(row), as_of[row.name]):
+                continue
             row.checked_at = row.last_attempt_at = now
             row.last_error_code = row.last_error = None
     for current, _ in _in_force(session, names):
@@ -236,12 +242,26 @@ def follow(session: Session, list_identifier: str) -> None:
     )
 
 
-def _check_still(subscription: Subscription, as_of: Subscription | None, verified: VerifiedImageList) -> None:
-    if as_of is not None and (as_of.uri, as_of.trust) != (subscription.uri, subscription.trust):
+def check_unchanged(subscription: Subscription, as_of: Subscription) -> None:
+    """Check that a subscription is still what a list was verified by.
+
+    Raises:
+        StateError: It was changed meanwhile.
+    """
+    if not _is_still(subscription, as_of):
         raise StateError(
             f"the subscription {subscription.name!r} was changed while its list was verified",
             resolution="Nothing of the list was recorded; refresh again.",
         )
+
+
+def _is_still(subscription: Subscription, as_of: Subscription) -> bool:
+    return (as_of.uri, as_of.trust) == (subscription.uri, subscription.trust)
+
+
+def _check_still(subscription: Subscription, as_of: Subscription | None, verified: VerifiedImageList) -> None:
+    if as_of is not None:
+        check_unchanged(subscription, as_of)
     trust = subscription.trust
     pinned = trust.pins(verified.signer, verified.signer_issuer, verified.signer_fingerprint)
     if not pinned and (trust.endorsers or verified.newly_pinned is None or not trust.trust_on_first_use):
