@@ -90,6 +90,17 @@ class CoppiceError(Exception):
         """Keep details and resolution when the error crosses a process boundary."""
         return (_rebuild, (type(self), self.message, self.details, self.resolution, self.context))
 
+    def told_of(self, name: str, **context: object) -> CoppiceError:
+        """Return this error as told among those of other things: its message begins with ``name``.
+
+        Args:
+            name: Whose error it is (a subscription, a list).
+            context: Further facts for ``--json``.
+        """
+        return _rebuild(
+            type(self), f"{name}: {self.message}", self.details, self.resolution, {**self.context, **context}
+        )
+
     def as_dict(self) -> dict[str, object]:
         """Return the shape of this error in the JSON envelope."""
         return {

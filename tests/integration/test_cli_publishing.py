@@ -187,7 +187,7 @@ def test_an_edit_changes_what_is_asked_for_and_says_so(general):
     )
     assert {change["key"]: change["now"] for change in said["changes"]} == {
         "title": "New",
-        "last_version": "7",
+        "version": "7",
         "vo": "atlas",
     }
     general.run("imagelist", "edit", "general", "--unset", "vo", "--set-json", 'example:tiers=["a", {"b": 1}]')
@@ -281,6 +281,22 @@ def test_a_preview_shows_the_difference_and_writes_nothing(general, tmp_path):
         general.run("imagelist", "publish", "general", "--dry-run", "--as", "joe", code=3)["code"]
         == "list-inconsistent"
     )
+
+
+def test_a_preview_over_a_list_that_cannot_be_read_shows_all_of_the_new_one(general, tmp_path):
+    general.run("imagelist", "publish", "general")
+    published = tmp_path / "web" / "general.list"
+    published.write_bytes(published.read_bytes().replace(b"General", b"Ganeral"))
+    code, shown, notes = general.raw("imagelist", "publish", "general", "--dry-run")
+    assert (code, "cannot be read" in notes) == (0, True)
+    assert b"from nothing to version 2" in shown
+    assert b"Alpha" in shown
+
+
+def test_a_change_is_shown_by_the_names_that_it_is_asked_for_with(general):
+    said = general.run("imagelist", "edit", "general", "--set", "lifetime=14", "--set-json", 'example:tiers=["gold"]')
+    assert [each["key"] for each in said["changes"]] == ["lifetime", "example:tiers"]
+    assert b'["gold"]' in general.raw("imagelist", "show", "general")[1]
 
 
 def test_history_gives_the_bytes_as_they_were_signed(general, tmp_path):

@@ -74,6 +74,29 @@ def test_a_list_that_cannot_be_had_ends_refresh_with_its_own_code_and_shows_in_s
     assert run("status")[1]["data"]["subscriptions"][0]["last_error_code"] == said["errors"][0]["code"]
 
 
+def test_an_error_among_others_says_whose_it_is(run, certificate, tmp_path):
+    _add(run, certificate, tmp_path)
+    _, said = run("subscription", "refresh")
+    assert said["errors"][0]["message"].startswith("lab: ")
+    assert said["errors"][0]["context"]["subscription"] == "lab"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("imagelist", "validate"),
+        ("imagelist", "verify", "--anchors", "jane.pem", "--endorser-certificate", "jane.pem"),
+        ("imagelist", "create", "general", "--from"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_in_plain_words(run, certificate, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, said = run(*words, "gone")
+    error = said["errors"][0]
+    assert (code, error["message"]) == (3, "cannot read gone: No such file or directory")
+    assert error["resolution"]
+
+
 def test_a_subscription_without_an_endorser_is_refused_with_the_options_that_name_one(run, certificate, tmp_path):
     code, said = run("subscription", "add", "lab", "https://h.example/l", "--anchors", certificate)
     assert (code, said["errors"][0]["code"]) == (2, "usage")

@@ -151,7 +151,9 @@ def test_every_subscription_comes_in_with_whom_it_trusts_and_what_it_wants(site:
         LISTS["orphan"]: "skipped",
         LISTS["off"]: "imported",
     }
-    assert [each["message"] for each in said["errors"]] == ["no endorser is linked to it that could be trusted"]
+    assert [each["message"] for each in said["errors"]] == [
+        f"subscription {LISTS['orphan']}: no endorser is linked to it that could be trusted"
+    ]
     known = site.subscriptions()
     assert set(known) == {"wanted.example.org", "open.example.org", "none.example.org", "off.example.org"}
     wanted, opened = known["wanted.example.org"], known["open.example.org"]

@@ -254,6 +254,6 @@ class Sets:
             problems.append(f"it has no appliances: `coppice set add {row.name} APPLIANCE` adds one")
         if problems:
             raise InconsistentListError(
-                f"the set {row.name} cannot be released: {problems[0]}", details="\n".join(problems)
+                f"the set {row.name} cannot be released: {problems[0]}", details="\n".join(problems[1:]) or None
             )
         return members

@@ -58,7 +58,10 @@ def edit(
 
     asked = read_changes(texts, json_texts, files, removed)
     if not asked.values and not asked.removed:
-        raise UsageError("nothing is asked for: give --set KEY=VALUE or --unset KEY")
+        raise UsageError(
+            "nothing is asked for: give --set KEY=VALUE or --unset KEY",
+            resolution="docs/reference/catalogue.md says which keys there are.",
+        )
     appliances = Appliances(context.database, context.clock)
     before: dict[str, object] = {}
     with appliances.edit(name, dry_run=dry_run) as draft:

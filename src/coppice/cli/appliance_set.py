@@ -60,7 +60,12 @@ def list_sets(context: Context) -> Result:
         ]
         output.table(["name", "release", "appliances", "carried by", "title"], rows)
 
-    return Result(command="set list", data=[_plain(each) for each in known], show=render)
+    return Result(
+        command="set list",
+        data=[_plain(each) for each in known],
+        messages=() if known else ("no sets yet: `coppice set create` makes one",),
+        show=render,
+    )
 
 
 @command.command("show", epilog=examples("coppice set show portal", exits="0 shown, 12 no such set"))

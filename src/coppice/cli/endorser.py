@@ -107,7 +107,12 @@ def list_endorsers(context: Context) -> Result:
         rows = [[each.name, each.creator, each.email, each.subject, str(each.kind), each.digest] for each in known]
         output.table(["name", "creator", "email", "subject", "key", "digest"], rows)
 
-    return Result(command="endorser list", data=[described(each) for each in known], show=render)
+    return Result(
+        command="endorser list",
+        data=[described(each) for each in known],
+        messages=() if known else ("no endorsers yet: `coppice endorser add` makes one known",),
+        show=render,
+    )
 
 
 @command.command(

@@ -43,7 +43,12 @@ def list_lists(context: Context) -> Result:
         ]
         output.table(["name", "published version", "appliances", "endorser", "publisher", "title"], rows)
 
-    return Result(command="imagelist list", data=[describe_selection(each) for each in known], show=render)
+    return Result(
+        command="imagelist list",
+        data=[describe_selection(each) for each in known],
+        messages=() if known else ("no image lists yet: `coppice imagelist create` makes one",),
+        show=render,
+    )
 
 
 @command.command(

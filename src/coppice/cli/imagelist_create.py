@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coppice.cli.envelope import Result
+from coppice.cli.files import unreadable
 from coppice.cli.key_options import key_options, read_changes
 from coppice.cli.selection import describe_selection, render_selection
 from coppice.cli.words import Command, examples, pass_context
-from coppice.errors import InputError, UnreadableFileError, UsageError
+from coppice.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from coppice.cli.context import Context
@@ -138,7 +139,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with path.open("rb") as stream:
             data = stream.read(_MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as problem:
-        raise UnreadableFileError(f"cannot read {path}: {problem}", context={"path": str(path)}) from problem
+        raise unreadable(path, problem) from problem
     if len(data) > _MAX_FILE_BYTES:
         raise InputError(f"{path} is longer than {_MAX_FILE_BYTES} bytes")
     said = _parse(path, data)

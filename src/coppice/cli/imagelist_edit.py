@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from coppice.cli.context import Context
 
 _HELP = {"help_option_names": ["-h", "--help"]}
-_FIELDS = ("title", "description", "source", "vo", "endorser", "publisher", "lifetime_days", "last_version")
+_FIELDS = {
+    **{each: each for each in ("title", "description", "source", "vo", "endorser", "publisher")},
+    "lifetime": "lifetime_days",
+    "version": "last_version",
+}
+"""Attributes by the keys that `--set` knows."""
 
 
 @click.command(
@@ -55,15 +60,18 @@ def edit(
 
     asked = read_changes(texts, json_texts, files, removed)
     if not asked.values and not asked.removed:
-        raise UsageError("nothing is asked for: give --set KEY=VALUE or --unset KEY")
+        raise UsageError(
+            "nothing is asked for: give --set KEY=VALUE or --unset KEY",
+            resolution="docs/reference/catalogue.md says which keys there are.",
+        )
     selections = Selections(context.database, context.clock)
     before = selections.get(name)
     with selections.edit(name, publishers=set(context.settings.publishers), dry_run=dry_run) as draft:
         asked.apply(draft)
     changes: dict[str, tuple[object, object]] = {
-        key: (getattr(before, key), getattr(draft, key))
-        for key in _FIELDS
-        if getattr(before, key) != getattr(draft, key)
+        key: (getattr(before, field), getattr(draft, field))
+        for key, field in _FIELDS.items()
+        if getattr(before, field) != getattr(draft, field)
     }
     for key in sorted({*before.keys, *draft.keys}):
         if before.keys.get(key) != draft.keys.get(key):

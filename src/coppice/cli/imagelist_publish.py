@@ -85,6 +85,7 @@ def publish(context: Context, name: str, signer: str | None, dry_run: bool) -> R
 
 
 def _preview(context: Context, name: str, signer: str | None) -> Result:
+    from coppice.formats.list_difference import list_difference
     from coppice.workflows.publish import preview
 
     found = preview(
@@ -103,8 +104,8 @@ def _preview(context: Context, name: str, signer: str | None) -> Result:
     }
 
     def render(output: Output) -> None:
-        if found.difference is not None:
-            render_difference(output, found.difference)
+        # What is published cannot be read: all of the new list is new.
+        render_difference(output, found.difference or list_difference(None, found.content))
 
     messages = (*found.warnings, "nothing was signed or published: --dry-run")
     return Result(command="imagelist publish", data=data, messages=messages, show=render)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coppice.cli.envelope import Result, Status
+from coppice.cli.files import unreadable
 from coppice.cli.output import format_size, moment
 from coppice.cli.words import Command, examples, pass_context
 
@@ -126,13 +127,13 @@ def read_document(file: Path, limit_bytes: int) -> bytes:
         UnreadableFileError: It cannot be read.
         DocumentError: It is longer than ``limit_bytes``.
     """
-    from coppice.errors import DocumentError, UnreadableFileError
+    from coppice.errors import DocumentError
 
     try:
         with file.open("rb") as stream:
             content = stream.read(limit_bytes + 1)
     except OSError as problem:
-        raise UnreadableFileError(f"cannot read {file}: {problem.strerror}", context={"path": str(file)}) from problem
+        raise unreadable(file, problem) from problem
     if len(content) > limit_bytes:
         raise DocumentError(
             f"{file} is longer than {limit_bytes} bytes",

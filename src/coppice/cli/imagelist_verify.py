@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coppice.cli.envelope import Result, Status
+from coppice.cli.files import unreadable
 from coppice.cli.imagelist_validate import describe_content
 from coppice.cli.output import moment
 from coppice.cli.subscription_options import FILE, apply_trust, endorsers_of, trust_options
@@ -85,7 +86,7 @@ def _result(context: Context, judgement: Judgement, *, explain: bool, problems: 
         if explain:
             output.table(
                 ["outcome", "rule", "compared"],
-                [[each.outcome, each.title, each.compared.replace("\n", "; ")] for each in judgement.rules],
+                [[each.outcome, each.title, _one_line(each.compared)] for each in judgement.rules],
             )
         if verified is not None:
             content = verified.content
@@ -110,6 +111,10 @@ def _result(context: Context, judgement: Judgement, *, explain: bool, problems: 
         errors=errors,
         show=render,
     )
+
+
+def _one_line(compared: str) -> str:
+    return "; ".join(" ".join(line.split()) for line in compared.splitlines())
 
 
 def _describe(verified: VerifiedImageList) -> dict[str, object]:
@@ -182,4 +187,4 @@ def read_signed(file: Path, limit_bytes: int) -> bytes:
         with file.open("rb") as stream:
             return stream.read(limit_bytes + 1)
     except (OSError, ValueError) as problem:
-        raise UnreadableFileError(f"cannot read {file}: {problem}", context={"path": str(file)}) from problem
+        raise unreadable(file, problem) from problem

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from coppice.cli.files import unreadable
 from coppice.errors import UnreadableFileError, UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _read_file(name: str) -> str:
             data = stream.read(_MAX_FILE_BYTES + 1)
         text = data.decode("utf-8")
     except (OSError, ValueError) as problem:
-        raise UnreadableFileError(f"cannot read {path}: {problem}", context={"path": str(path)}) from problem
+        raise unreadable(path, problem) from problem
     if len(data) > _MAX_FILE_BYTES:
         raise UnreadableFileError(f"{path} is longer than {_MAX_FILE_BYTES} bytes", context={"path": str(path)})
     return text.removesuffix("\n")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from coppice.formats.list_difference import ImageDifference
@@ -17,8 +18,8 @@ _SIGNS = {ImageDifference.ADDED: "+", ImageDifference.REMOVED: "-"}
 def show_difference(output: Output, found: ListDifference) -> None:
     """Print a difference like a diff."""
     output.heading(
-        f"version {found.before or 'none'} -> {found.after}: {len(found.images)} images differ, "
-        f"{found.unchanged} are the same"
+        f"version {found.before or 'none'} -> {found.after}: images that differ: {len(found.images)}, "
+        f"that are the same: {found.unchanged}"
     )
     for each in found.fields:
         output.line(f"~ {_field(each)}")
@@ -64,11 +65,14 @@ def _image(image: ChangedImage) -> str:
 
 
 def _field(field: FieldDifference) -> str:
-    return f"{field.key}: {_value(field.before)} -> {_value(field.after)}"
+    return f"{field.key}: {shown_value(field.before)} -> {shown_value(field.after)}"
 
 
-def _value(value: object) -> str:
-    return "-" if value is None else str(value)
+def shown_value(value: object) -> str:
+    """Return a key's value for people: texts as they are, an empty one and what is no text as JSON writes it."""
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _field_as_dict(field: FieldDifference) -> dict[str, object]:

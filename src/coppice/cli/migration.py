@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from coppice.cli.context import Context
     from coppice.cli.output import Output
     from coppice.database import Database
+    from coppice.errors import CoppiceError
     from coppice.workflows.migration import Migrated
 
 
@@ -38,7 +39,7 @@ def migration_result(command: str, found: Sequence[Migrated], *, dry_run: bool, 
         dry_run: Whether nothing was changed.
         afterwards: What comes next, when something is here now.
     """
-    errors = tuple(each.error for each in found if each.error is not None)
+    errors = tuple(_named(each.error, each) for each in found if each.error is not None)
     words = {"imported": "would be imported" if dry_run else "imported", "there": "there already"}
 
     def render(output: Output) -> None:
@@ -63,6 +64,12 @@ def migration_result(command: str, found: Sequence[Migrated], *, dry_run: bool, 
         errors=errors,
         show=render,
     )
+
+
+def _named(error: CoppiceError, of: Migrated) -> CoppiceError:
+    if of.identifier in error.message:
+        return error
+    return error.told_of(f"{of.kind} {of.name or of.identifier}", identifier=of.identifier)
 
 
 def _plain(each: Migrated) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from coppice.clock import to_rfc3339
@@ -16,7 +17,6 @@ from coppice.settings.quantities import format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from coppice.errors import CoppiceError
 
@@ -60,7 +60,7 @@ class Output:
         self.line(text, style="bold")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-        """Print rows under headings; None is shown as ``-``, numbers stand right."""
+        """Print rows under headings; None is shown as ``-``, an instant as RFC 3339 in UTC."""
         cells = [[_cell(value) for value in row] for row in rows]
         if title:
             self.heading(title)
@@ -138,6 +138,8 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return to_rfc3339(value)
     return escape(redact(str(value)))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.cli.envelope import Result, Status
+from coppice.cli.subscription_data import errors_by_name
 from coppice.cloud.apply import action_as_dict, plan_as_dict
 from coppice.cloud.model import ActionKind, ImageState
 
@@ -45,7 +46,7 @@ def run_result(command: str, report: SyncReport, *, dry_run: bool) -> Result:
         data=_as_data(report, dry_run=dry_run),
         status=status,
         messages=_summary(report, done, dry_run=dry_run),
-        errors=errors,
+        errors=errors_by_name(errors, report.refreshed.outcomes) if report.refreshed else errors,
         show=render,
         exit_code=None if len(errors) == 1 else 1 if errors else 0,
     )

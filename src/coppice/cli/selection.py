@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coppice.cli.list_changes import shown_value
 from coppice.cli.output import format_size, moment
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from coppice.catalogue.model import ApplianceVersion, RecordedPublication, Selection
     from coppice.cli.output import Output
-    from coppice.formats.list_difference import ListDifference
+    from coppice.formats.list_difference import FieldDifference, ListDifference
 
 
 def describe_selection(selection: Selection) -> dict[str, object]:
@@ -58,7 +59,7 @@ def render_selection(output: Output, selection: Selection, now: datetime) -> Non
             "publisher": selection.publisher,
             "published version": selection.last_version,
             "lifetime": f"{selection.lifetime_days} days",
-            **{key: str(value) for key, value in selection.keys.items()},
+            **{key: shown_value(value) for key, value in selection.keys.items()},
         }
     )
     rows = [_row(each, None, now) for each in selection.versions]
@@ -89,12 +90,16 @@ def describe_entry(entry: RecordedPublication) -> dict[str, object]:
 def render_difference(output: Output, difference: ListDifference) -> None:
     """Print what differs between two versions of a list."""
     output.heading(f"from {difference.before or 'nothing'} to version {difference.after}")
-    rows = [["list", field.key, field.before, field.after] for field in difference.fields]
+    rows: list[list[object]] = [["list", *_field(each)] for each in difference.fields]
     for image in difference.images:
         rows.append([image.title, str(image.kind), image.before, image.after])
-        rows += [["", field.key, field.before, field.after] for field in image.fields if field.key != "hv:version"]
+        rows += [["", *_field(each)] for each in image.fields if each.key != "hv:version"]
     output.table(["what", "change", "before", "after"], rows)
-    output.line(f"{difference.unchanged} images are the same")
+    output.line(f"images that are the same: {difference.unchanged}")
+
+
+def _field(field: FieldDifference) -> list[str]:
+    return [field.key, shown_value(field.before), shown_value(field.after)]
 
 
 def _carried(version: ApplianceVersion) -> dict[str, object]:

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from coppice.cli.output import Output
+    from coppice.errors import CoppiceError
     from coppice.subscription.archive import ArchivedList
     from coppice.subscription.changes import Change
     from coppice.subscription.model import ListWarning, PinnedEndorser, Subscription
     from coppice.subscription.overview import SubscriptionOverview
+    from coppice.workflows.refresh import ListOutcome
 
 
 def subscription_as_dict(subscription: Subscription) -> dict[str, object]:
@@ -132,6 +134,14 @@ def archived_as_dict(found: ArchivedList) -> dict[str, object]:
         "verified_at": found.verified_at,
         "is_current": found.is_current,
     }
+
+
+def errors_by_name(errors: Iterable[CoppiceError], outcomes: Iterable[ListOutcome]) -> tuple[CoppiceError, ...]:
+    """Return ``errors`` in their order; those of a subscription say whose they are."""
+    owners = {id(each.error): str(each.subscription.name) for each in outcomes if each.error is not None}
+    return tuple(
+        each if (name := owners.get(id(each))) is None else each.told_of(name, subscription=name) for each in errors
+    )
 
 
 def change_messages(changes: Iterable[Change]) -> tuple[str, ...]:

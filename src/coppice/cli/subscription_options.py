@@ -324,8 +324,9 @@ def _from_certificate(path: Path) -> tuple[DistinguishedName, DistinguishedName]
             certificate = x509.load_pem_x509_certificate(data)
             return distinguished_name(certificate.subject), distinguished_name(certificate.issuer)
     except (OSError, *PARSE_PROBLEMS) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "no certificate in PEM is in it"
         raise UnreadableFileError(
-            f"{path} is not a certificate that can be read: {problem}",
+            f"{path} is not a certificate that can be read: {why}",
             resolution="Name a PEM file with the endorser's certificate.",
             context={"path": str(path)},
         ) from problem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coppice.cli.envelope import Result, Status
-from coppice.cli.subscription_data import warnings_as_data
+from coppice.cli.subscription_data import errors_by_name, warnings_as_data
 from coppice.cli.words import examples, pass_context, verb
 from coppice.errors import InputError, UsageError
 
@@ -61,8 +61,8 @@ def refresh(context: Context, names: tuple[str, ...], *, force: bool) -> Result:
         command="subscription refresh",
         data={"lists": rows},
         status=Status.SUCCESS if not report.errors else Status.PARTIAL if fresh else Status.ERROR,
-        messages=tuple(warnings) if rows else ("No subscriptions yet.",),
-        errors=report.errors,
+        messages=tuple(warnings) if rows else ("No subscriptions yet: `coppice subscription add` makes one.",),
+        errors=errors_by_name(report.errors, report.outcomes),
         show=render,
     )
 

@@ -27,7 +27,9 @@ def read_descriptor(path: Path) -> Descriptor:
             payload = stream.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as problem:
         raise UnreadableFileError(
-            f"the descriptor {path} cannot be read: {problem.strerror}", context={"path": str(path)}
+            f"the descriptor {path} cannot be read: {problem.strerror}",
+            resolution="Check the path, and that this user may read the file.",
+            context={"path": str(path)},
         ) from problem
     try:
         return form.read_descriptor(payload)

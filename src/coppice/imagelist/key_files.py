@@ -100,7 +100,9 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(data)
     except CERTIFICATE_PROBLEMS as problem:
         raise UnreadableFileError(
-            f"there is no PEM certificate in {path}", details=str(problem)[:300], context={"path": str(path)}
+            f"there is no PEM certificate in {path}",
+            resolution="Name the file with the certificate; its first line is -----BEGIN CERTIFICATE-----.",
+            context={"path": str(path)},
         ) from problem
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from coppice.clock import to_rfc3339
 from coppice.errors import InputError
 from coppice.formats.hepix import MAX_IDENTIFIER_BYTES
 from coppice.imagelist.model import Profile
@@ -190,4 +192,4 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
-    return str(value)
+    return to_rfc3339(value) if isinstance(value, datetime) else str(value)

@@ -36,7 +36,7 @@ _SECOND = "%Y-%m-%d %H:%M:%S UTC"
 def note_signature(message: bytes, opened: SignedMessage, table: RuleTable) -> None:
     """Note what was found about the signature."""
     table.passed(Rule.SIGNED, f"{len(message)} bytes, of which {len(opened.payload)} are the list")
-    table.passed(Rule.SIGNATURE_FORM, f"CMS signed data with {1 + len(opened.other_certificates)} certificates")
+    table.passed(Rule.SIGNATURE_FORM, f"CMS signed data, certificates: {1 + len(opened.other_certificates)}")
     table.passed(Rule.ONE_SIGNER, "1 signer")
     strength = table.warned if opened.digest == "sha1" else table.passed
     strength(Rule.SIGNATURE_STRONG, f"{opened.digest}, {describe_key(opened.signer_certificate)}")

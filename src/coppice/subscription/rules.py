@@ -163,7 +163,7 @@ def _apply(message: bytes, case: _Case, table: RuleTable) -> VerifiedImageList:
     signer, said = _check_certificates(opened, case, table)
     newly_pinned = _check_pin(signer, trust, table)
     content = _read(opened.payload, case)
-    table.passed(Rule.LIST_FORM, f"{len(content.images)} images, {len(content.unreadable)} entries not readable")
+    table.passed(Rule.LIST_FORM, f"images: {len(content.images)}, entries not readable: {len(content.unreadable)}")
     _check_endorser(content, signer, table)
     _check_identifier(content, case.subscription, table)
     _check_validity(content, case, table)

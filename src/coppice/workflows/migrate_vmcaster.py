@@ -212,7 +212,9 @@ class _Taker:
 
     def _notes(self, cast: CastList, foreign: ForeignList, signs: EndorserIdentity) -> Iterator[str]:
         before, after = cast.keys.get("hv:uri"), self.publisher.list_uri(foreign.name)
-        if before != after:
+        if before is None:
+            yield f"vmcaster does not know its address; it will be at {after}: tell its subscribers"
+        elif before != after:
             yield f"subscribers fetch it from {before}; from now on it is at {after}: tell them, or redirect"
         if signs.subject not in {_name(each.subject) for each in cast.endorsers}:
             yield f"{signs.name} signs it from now on, whom vmcaster did not bind to it: tell its subscribers first"

@@ -245,7 +245,7 @@ def _selection(foreign: ForeignSubscription, notes: list[str]) -> tuple[ImageSel
     if not foreign.authorised:
         notes.append("vmcatcher does not use it: it is imported paused")
     if foreign.update_mode & _ACCEPT and foreign.update_mode & _SUBSCRIBE:
-        notes.append(f"images that are new in the list are taken, as before; {len(refused)} are refused")
+        notes.append(f"images that are new in the list are taken, as before; refused: {len(refused) or 'none'}")
         return ImageSelection(refused=refused), not foreign.authorised
     if not wanted:
         notes.append(

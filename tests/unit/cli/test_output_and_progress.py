@@ -33,6 +33,12 @@ def test_a_table_in_a_pipe_is_plain_columns():
     assert out.getvalue() == "NAME  SIZE\na     1\nlong  -\n"
 
 
+def test_an_instant_is_shown_in_one_form_everywhere():
+    out = io.StringIO()
+    Output(stdout=out).pairs({"expires": datetime(2026, 12, 9, 16, 39, 13, 280781, tzinfo=UTC)})
+    assert out.getvalue() == "expires  2026-12-09T16:39:13Z\n"
+
+
 def test_an_empty_table_still_has_its_headings():
     out = io.StringIO()
     Output(stdout=out).table(["name"], [])
