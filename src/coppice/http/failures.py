@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -170,7 +171,7 @@ def translate(location: Location, problem: Exception, *, was_connected: bool) ->
     if isinstance(problem, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
         return UnreachableError(
             f"{location.host} port {location.port} cannot be reached",
-            details=str(problem),
+            details=_spoken(problem),
             resolution="Check that the server runs and that this machine may connect to it.",
             context=context,
         )
@@ -217,6 +218,11 @@ def _without(text: str, authorization: str | None) -> str:
 def _written(secret: str) -> tuple[str, ...]:
     """Return how an explanation may write what it repeats: as it is, in a URL, in HTML, in JSON."""
     return secret, quote(secret, safe=""), html.escape(secret), json.dumps(secret)[1:-1], secret.replace("/", r"\/")
+
+
+def _spoken(problem: BaseException) -> str:
+    """Return what a connection failed of, without the names of classes and numbers of errors around it."""
+    return re.sub(r"^\w+\([^)]*\): |\[Errno -?\d+\] ", "", str(problem))
 
 
 def _untrusted(location: Location, cause: ssl.SSLError) -> UnreachableError:
