@@ -119,7 +119,14 @@ def create(
     context_settings=_HELP,
     epilog=examples("coppice imagelist template > general.toml", "coppice imagelist template --format json"),
 )
-@click.option("--format", "form", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["toml", "json"]),
+    default="toml",
+    show_default=True,
+    help="What the file is written in.",
+)
 @pass_context
 def template(_context: Context, form: str) -> Result:
     """Print a file to fill in, for `coppice imagelist create NAME --from FILE`."""

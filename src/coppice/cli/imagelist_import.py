@@ -40,7 +40,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("--endorser-dn", metavar="DN", help="Who signed it (default: the endorser above).")
 @click.option("--endorser-ca", metavar="DN", help="Subject of the authority above who signed it.")
 @click.option("--endorser-certificate", type=_FILE, metavar="FILE", help="PEM file to take both names from.")
-@click.option("--revocation", type=click.Choice(["require", "if-present"]), default="require", show_default=True)
+@click.option(
+    "--revocation",
+    type=click.Choice(["require", "if-present"]),
+    default="require",
+    show_default=True,
+    help="Whether each authority must have a revocation list.",
+)
 @click.option("--allow-sha1", is_flag=True, help="Accept SHA-1, for publishers of long ago.")
 @click.option("--accept-host-certificate", is_flag=True, help="Accept a host's certificate as the signer's.")
 @click.option("--dry-run", is_flag=True, help="Verify, say what would come in, and change nothing.")

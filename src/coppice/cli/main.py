@@ -103,7 +103,13 @@ class LazyGroup(Group):
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print no notes and no progress.")
 @click.option("--verbose", "-v", is_flag=True, help="Print what is done, and tracebacks.")
-@click.option("--log-format", type=click.Choice([str(each) for each in LogFormat]), default="human", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice([str(each) for each in LogFormat]),
+    default="human",
+    show_default=True,
+    help="How log lines are written.",
+)
 @click.option("--no-color", is_flag=True, help="Print no colour (NO_COLOR does the same).")
 @click.version_option(__version__, prog_name="coppice")
 @click.pass_context

@@ -40,6 +40,14 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.params.append(_json_option())
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the epilog; without one, say where the examples are."""
+        if self.epilog:
+            super().format_epilog(ctx, formatter)
+            return
+        formatter.write_paragraph()
+        formatter.write_text(f"`{ctx.command_path} COMMAND --help` shows a command's options, with examples.")
+
 
 def noun(name: str, help_text: str) -> Group:
     """Return an empty group for a noun; add verbs with ``@group.command("verb", epilog=examples(...))``."""
