@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The archive: every list that was verified for a subscription, as the bytes that were signed; one of them is current.
 
+A list is what was signed, and the certificate that signed it: however often the same is wrapped anew, it is kept once.
 The functions that take a session work in its transaction; `ListArchive` is for those who ask.
 """
 
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 
-from coppice.errors import DatabaseError, NotFoundError, StateError
+from coppice.errors import DatabaseError, NotFoundError, StateError, TrustError
 from coppice.model.checksum import Checksum
 from coppice.model.version import Version
-from coppice.subscription.rows import damaged, find_row
+from coppice.subscription.anchors import load_anchors
+from coppice.subscription.rows import damaged, find_row, read_row
+from coppice.subscription.rules import verify_list
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class ArchivedList:
         created: Its ``dc:date:created``; None where an older database did not keep it.
         expires: Its ``dc:date:expires``.
         payload_checksum: Of the signed content.
-        message_checksum: Of the whole message.
+        message_checksum: Of the whole message that is kept: of those with this content and signer, the first verified.
         signer: Who signed it; None where an older database did not keep it.
         signer_fingerprint: SHA-256 of the signer's certificate.
         verified_at: When it was verified first.
@@ -93,15 +96,22 @@ class ListArchive:
 
 
 def keep(session: Session, name: str, verified: VerifiedImageList, message: bytes) -> tuple[ArchivedListRow, bool]:
-    """Archive a verified list and return its row, and whether it is new; the same bytes keep when they came first.
+    """Archive a verified list and return its row, and whether it is new.
 
-    The certificates of a list were judged when it was verified first; re-reading the same bytes does not renew that.
+    New is another content, or the same one signed with another certificate. Whoever is on the path can wrap what was
+    signed as often as he likes (a header before the message, other line ends, other base64): each is as it was signed,
+    and none may push a real version out of the archive. The message that was verified first stays, and so does when
+    that was: its certificates were judged then, and to read the same again does not renew that. Only when it is damaged
+    or would be refused today, and the new one was not, that one takes its place (signed anew with a stronger digest or
+    below a renewed authority, say).
     """
     digest = Checksum.of(message).hexdigest
-    known = session.scalars(
-        select(ArchivedListRow).where(ArchivedListRow.subscription == name, ArchivedListRow.message_sha512 == digest)
-    ).first()
-    row = known or ArchivedListRow(subscription=name, message_sha512=digest, message=message)
+    known = _known(session, name, verified, digest)
+    row = known or ArchivedListRow(subscription=name)
+    if known is None or not _is_good(session, known, verified, digest):
+        if known is None or digest != known.message_sha512:
+            row.verified_at = verified.verified_at
+        row.message, row.message_sha512 = message, digest
     row.list_identifier = verified.content.identifier
     row.version = verified.content.version
     row.created = verified.content.validity.created
@@ -110,9 +120,7 @@ def keep(session: Session, name: str, verified: VerifiedImageList, message: byte
     row.signer = str(verified.signer)
     row.signer_issuer = str(verified.signer_issuer)
     row.signer_fingerprint = verified.signer_fingerprint.hexdigest
-    if known is None:
-        row.verified_at = verified.verified_at
-        session.add(row)
+    session.add(row)
     session.flush()
     return row, known is None
 
@@ -194,6 +202,36 @@ def intact_message(row: ArchivedListRow) -> bytes:
             "disk that the database is on.",
         )
     return row.message
+
+
+def _known(session: Session, name: str, verified: VerifiedImageList, digest: str) -> ArchivedListRow | None:
+    """Return the row of a list; an older database did not keep its signer, and knows it by its message only."""
+    of_subscription = select(ArchivedListRow).where(ArchivedListRow.subscription == name)
+    of_content = of_subscription.where(
+        ArchivedListRow.payload_sha512 == verified.payload_checksum.hexdigest,
+        ArchivedListRow.signer_fingerprint == verified.signer_fingerprint.hexdigest,
+    )
+    of_message = of_subscription.where(ArchivedListRow.message_sha512 == digest)
+    return session.scalars(of_content).first() or session.scalars(of_message).first()
+
+
+def _is_good(session: Session, known: ArchivedListRow, verified: VerifiedImageList, digest: str) -> bool:
+    """Tell whether the bytes of a list that is known are intact, and would be verified as the new ones were."""
+    try:
+        message = intact_message(known)
+        if digest != known.message_sha512:
+            subscription = read_row(find_row(session, known.subscription))
+            verify_list(
+                message,
+                subscription=subscription,
+                anchors=load_anchors(subscription.trust.anchors),
+                last=None,
+                now=verified.verified_at,
+                first_verified_at=known.verified_at,
+            )
+    except (StateError, TrustError):
+        return False
+    return True
 
 
 def _newest_first(session: Session, name: str) -> Sequence[ArchivedListRow]:

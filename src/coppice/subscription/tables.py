@@ -63,10 +63,10 @@ class SubscriptionRow(Base):
 
 
 class ArchivedListRow(Base):
-    """A list that was verified for a subscription, as the bytes that were signed; each once."""
+    """A list that was verified for a subscription, as the bytes that were signed; each content by each signer once."""
 
     __tablename__ = "archived_list"
-    __table_args__ = (UniqueConstraint("subscription", "message_sha512"),)
+    __table_args__ = (UniqueConstraint("subscription", "payload_sha512", "signer_fingerprint"),)
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     subscription: Mapped[str] = mapped_column(String(64), ForeignKey("subscription.name", ondelete="CASCADE"))

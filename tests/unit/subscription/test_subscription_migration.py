@@ -129,6 +129,28 @@ def test_the_verified_list_is_archived_and_still_in_force(database: Database, pu
     assert Checksum.of(open_message(message).payload) == kept.payload_checksum
 
 
+def test_the_verified_list_is_known_by_its_message_and_its_signer_from_then_on(
+    database: Database, publisher: Simulator
+):
+    store, archive = SubscriptionStore(database), ListArchive(database)
+    anchors = load_anchors(store.get("demo").trust.anchors)
+    _, message = archive.message("demo")
+
+    def take(wrapped: bytes) -> None:
+        verified = verify_list(wrapped, subscription=store.get("demo"), anchors=anchors, last=None, now=NOW)
+        store.record(verified, wrapped)
+
+    take(message)
+    (kept,) = archive.versions("demo")
+    assert (kept.is_current, kept.signer) == (True, str(publisher.endorser.subject))
+    # Who signed what was archived by the old schema is not kept: another form of it is one row more, and no third.
+    with database.session() as session:
+        session.execute(text("UPDATE archived_list SET signer_fingerprint = NULL"))
+    for form in (b"X-Any: 1\n" + message, b"X-Any: 2\n" + message, message):
+        take(form)
+        assert [each.is_current for each in archive.versions("demo")] == [True, False]
+
+
 @pytest.mark.threat("T29")
 def test_the_floor_and_whose_list_it_is_are_kept(database: Database, publisher: Simulator):
     store = SubscriptionStore(database)

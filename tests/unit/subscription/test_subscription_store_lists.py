@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ from coppice.errors import (
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
 from coppice.imagelist.model import Profile
+from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 from coppice.subscription.anchors import load_anchors
 from coppice.subscription.archive import ListArchive
@@ -36,6 +38,7 @@ from coppice.subscription.overview import FreshnessState, overview
 from coppice.subscription.rules import verify_list
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
+from coppice.testing.forgery import craft
 from coppice.testing.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -119,6 +122,88 @@ def test_every_verified_list_is_archived_once_as_it_was_signed(followed: Place, 
     assert len(followed.told(EventKind.LIST_VERIFIED)) == 2
 
 
+def rewrapped(message: bytes) -> list[bytes]:
+    """Return the same signed list as somebody on the path could wrap it: none of it needs a key."""
+    head, _, signature = message.rpartition(b"base64\r\n")
+    return [
+        b"Received: by nobody\n" + message,
+        b"X-Any: 1\nX-Other: 2\n" + message,
+        message.replace(b"\r\n", b"\n"),
+        head + b"base64\r\nX-Between: 1\r\n" + signature,
+        re.sub(rb"(?<=\r\n)([A-Za-z0-9+/]{32})([A-Za-z0-9+/]{32})(?=\r\n)", rb"\1\r\n\2", message),
+    ]
+
+
+def test_a_list_that_is_wrapped_anew_is_the_same_and_pushes_no_other_out_of_the_archive(
+    followed: Place, publisher: Simulator
+):
+    terms = replace(DEFAULT_TERMS, archive_keep=3)
+    messages = {}
+    for version in "123":
+        publisher.version = version
+        messages[version] = publisher.message()
+        followed.take(publisher, message=messages[version], terms=terms)
+    before = followed.archive.versions("demo")
+    forms = rewrapped(messages["3"])
+    assert len({*forms, messages["3"]}) == 6
+    for number, form in enumerate(forms):
+        followed.take(publisher, message=form, now=NOW + DAY, terms=terms, etag=f'"{number}"')
+        assert followed.store.sources()["demo"].etag == f'"{number}"'
+    assert followed.archive.versions("demo") == before
+    assert [(each.version, each.is_current) for each in before] == [("3", True), ("2", False), ("1", False)]
+    assert {each: followed.archive.message("demo", each)[1] for each in messages} == messages
+    assert len(followed.told(EventKind.LIST_VERIFIED)) == 3
+    # Nor does it bring a list that was put aside back as another one.
+    anchors = load_anchors(followed.path / "anchors")
+    with followed.database.session() as session:
+        session.execute(text("DELETE FROM current_list"))
+    followed.take(publisher, message=forms[0])
+    assert followed.store.roll_forward("demo", anchors, NOW + DAY).content.version == "3"
+    assert followed.archive.versions("demo") == before
+
+
+def test_the_same_list_signed_with_another_certificate_is_archived_beside(
+    followed: Place, publisher: Simulator, authority: Authority
+):
+    first = publisher.message()
+    followed.take(publisher, message=first)
+    renewed = authority.issue("Jane Doe")
+    second = publisher.message(signer=renewed)
+    followed.take(publisher, message=second, now=NOW + DAY)
+    kept = followed.archive.versions("demo")
+    assert [(each.version, each.is_current) for each in kept] == [("1", True), ("1", False)]
+    assert len({each.signer_fingerprint for each in kept}) == 2
+    assert len({each.payload_checksum for each in kept}) == 1
+    assert followed.archive.message("demo")[1] == second
+    assert len(followed.told(EventKind.LIST_VERIFIED)) == 2
+    # The first one again: it is in force again, and was known.
+    followed.take(publisher, message=rewrapped(first)[0], now=NOW + DAY)
+    assert followed.archive.message("demo")[1] == first
+    assert len(followed.archive.versions("demo")) == 2
+    assert len(followed.told(EventKind.LIST_VERIFIED)) == 2
+
+
+def test_kept_bytes_that_would_be_refused_today_give_way_to_the_same_list_signed_better(
+    followed: Place, publisher: Simulator, jane_with_rsa: Identity
+):
+    def edit(**policy: bool) -> None:
+        followed.store.edit("demo", lambda each: replace(each, trust=replace(each.trust, **policy)), now=NOW)
+
+    edit(allow_sha1=True)
+    weak, strong = (craft(publisher.payload(), jane_with_rsa, digest=each) for each in ("sha1", "sha256"))
+    followed.take(publisher, message=weak)
+    followed.take(publisher, message=strong, now=NOW + DAY)
+    assert followed.archive.message("demo")[1] == weak
+    edit(allow_sha1=False)
+    followed.take(publisher, message=strong, now=NOW + DAY)
+    (kept,) = followed.archive.versions("demo")
+    assert followed.archive.message("demo")[1] == strong
+    assert kept.verified_at == NOW + DAY
+    assert kept.message_checksum == Checksum.of(strong)
+    assert followed.store.recall("demo", load_anchors(followed.path / "anchors"), NOW + DAY)
+    assert len(followed.told(EventKind.LIST_VERIFIED)) == 1
+
+
 def test_the_archive_is_pruned_and_never_loses_the_list_in_force(followed: Place, publisher: Simulator):
     terms = replace(DEFAULT_TERMS, archive_keep=3)
     for version in "12345":
@@ -138,6 +223,19 @@ def test_kept_bytes_that_changed_are_not_used(followed: Place, publisher: Simula
         followed.store.recall("demo", load_anchors(followed.path / "anchors"), NOW)
     with pytest.raises(StateError):
         followed.archive.message("demo")
+
+
+def test_kept_bytes_that_changed_are_replaced_when_the_list_is_verified_anew(followed: Place, publisher: Simulator):
+    message = publisher.message()
+    followed.take(publisher, message=message)
+    for again, verified_at in ((message, NOW), (rewrapped(message)[0], NOW + DAY)):
+        with followed.database.session() as session:
+            session.execute(text("UPDATE archived_list SET message = X'00'"))
+        followed.take(publisher, message=again, now=NOW + DAY)
+        (kept,) = followed.archive.versions("demo")
+        assert followed.archive.message("demo") == (kept, again)
+        assert kept.verified_at == verified_at
+    assert len(followed.told(EventKind.LIST_VERIFIED)) == 1
 
 
 def test_validators_stay_with_the_list_that_they_belong_to(followed: Place, publisher: Simulator):

@@ -94,7 +94,7 @@ def _make_archive() -> None:
         sa.Column("message", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["subscription"], ["subscription.name"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("number"),
-        sa.UniqueConstraint("subscription", "message_sha512"),
+        sa.UniqueConstraint("subscription", "payload_sha512", "signer_fingerprint"),
     )
     op.create_table(
         "current_list",
