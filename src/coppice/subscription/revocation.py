@@ -76,6 +76,22 @@ class _Link:
         return distinguished_name(self.above.subject)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """A genuine CRL, and its entry about a certificate; None: it has none."""
+
+    crl: x509.CertificateRevocationList
+    entry: x509.RevokedCertificate | None
+
+    @property
+    def is_hold(self) -> bool:
+        return self.entry is not None and _reason(self.entry) is x509.ReasonFlags.certificate_hold
+
+    @property
+    def is_removal(self) -> bool:
+        return self.entry is not None and _reason(self.entry) is x509.ReasonFlags.remove_from_crl
+
+
 def check_revocation(
     path: Sequence[x509.Certificate], anchors: TrustAnchors, *, trust: TrustPolicy, now: datetime
 ) -> Revocation:
@@ -111,12 +127,14 @@ def _judge(
     """Return the CRL that says nothing against ``link``, or what is wrong, or a warning."""
     named = anchors.crls_of(link.authority)
     genuine = [crl for crl in named if _is_signed_by(crl, link.above)]
-    # An entry holds whether or not its CRL is current, strong or complete: time does not take a revocation back.
-    for crl in genuine:
-        revoked = _entry_of(crl, link.certificate)
-        if revoked is not None:
-            return _revoked(link, revoked)
-    complete = [crl for crl in genuine if _covers(crl, link.certificate)]
+    said = [_Said(crl=crl, entry=_entry_of(crl, link.certificate)) for crl in genuine]
+    lifting = [each.crl for each in said if _lifts(each, link.certificate, trust, now)]
+    revoked = _revoking(said, lifting)
+    if revoked is not None:
+        return _revoked(link, revoked)
+    # Who says "on hold" does not say that nothing is wrong, unless one that is current took that back.
+    over = [] if any(_is_current(crl, now) for crl in lifting) else [each.crl for each in said if each.is_hold]
+    complete = [crl for crl in genuine if _covers(crl, link.certificate) and crl not in over]
     if named and not genuine:
         return RevocationForgedError(
             f"the CRL of {link.authority} is not signed by it",
@@ -136,6 +154,40 @@ def _judge(
     if not current:
         return _not_current(link, strong, now)
     return max(current, key=lambda crl: crl.next_update_utc or now)
+
+
+def _revoking(
+    said: Sequence[_Said], lifting: Sequence[x509.CertificateRevocationList]
+) -> x509.RevokedCertificate | None:
+    """Return the entry that revokes the certificate.
+
+    It holds whether or not its CRL is current, strong or complete: time does not take a revocation back. Only a hold
+    can be taken back (RFC 5280, 5.3.1): by the first CRL in ``lifting`` that is newer.
+    """
+    for each in said:
+        if each.entry is None or each.is_removal:
+            continue
+        if not each.is_hold or not any(_is_newer(crl, each.crl) for crl in lifting):
+            return each.entry
+    return None
+
+
+def _lifts(said: _Said, certificate: x509.Certificate, trust: TrustPolicy, now: datetime) -> bool:
+    """Tell whether a CRL says that a certificate is not on hold: any more, by an entry, or at all, by its silence."""
+    if not _is_strong(said.crl, trust) or said.crl.last_update_utc > now + _CLOCK_SKEW:
+        return False
+    return said.is_removal or (said.entry is None and _covers(said.crl, certificate))
+
+
+def _is_newer(one: x509.CertificateRevocationList, other: x509.CertificateRevocationList) -> bool:
+    if one.last_update_utc != other.last_update_utc:
+        return one.last_update_utc > other.last_update_utc
+    mine, theirs = _number(one), _number(other)
+    return mine is not None and theirs is not None and mine > theirs
+
+
+def _number(crl: x509.CertificateRevocationList) -> int | None:
+    return next((each.value.crl_number for each in crl.extensions if isinstance(each.value, x509.CRLNumber)), None)
 
 
 def _revoked(link: _Link, entry: x509.RevokedCertificate) -> TrustError:
@@ -245,17 +297,15 @@ def _is_point_of(point: x509.IssuingDistributionPoint, certificate: x509.Certifi
 
 
 def _entry_of(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> x509.RevokedCertificate | None:
-    """Return the entry that revokes ``certificate``; in a CRL of several authorities, entries may be another's."""
+    """Return the entry about ``certificate``; in a CRL of several authorities, entries may be another's."""
     if any(isinstance(one.value, x509.IssuingDistributionPoint) and one.value.indirect_crl for one in crl.extensions):
         return None
-    entry = crl.get_revoked_certificate_by_serial_number(serial_number(certificate))
-    return None if entry is None or _is_removal(entry) else entry
+    return crl.get_revoked_certificate_by_serial_number(serial_number(certificate))
 
 
-def _is_removal(entry: x509.RevokedCertificate) -> bool:
+def _reason(entry: x509.RevokedCertificate) -> x509.ReasonFlags | None:
     try:
-        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+        return entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
     except (x509.ExtensionNotFound, *PARSE_PROBLEMS):
         # What is not understood about an entry does not take it away.
-        return False
-    return reason is x509.ReasonFlags.remove_from_crl
+        return None

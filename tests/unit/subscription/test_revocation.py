@@ -147,6 +147,91 @@ def test_a_revocation_holds_whatever_else_is_wrong_with_its_crl(
             assert isinstance(refusal(signer, root, crls=crls, revocation=policy), SignerRevokedError)
 
 
+HOLD, REMOVAL = x509.ReasonFlags.certificate_hold, x509.ReasonFlags.remove_from_crl
+STOLEN = x509.ReasonFlags.key_compromise
+
+
+def saying(
+    authority: Authority, reason: x509.ReasonFlags | None, days: float, *extensions: Any, due: datetime | None = None
+) -> x509.CertificateRevocationList:
+    """Return the authority's CRL of ``days`` ago, whose every entry has that reason; None: it has no entry."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.identity.certificate.subject)
+        .last_update(NOW - days * DAY)
+        .next_update(due or NOW + 30 * DAY)
+    )
+    for serial in authority.revoked if reason else ():
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW - 9 * DAY)
+        builder = builder.add_revoked_certificate(entry.add_extension(x509.CRLReason(reason), critical=False).build())  # type: ignore[arg-type]
+    for extension in extensions:
+        builder = builder.add_extension(extension, isinstance(extension, x509.DeltaCRLIndicator))
+    return builder.sign(authority.identity.key, hashes.SHA256())  # type: ignore[arg-type]
+
+
+@pytest.mark.threat("T19")
+def test_a_hold_counts_by_the_newest_crl_and_any_other_revocation_by_all(authority: Authority) -> None:
+    authority = replace(authority, revoked={})
+    jane = authority.revoked_endorser()
+    number, delta = x509.CRLNumber, x509.DeltaCRLIndicator(1)
+    fine: list[list[x509.CertificateRevocationList]] = [
+        [saying(authority, HOLD, 3), saying(authority, None, 2)],
+        [saying(authority, HOLD, 3), saying(authority, HOLD, 2.5), saying(authority, None, 2)],
+        [saying(authority, HOLD, 3), saying(authority, REMOVAL, 2, delta)],
+        [saying(authority, HOLD, 2, number(7)), saying(authority, None, 2, number(8))],
+    ]
+    revoked = [
+        [saying(authority, HOLD, 2)],
+        [saying(authority, None, 3), saying(authority, HOLD, 2)],
+        [saying(authority, HOLD, 4), saying(authority, None, 3), saying(authority, HOLD, 2, due=NOW - DAY)],
+        [saying(authority, REMOVAL, 3, delta), saying(authority, HOLD, 2)],
+        # Which is the newer cannot be told.
+        [saying(authority, HOLD, 2), saying(authority, None, 2)],
+        [saying(authority, HOLD, 2, number(8)), saying(authority, None, 2, number(7))],
+        [saying(authority, HOLD, 2, number(7)), saying(authority, None, 2)],
+        # Stolen once, stolen for ever.
+        [saying(authority, STOLEN, 3), saying(authority, None, 2)],
+        [saying(authority, STOLEN, 3), saying(authority, HOLD, 2), saying(authority, REMOVAL, 1, delta)],
+    ]
+    for crls in fine:
+        for order in (crls, crls[::-1]):
+            assert check(jane, anchors_of(authority, crls=order)).warnings == ()
+    for crls in revoked:
+        for order in (crls, crls[::-1]):
+            assert isinstance(refusal(jane, authority, crls=order), SignerRevokedError)
+
+
+@pytest.mark.threat("T19")
+def test_a_hold_is_not_taken_back_by_a_crl_whose_silence_says_nothing(authority: Authority) -> None:
+    authority = replace(authority, revoked={})
+    jane = authority.revoked_endorser()
+    hold, silent = saying(authority, HOLD, 3), saying(authority, None, 2)
+    for newer in (
+        saying(authority, None, 2, x509.DeltaCRLIndicator(1)),
+        saying(authority, None, 2, point_of(only_contains_ca_certs=True)),
+        saying(authority, None, -1),
+        altered_crl(silent, authority.identity.key, digest="sha1"),
+        replace(authority, identity=replace(authority.identity, key=make_key())).crl(last_update=NOW - 2 * DAY),
+    ):
+        assert isinstance(refusal(jane, authority, crls=[hold, newer]), SignerRevokedError)
+
+
+@pytest.mark.threat("T21")
+def test_a_hold_that_an_expired_crl_took_back_is_no_revocation_and_no_good_word(authority: Authority) -> None:
+    authority = replace(authority, revoked={})
+    jane = authority.revoked_endorser()
+    newer = saying(authority, None, 2, due=NOW - DAY)
+    assert isinstance(refusal(jane, authority, crls=[saying(authority, HOLD, 3), newer]), RevocationExpiredError)
+
+
+@pytest.mark.threat("T20")
+def test_an_authority_may_be_on_hold_as_well(root: Authority, between: Authority, signer: Identity) -> None:
+    root.revoke(between.identity.certificate)
+    crls = [between.crl(), saying(root, HOLD, 3)]
+    assert isinstance(refusal(signer, root, crls=crls), AuthorityRevokedError)
+    assert check(signer, anchors_of(root, crls=[*crls, saying(root, None, 2)]))
+
+
 def test_one_good_crl_is_enough(root: Authority, between: Authority, signer: Identity) -> None:
     old = between.crl(last_update=NOW - 9 * DAY, next_update=NOW - DAY)
     forged, good = between.crl(key=make_key()), between.crl(next_update=NOW + 7 * DAY)
