@@ -107,19 +107,25 @@ def test_sync_killed_at_ten_points_of_its_run_ends_as_an_undisturbed_run_does(ki
     assert set(states.values()) == {"available"}
     print(f"undisturbed: {seconds:.1f} s, {progress(undisturbed)}")  # noqa: T201 - what was measured
 
-    seen = set()
-    for number in range(POINTS):
+    def kill_and_run_again(share):
         pace.seconds = 0.6
-        site, moment = killed_at(kit, seed, tmp_path / "killed", (number + 0.5) / POINTS, seconds)
+        site, moment = killed_at(kit, seed, tmp_path / "killed", share, seconds)
         where = progress(site)
-        seen.add(where)
         pace.seconds = 0
         again = timed_sync(site)
         print(f"killed after {moment:.2f} s ({where}); the next run took {again:.1f} s")  # noqa: T201 - likewise
         assert site.essence() == expected
         assert site.leftovers() == []
+        return where
+
+    seen = {kill_and_run_again((number + 0.5) / POINTS) for number in range(POINTS)}
+    # A machine that has become busier since a run was measured has come less far at each point: go on behind them.
+    for number in range(POINTS, 4 * POINTS):
+        if len(seen) >= POINTS // 3:
+            break
+        seen.add(kill_and_run_again((number + 0.5) / POINTS))
     assert len(seen) >= POINTS // 3
-    assert site.sync().data["clouds"][0]["plan"]["actions"] == []
+    assert undisturbed.sync().data["clouds"][0]["plan"]["actions"] == []
 
 
 def startable(site):
