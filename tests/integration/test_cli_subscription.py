@@ -104,6 +104,15 @@ def test_a_subscription_without_an_endorser_is_refused_with_the_options_that_nam
     assert not (tmp_path / "state").exists()
 
 
+def test_authorities_for_servers_that_are_not_there_are_refused_when_they_are_named(run, certificate, tmp_path):
+    _add(run, certificate, tmp_path)
+    code, said = run("subscription", "edit", "lab", "--server-anchors", tmp_path / "nothing")
+    assert (code, said["errors"][0]["code"]) == (3, "file-unreadable")
+    code, said = run("subscription", "edit", "lab", "--set", f"server_anchors={tmp_path}/nothing")
+    assert (code, said["errors"][0]["code"]) == (3, "file-unreadable")
+    assert run("subscription", "edit", "lab", "--server-anchors", certificate)[0] == 0
+
+
 def test_a_file_that_is_no_certificate_is_refused(run, certificate, tmp_path):
     (tmp_path / "bad.pem").write_text("nothing")
     code, said = run(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coppice.cli.subscription_options import canonical_identifiers
+from coppice.cli.subscription_options import canonical_identifiers, server_anchors_at
 from coppice.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _set_where(subscription: Subscription, value: str) -> Subscription:
 
 
 def _set_server_anchors(subscription: Subscription, value: str) -> Subscription:
-    return replace(subscription, server_anchors=Path(value).absolute() if value else None)
+    return replace(subscription, server_anchors=server_anchors_at(Path(value)) if value else None)
 
 
 def _set_anchors(subscription: Subscription, value: str) -> Subscription:

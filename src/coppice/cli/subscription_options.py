@@ -160,9 +160,24 @@ def apply_options(subscription: Subscription, given: Mapping[str, Any]) -> Subsc
         trust=apply_trust(subscription.trust, given),
         selection=_selection(subscription.selection, given),
         credential=subscription.credential if credential is None else credential,
-        server_anchors=subscription.server_anchors if anchors is None else anchors.absolute(),
+        server_anchors=subscription.server_anchors if anchors is None else server_anchors_at(anchors),
         list_identifier=subscription.list_identifier if identifier is None else ListIdentifier(identifier),
     )
+
+
+def server_anchors_at(path: Path) -> Path:
+    """Return the absolute path of authorities for servers' certificates.
+
+    Raises:
+        UnreadableFileError: There is nothing.
+    """
+    if not path.exists():
+        raise UnreadableFileError(
+            f"there is no file or directory {path}",
+            resolution="Name a PEM file or a directory of authorities that the server's certificate may come from.",
+            context={"path": str(path)},
+        )
+    return path.absolute()
 
 
 def endorsers_of(given: Mapping[str, Any]) -> tuple[PinnedEndorser, ...]:

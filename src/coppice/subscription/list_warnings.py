@@ -36,6 +36,7 @@ _JUMP_DIGITS = 15
 _NAMED_IMAGES = 5
 _DAY = "%Y-%m-%d"
 _MINUTE = "%Y-%m-%d %H:%M UTC"
+_MOMENT = timedelta(microseconds=1)
 
 
 def warnings_of_path(
@@ -122,7 +123,8 @@ def _warnings_of_dates(content: ImageList, now: datetime, terms: SubscriptionsSe
         )
     if validity.expires <= now + timedelta(days=terms.warn_list_days):
         yield ListWarning(kind=WarningKind.LIST_EXPIRING, text=f"the list expires on {validity.expires:{_MINUTE}}")
-    near = now + timedelta(days=terms.warn_image_days)
+    # What ends with the list, or later, is told with the list.
+    near = min(now + timedelta(days=terms.warn_image_days), validity.expires - _MOMENT)
     ending = [(image.expires, image) for image in content.images if image.expires is not None and image.expires <= near]
     if ending:
         ending.sort(key=lambda pair: pair[0])

@@ -102,6 +102,15 @@ def test_images_that_expire_soon_are_named_the_first_ones_first(publisher: Simul
     assert kinds(verify(publisher, terms=replace(DEFAULT_TERMS, warn_image_days=0))) == ["image-expiring"]
 
 
+def test_an_image_that_ends_with_its_list_is_told_with_the_list(publisher: Simulator) -> None:
+    publisher.expires = NOW + 10 * DAY
+    publisher.images.clear()
+    publisher.add_image()["dc:date:expires"] = f"{publisher.expires:{DATE}}"
+    assert kinds(verify(publisher)) == []
+    publisher.images[0]["dc:date:expires"] = f"{publisher.expires - DAY:{DATE}}"
+    assert kinds(verify(publisher)) == ["image-expiring"]
+
+
 def test_certificates_of_the_path_that_expire_soon_are_named(authority: Authority) -> None:
     below = authority.issue_authority("Sub CA", not_after=NOW + 10 * DAY)
     publisher = Simulator.create(authority, endorser=below.issue("Jane Doe", not_after=NOW + 5 * DAY))
