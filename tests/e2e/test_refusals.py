@@ -445,6 +445,6 @@ def test_the_refusal_is_said_to_people_as_well_in_one_clear_message(site):
     site.publish(older(site))
     ended = site.run("sync")
     assert ended.code == 5
-    assert "error[list-older]: the list has version 1; 2 was verified before" in ended.stderr
+    assert "error[list-older]: demo: the list has version 1; 2 was verified before" in ended.stderr
     assert "hint: " in ended.stderr
     assert site.ok("status")["subscriptions"][0]["last_error_code"] == "list-older"
