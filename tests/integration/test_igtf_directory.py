@@ -26,6 +26,7 @@ from coppice.errors import (
     RevocationForgedError,
     RevocationUnknownError,
     SignerRevokedError,
+    TrustAnchorError,
     TrustError,
     UntrustedSignerError,
 )
