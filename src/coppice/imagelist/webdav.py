@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
+from coppice.atomic import PARTIAL_SUFFIX
 from coppice.errors import PublicationError, TransferTooLargeError
 from coppice.http.message import BodyFile
 from coppice.imagelist.place import (
@@ -31,6 +32,7 @@ from coppice.imagelist.place import (
     partial_name,
     shown_names,
 )
+from coppice.imagelist.upload import is_abandoned, owner
 from coppice.imagelist.web import Web
 
 if TYPE_CHECKING:
@@ -119,16 +121,11 @@ class WebDavPlace:
         """
         self._make_folder(Kind.IMAGE)
         final = self._at(Kind.IMAGE, name)
-        # The same file has the same temporary name: what a killed run left there is written over.
-        temporary = final if self._is_plain else self._beside(final, partial_name(name, facts.sha512[:16]))
+        temporary = final if self._is_plain else self._own(name, facts)
         body = BodyFile(path=source, size_bytes=facts.size_bytes)
         self._web.ask("PUT", temporary, expected=_WRITTEN, body=body, retry=True, task=task)
         task.note("verifying")
-        found = self._found(temporary, facts, task)
-        if found is None and self._found(final, facts, task):
-            # Another run put the same file at the same time, and moved it first.
-            return
-        if not found:
+        if not self._found(temporary, facts, task):
             self._web.ask("DELETE", temporary, expected=(*_WRITTEN, 202, NOT_FOUND, NOT_ALLOWED))
             raise PublicationError(
                 f"{self._url} holds other bytes of {name} than it was given",
@@ -140,7 +137,7 @@ class WebDavPlace:
 
     def holds(self, name: str, facts: Facts, task: Task) -> bool:
         """Read the file and compare."""
-        return bool(self._found(self._at(Kind.IMAGE, name), facts, task))
+        return self._found(self._at(Kind.IMAGE, name), facts, task)
 
     def announce(self, images: Mapping[str, ListedImage]) -> None:
         """Do nothing: the list says it all."""
@@ -186,6 +183,16 @@ class WebDavPlace:
     def _at(self, kind: Kind, name: str) -> str:
         return f"{self._url}/{quote(file_path(kind, name))}"
 
+    def _own(self, name: str, facts: Facts) -> str:
+        """Return a temporary URL that no other run has; what ended runs of this machine left of these bytes goes."""
+        start = partial_name(name, f"{facts.sha512[:16]}-").removesuffix(PARTIAL_SUFFIX)
+        final = self._at(Kind.IMAGE, name)
+        for found, _ in list(self._members(Kind.IMAGE)):
+            token = found.removeprefix(start).removesuffix(PARTIAL_SUFFIX)
+            if found.startswith(start) and is_abandoned(token):
+                self._web.ask("DELETE", self._beside(final, found), expected=(*_WRITTEN, 202, NOT_FOUND))
+        return self._beside(final, partial_name(name, f"{facts.sha512[:16]}-{owner()}"))
+
     @staticmethod
     def _beside(url: str, name: str) -> str:
         return f"{url.rpartition('/')[0]}/{quote(name)}"
@@ -199,19 +206,24 @@ class WebDavPlace:
             raise PublicationError(message, context={"url": url}) from problem
         return "0"
 
-    def _found(self, url: str, facts: Facts, task: Task) -> bool | None:
-        """Tell whether these bytes are at ``url``; None when nothing is."""
+    def _found(self, url: str, facts: Facts, task: Task) -> bool:
+        """Tell whether these bytes are at ``url``; it may go at any moment."""
         reply = self._web.ask("HEAD", url, expected=(OK, NOT_FOUND))
         if reply.status == NOT_FOUND:
-            return None
+            return False
         if not self._reads_back:
             return reply.header("content-length") == str(facts.size_bytes)
-        return self._web.facts(url, facts.size_bytes, task) == facts
+        try:
+            return self._web.facts(url, facts.size_bytes, task) == facts
+        except PublicationError as problem:
+            if problem.context.get("status") == NOT_FOUND:
+                return False
+            raise
 
     def _move(self, origin: str, destination: str, *, overwrite: bool) -> None:
         headers = {"Destination": destination, "Overwrite": "T" if overwrite else "F"}
-        # Gone, or taken: another run put the same file. What is there is looked at by whoever called.
-        taken = () if overwrite else (PRECONDITION_FAILED, NOT_FOUND)
+        # Taken: another run put the same file first. What is there is looked at by whoever called.
+        taken = () if overwrite else (PRECONDITION_FAILED,)
         reply = self._web.ask("MOVE", origin, expected=(*_WRITTEN, *taken), headers=headers)
         if reply.status == PRECONDITION_FAILED:
             self._web.ask("DELETE", origin, expected=(*_WRITTEN, 202, NOT_FOUND))
@@ -221,13 +233,19 @@ class WebDavPlace:
             return
         for folder in dict.fromkeys(("", _FOLDERS[kind])):
             url = f"{self._url}/{folder}"
-            if (
-                self._web.ask("PROPFIND", url, expected=(MULTI_STATUS, NOT_FOUND), headers={"Depth": "0"}).status
-                == NOT_FOUND
-            ):
-                # Another run may have made it meanwhile.
+            if self._is_there(url):
+                continue
+            try:
                 self._web.ask("MKCOL", url, expected=(CREATED, NOT_ALLOWED))
+            except PublicationError:
+                # Another run may have made it meanwhile; servers answer that with 405, or with 403.
+                if not self._is_there(url):
+                    raise
         self._made.add(kind)
+
+    def _is_there(self, folder_url: str) -> bool:
+        expected, headers = (MULTI_STATUS, NOT_FOUND), {"Depth": "0"}
+        return self._web.ask("PROPFIND", folder_url, expected=expected, headers=headers).status == MULTI_STATUS
 
     def _members(self, kind: Kind) -> Iterator[tuple[str, datetime | None]]:
         """Yield name and date of the files in a folder (RFC 4918, 9.1)."""
