@@ -24,20 +24,25 @@
     │   ├── WrongSignerError              ├── EndorserMismatchError   ├── EndorserUnknownError
     │   ├── ListIdentifierError           ├── FutureListError         ├── ExpiredListError
     │   ├── OlderListError                ├── ChangedListError        ├── MalformedListError
-    │   └── TrustAnchorError
+    │   ├── TrustAnchorError              ├── KeyringError            ├── UnverifiedSourceError
+    │   └── BundleError                   a bundle is malformed, or not what it says
     ├── TransferError                     bytes could not be had                               exit 6
     │   ├── UnreachableError              ├── HttpStatusError         ├── TransferCutError
     │   ├── TransferStalledError          ├── TransferTooLargeError   ├── RedirectRefusedError
-    │   └── AddressRefusedError
+    │   ├── AddressRefusedError           └── GivenUpError
     ├── ImageError                        the bytes are not what was promised, or are hostile  exit 7
     │   ├── ChecksumMismatchError         ├── SizeMismatchError
-    │   ├── ImageRefusedError             └── ConversionError
+    │   ├── ImageRefusedError             ├── ConversionError
+    │   └── DeltaError                    a delta does not give the image that was signed
     ├── CloudError                        a cloud refused or failed                            exit 8
     ├── PlanError                                                                              exit 9
     │   ├── DeletionCapError              └── StalePlanError
     ├── StorageError                      disk or database                                     exit 10
-    │   ├── NoSpaceError                  └── DatabaseError
+    │   ├── NoSpaceError                  ├── DatabaseError
+    │   └── QuotaError                    the cache's quota does not hold what is needed
     ├── PublicationError                  a place to publish to refused or failed              exit 13
+    ├── HookError                         what is told of events refused, failed or hung       exit 14
+    │   ├── HookFailedError               └── HookTimeoutError
     ├── BuildError                                                                             exit 11
     │   └── BootTestError
     ├── StateError                        what was named does not exist, or exists already     exit 12
@@ -368,6 +373,24 @@ class TrustAnchorError(TrustError):
     code = "trust-anchor"
 
 
+class KeyringError(TrustError):
+    """A pinned OpenPGP keyring or public key is missing, unreadable or holds no usable key."""
+
+    code = "keyring"
+
+
+class UnverifiedSourceError(TrustError):
+    """A source offers no signature, and nobody said that it is trusted without one."""
+
+    code = "source-unverified"
+
+
+class BundleError(TrustError):
+    """A bundle is malformed, or what it carries is not what it says."""
+
+    code = "bundle-invalid"
+
+
 class TransferError(CoppiceError):
     """Bytes could not be had; what was there before stays as it is."""
 
@@ -417,6 +440,12 @@ class AddressRefusedError(TransferError):
     code = "address-refused"
 
 
+class GivenUpError(TransferError):
+    """Fetching this version of an image failed so often that it is not tried again until its list changes."""
+
+    code = "transfer-given-up"
+
+
 class ImageError(CoppiceError):
     """An image's bytes are not what was promised, or are dangerous."""
 
@@ -446,6 +475,12 @@ class ConversionError(ImageError):
     """The image could not be converted."""
 
     code = "image-conversion"
+
+
+class DeltaError(ImageError):
+    """A delta is malformed, or does not give the image that was signed; the whole file is fetched instead."""
+
+    code = "delta-invalid"
 
 
 class CloudError(CoppiceError):
@@ -493,11 +528,36 @@ class DatabaseError(StorageError):
     code = "database-failed"
 
 
+class QuotaError(StorageError):
+    """The cache's quota does not hold what is needed, even after all else was removed."""
+
+    code = "cache-quota"
+
+
 class PublicationError(CoppiceError):
     """A place to publish to refused or failed; what is published there stays whole."""
 
     code = "publication-failed"
     exit_code = 13
+
+
+class HookError(CoppiceError):
+    """What is told of events refused, failed or took too long."""
+
+    code = "hook"
+    exit_code = 14
+
+
+class HookFailedError(HookError):
+    """A hook's program ended with an error, or a webhook's server refused."""
+
+    code = "hook-failed"
+
+
+class HookTimeoutError(HookError):
+    """A hook did not end in time and was ended."""
+
+    code = "hook-timeout"
 
 
 class BuildError(CoppiceError):

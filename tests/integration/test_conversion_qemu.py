@@ -36,6 +36,7 @@ def cached(path, data=None):
         version="1",
         path=path,
         checksum=Checksum.of(content),
+        listed_checksum=Checksum.of(content),
         size_bytes=len(content),
         declared_format="raw",
         reused=False,

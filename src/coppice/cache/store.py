@@ -128,6 +128,7 @@ class ImageCache:
             version=listed.version,
             path=self._layout.path(listed.checksum),
             checksum=listed.checksum,
+            listed_checksum=listed.checksum,
             size_bytes=listed.size_bytes,
             declared_format=listed.declared_format,
             reused=reused,

@@ -41,6 +41,53 @@ class MarketplaceUser:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """A file beside an image, named and vouched for by the list.
+
+    Attributes:
+        uri: Where it is.
+        size_bytes: Its length.
+        checksum: Of its bytes.
+    """
+
+    uri: str
+    size_bytes: int
+    checksum: Checksum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaPatch:
+    """What makes the guest's bytes of one version out of those of an earlier one.
+
+    Attributes:
+        origin: Of the guest's bytes that it starts from.
+        file: The patch.
+    """
+
+    origin: Checksum
+    file: RemoteFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDelta:
+    """How an image can be had without its whole file: ``coppice:delta`` (docs/formats/delta.md).
+
+    Attributes:
+        guest_size_bytes: Length of the disk as the guest sees it.
+        guest_checksum: Of those bytes: what is put together is held against it.
+        index: Which blocks they are made of, and in which pack each is.
+        packs: Files of compressed blocks, in the order in which the index counts them; several images share them.
+        patches: From earlier versions.
+    """
+
+    guest_size_bytes: int
+    guest_checksum: Checksum
+    index: RemoteFile
+    packs: tuple[RemoteFile, ...]
+    patches: tuple[DeltaPatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListedImage:
     """One image of an image list.
 
@@ -50,8 +97,8 @@ class ListedImage:
         title: ``dc:title``.
         description: ``dc:description``.
         uri: ``hv:uri``: where the file is.
-        size_bytes: ``hv:size``: of the file.
-        checksum: ``sl:checksum:sha512`` of the file.
+        size_bytes: ``hv:size``: of the file. Sources that sign no size have it from the server, as a bound only.
+        checksum: Of the file: ``sl:checksum:sha512``; other sources may have another algorithm.
         declared_format: ``hv:format`` as written; None where the list does not say. Never trusted.
         operating_system: ``sl:os``, ``sl:osname``, ``sl:osversion``, ``sl:arch``.
         hypervisor: ``hv:hypervisor``.
@@ -65,6 +112,8 @@ class ListedImage:
         user: ``ad:user:*``.
         traffic_in: ``ad:traffic_in`` as it was written.
         traffic_out: ``ad:traffic_out`` as it was written.
+        mirrors: ``coppice:mirrors``: further places of the same file, in the publisher's order.
+        delta: ``coppice:delta``: how it can be had without its whole file; None: only whole.
         extra: Keys that Coppice does not know, as they were written.
         wrapper_extra: Such keys beside ``hv:image``.
     """
@@ -89,6 +138,8 @@ class ListedImage:
     user: MarketplaceUser | None = None
     traffic_in: object | None = None
     traffic_out: object | None = None
+    mirrors: tuple[str, ...] = ()
+    delta: ImageDelta | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
     wrapper_extra: Mapping[str, object] = field(default_factory=dict)
 

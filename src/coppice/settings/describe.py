@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from coppice.settings.load import PREFIX, known_keys
 from coppice.settings.quantities import format_duration, format_size
-from coppice.settings.schema import CloudSection, Kind, PublisherSection, SettingsFile
+from coppice.settings.schema import CloudSection, HookSection, PublisherSection, SettingsFile
+from coppice.settings.values import Kind
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -51,7 +52,7 @@ def written(kind: str, value: object) -> str:
         return format_size(value)
     if kind in _SECONDS and isinstance(value, (int, float)):
         return format_duration(value * _SECONDS[kind])
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, dict)):
         return ", ".join(str(each) for each in value)
     return str(value)
 
@@ -77,7 +78,11 @@ def _describe(path: tuple[str, ...]) -> SettingDescription:
 def _field(path: tuple[str, ...]) -> FieldInfo:
     section: type[BaseModel] = SettingsFile
     if len(path) > 1:
-        named: dict[str, type[BaseModel]] = {"clouds": CloudSection, "publishers": PublisherSection}
+        named: dict[str, type[BaseModel]] = {
+            "clouds": CloudSection,
+            "hooks": HookSection,
+            "publishers": PublisherSection,
+        }
         annotation: Any = SettingsFile.model_fields[path[0]].annotation
         section = named.get(path[0], annotation)
     return section.model_fields[path[-1]]

@@ -20,9 +20,12 @@ from pydantic import BaseModel, ValidationError
 from coppice.errors import SettingsError, UnreadableFileError
 from coppice.formats.limits import ListLimits
 from coppice.settings.model import (
+    CacheSettings,
     CloudSettings,
     ConversionSettings,
+    EventsSettings,
     FactorySettings,
+    HookSettings,
     PlanSettings,
     PublisherSettings,
     PublishingSettings,
@@ -32,7 +35,7 @@ from coppice.settings.model import (
 )
 from coppice.settings.places import SYSTEM_FILE, default_state_directory, home_directory, settings_files
 from coppice.settings.quantities import shown
-from coppice.settings.schema import CloudSection, PublisherSection, SettingsFile
+from coppice.settings.schema import CloudSection, HookSection, PublisherSection, SettingsFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +47,7 @@ PREFIX = "COPPICE_"
 ENVIRONMENT = "environment"
 OPTION = "option"
 DEFAULT = "default"
-_NAMED: dict[str, type[BaseModel]] = {"clouds": CloudSection, "publishers": PublisherSection}
+_NAMED: dict[str, type[BaseModel]] = {"clouds": CloudSection, "hooks": HookSection, "publishers": PublisherSection}
 
 KeyPath = tuple[str, ...]
 
@@ -199,7 +202,7 @@ def _section(path: KeyPath) -> type[BaseModel] | None:
 
 
 def known_keys() -> Iterator[KeyPath]:
-    """Yield the path of every declared setting; the name of a cloud or publisher stands as ``NAME``."""
+    """Yield the path of every declared setting; the name of a cloud, hook or publisher stands as ``NAME``."""
     for name, field in SettingsFile.model_fields.items():
         if name in _NAMED:
             yield from ((name, "NAME", key) for key in _NAMED[name].model_fields)
@@ -244,6 +247,9 @@ def _settings(parsed: SettingsFile, origins: Mapping[KeyPath, str], environ: Map
         ),
         subscriptions=SubscriptionsSettings(**parsed.subscriptions.model_dump()),
         publishing=PublishingSettings(**parsed.publishing.model_dump()),
+        cache=CacheSettings(**parsed.cache.model_dump()),
+        events=EventsSettings(**parsed.events.model_dump()),
+        hooks=MappingProxyType({name: _hook(name, each, said, environ) for name, each in sorted(parsed.hooks.items())}),
         conversion=ConversionSettings(**parsed.conversion.model_dump()),
         plan=PlanSettings(**parsed.plan.model_dump()),
         publishers=MappingProxyType(
@@ -266,6 +272,13 @@ def _settings(parsed: SettingsFile, origins: Mapping[KeyPath, str], environ: Map
         ),
         origins=MappingProxyType({**flat, **said}),
     )
+
+
+def _hook(name: str, section: HookSection, said: Mapping[str, str], environ: Mapping[str, str]) -> HookSettings:
+    values = section.model_dump()
+    for key in ("secret_file", "server_anchors", "path"):
+        values[key] = _path(values[key], said.get(f"hooks.{name}.{key}"), environ)
+    return HookSettings(name=name, **values)
 
 
 def _path(text: str | None, origin: str | None, environ: Mapping[str, str]) -> Path | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ class TransferSettings:
         total_timeout_seconds: For one transfer.
         attempts: How often a transfer is tried.
         allow_private_addresses: Whether private and loopback addresses may be connected to.
+        images_parallel: How many images are fetched at a time.
+        connections_per_host: Most connections to one server at a time.
+        ranges_per_image: Into how many ranges a large image is parted at most.
+        bandwidth_limit_bytes_per_second: For all images together; None: no limit.
+        image_attempts: Runs that try to fetch one version of an image.
+        proxy: ``http://host:port``; None: none.
+        no_proxy: Hosts, and domains with a dot in front, that need no proxy.
+        mirrors: Beginning of an address → what to put in its stead, in order.
     """
 
     list_size_limit_bytes: int
@@ -51,6 +59,14 @@ class TransferSettings:
     total_timeout_seconds: float
     attempts: int
     allow_private_addresses: bool
+    images_parallel: int = 3
+    connections_per_host: int = 6
+    ranges_per_image: int = 4
+    bandwidth_limit_bytes_per_second: int | None = None
+    image_attempts: int = 5
+    proxy: str | None = None
+    no_proxy: tuple[str, ...] = ()
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +98,82 @@ class PublishingSettings:
 
     Attributes:
         retire_images_days: From when no published list names an image file to its removal.
+        deltas: Whether images are published with deltas.
+        delta_versions: From how many earlier versions a patch is made.
     """
 
     retire_images_days: float
+    deltas: bool = False
+    delta_versions: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """What the site holds.
+
+    Attributes:
+        fetch: ``planned``: what a plan needs; ``all``: every selected image.
+        quota_bytes: Most bytes that the cache holds; None: as much as fits.
+        keep_unneeded_days: How long a file stays that nothing needs any more.
+        deltas: Whether deltas are used.
+        verify_rate_bytes_per_second: How fast `coppice cache verify` reads; None: as fast as the disk.
+    """
+
+    fetch: str = "planned"
+    quota_bytes: int | None = None
+    keep_unneeded_days: float = 7.0
+    deltas: bool = True
+    verify_rate_bytes_per_second: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsSettings:
+    """The journal and those who are told of it.
+
+    Attributes:
+        keep_days: How long events stay.
+        attempts: How often a hook is told before the event is parked.
+        retry_seconds: Before it is told once more; doubled each time.
+    """
+
+    keep_days: float = 365.0
+    attempts: int = 5
+    retry_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookSettings:
+    """Who is told of events, and how.
+
+    Attributes:
+        name: How commands call it.
+        kind: ``program``, ``webhook`` or ``file``.
+        events: Kinds of events; empty: all.
+        subscriptions: Only events of these; empty: all.
+        compat: ``vmcatcher``, or None.
+        command: Program and arguments.
+        url: Of a webhook.
+        secret_file: First line signs what a webhook is told.
+        secret_env: Variable with that secret.
+        server_anchors: Authorities for the webhook's server, beside the machine's.
+        path: File that gets a line of JSON an event.
+        timeout_seconds: Of one call.
+        output_limit_bytes: Of a program's output, kept.
+    """
+
+    name: str
+    kind: str
+    events: tuple[str, ...] = ()
+    subscriptions: tuple[str, ...] = ()
+    compat: str | None = None
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    secret_file: Path | None = None
+    secret_env: str | None = None
+    server_anchors: Path | None = None
+    path: Path | None = None
+    timeout_seconds: float = 300.0
+    output_limit_bytes: int = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +251,9 @@ class Settings:
         lists: Bounds on image lists.
         subscriptions: How subscribed lists are refreshed.
         publishing: How lists are published.
+        cache: What the site holds.
+        events: The journal and those who are told of it.
+        hooks: By name.
         conversion: Bounds on conversion.
         plan: How what is registered is treated.
         publishers: By name.
@@ -182,3 +274,6 @@ class Settings:
     publishers: Mapping[str, PublisherSettings]
     clouds: Mapping[str, CloudSettings]
     origins: Mapping[str, str]
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    events: EventsSettings = field(default_factory=EventsSettings)
+    hooks: Mapping[str, HookSettings] = field(default_factory=dict)

@@ -8,14 +8,32 @@ A key that is not declared is refused, save for what a ``[clouds.NAME]`` or ``[p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from coppice.model.identifiers import is_name
-from coppice.model.image import DiskFormat
-from coppice.settings.quantities import parse_duration, parse_size, shown
+from coppice.settings.quantities import shown
+from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annotations
+    CachePolicy,
+    Count,
+    Days,
+    Formats,
+    HookCompatibility,
+    HookKind,
+    Mirrors,
+    Names,
+    Number,
+    OptionalSize,
+    OptionalText,
+    PathText,
+    Seconds,
+    Share,
+    Size,
+    Switch,
+    Text,
+    Words,
+)
 
 MIB = 1024**2
 GIB = 1024**3
@@ -24,89 +42,6 @@ TIB = 1024**4
 _SECRET_NAME = re.compile(
     r"(?:^|[_-])(password|passwd|passphrase|secret|token|apikey|api_key|private_key)$", re.IGNORECASE
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a person writes for a setting; for messages and the reference page."""
-
-    name: str
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip() and not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", value):
-        return value
-    raise ValueError(f"expected one line of text, found {shown(value)}")
-
-
-def _optional_text(value: object) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _switch(value: object) -> bool:
-    # Text comes from variables. Nothing but the two words counts: a misspelt "flase" must not pass for either.
-    known = {"true": True, "false": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value in known:
-        return known[value]
-    raise ValueError(f"expected true or false, found {shown(value)}")
-
-
-def _number(value: object) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    raise ValueError(f"expected a whole number above zero, found {shown(value)}")
-
-
-def _share(value: object) -> float:
-    if isinstance(value, str) and re.fullmatch(r"\d(\.\d{1,9})?", value):
-        value = float(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
-        return float(value)
-    raise ValueError(f"expected a number from 0 to 1, found {shown(value)}")
-
-
-def _size(value: object) -> int:
-    size = parse_size(value)
-    if size < 1:
-        raise ValueError("expected a size above zero, found 0")
-    return size
-
-
-def _seconds(value: object) -> float:
-    seconds = parse_duration(value)
-    if seconds <= 0:
-        raise ValueError("expected a duration above zero, found 0")
-    return seconds
-
-
-def _days(value: object) -> float:
-    return parse_duration(value, bare_unit="d")
-
-
-def _formats(value: object) -> tuple[str, ...]:
-    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    known = [str(each) for each in DiskFormat]
-    if isinstance(names, list) and all(name in known for name in names):
-        return tuple(dict.fromkeys(names))
-    raise ValueError(
-        f"expected a list out of {', '.join(known)}; found {names if isinstance(names, list) else shown(value)}"
-    )
-
-
-Text = Annotated[str, Kind("text"), BeforeValidator(_text)]
-OptionalText = Annotated[str | None, Kind("text"), BeforeValidator(_optional_text)]
-PathText = Annotated[str | None, Kind("path"), BeforeValidator(_optional_text)]
-Switch = Annotated[bool, Kind("true or false"), BeforeValidator(_switch)]
-Number = Annotated[int, Kind("whole number"), BeforeValidator(_number)]
-Share = Annotated[float, Kind("number from 0 to 1"), BeforeValidator(_share)]
-Size = Annotated[int, Kind("size"), BeforeValidator(_size)]
-Seconds = Annotated[float, Kind("duration"), BeforeValidator(_seconds)]
-Days = Annotated[float, Kind("duration in days"), BeforeValidator(_days)]
-Formats = Annotated[tuple[str, ...], Kind("list of disk formats"), BeforeValidator(_formats)]
 
 
 class Section(BaseModel):
@@ -144,6 +79,28 @@ class TransferSection(Section):
         description="Whether servers on private and loopback addresses may be connected to.",
     )
 
+    images_parallel: Number = Field(default=3, description="How many images are fetched at a time.")
+    connections_per_host: Number = Field(default=6, description="Most connections to one server at a time.")
+    ranges_per_image: Number = Field(
+        default=4, description="Into how many ranges a large image is parted that comes slowly from one connection."
+    )
+    bandwidth_limit_bytes_per_second: OptionalSize = Field(
+        default=None, description="Most bytes a second for all images together; unset: as fast as they come."
+    )
+    image_attempts: Number = Field(
+        default=5, description="How many runs try to fetch one version of an image before its list must change."
+    )
+    proxy: OptionalText = Field(
+        default=None,
+        description="HTTP proxy for http and https (http://host:port); variables of the environment never count.",
+    )
+    no_proxy: Names = Field(default=(), description="Hosts, and domains with a dot in front, that need no proxy.")
+    mirrors: Mirrors = Field(
+        default_factory=dict,
+        description="Other places of the same files: the beginning of an address, and what to put in its stead, in "
+        "order. Mirrors are asked first; what they give is verified as ever.",
+    )
+
 
 class ListsSection(Section):
     """Bounds on image lists; how long one may be is `transfer.list_size_limit_bytes`."""
@@ -178,6 +135,64 @@ class PublishingSection(Section):
     retire_images_days: Days = Field(
         default=7.0, description="How long an image file stays after no published list names it any more."
     )
+
+    deltas: Switch = Field(default=False, description="Whether images are published with deltas.")
+    delta_versions: Count = Field(
+        default=3, description="From how many earlier versions of an image a patch is made; 0: none."
+    )
+
+
+class CacheSection(Section):
+    """The verified files that this site holds."""
+
+    fetch: CachePolicy = Field(
+        default="planned",
+        description="planned: what a plan for a cloud needs is fetched; all: every selected image is, which is for "
+        "sites whose hooks register images.",
+    )
+    quota_bytes: OptionalSize = Field(
+        default=None, description="Most bytes that the cache holds; unset: as much as fits on the disk."
+    )
+    keep_unneeded_days: Days = Field(
+        default=7.0, description="How long a file stays that nothing needs any more, when room allows."
+    )
+    deltas: Switch = Field(default=True, description="Whether deltas are used where a list offers them.")
+    verify_rate_bytes_per_second: OptionalSize = Field(
+        default=None, description="How fast `coppice cache verify` reads; unset: as fast as the disk."
+    )
+
+
+class EventsSection(Section):
+    """The journal and those who are told of it."""
+
+    keep_days: Days = Field(default=365.0, description="How long events stay in the journal.")
+    attempts: Number = Field(default=5, description="How often a hook is told of an event before it is parked.")
+    retry_seconds: Seconds = Field(
+        default=30.0, description="How long to wait before a hook is told once more; doubled each time."
+    )
+
+
+class HookSection(Section):
+    """One hook: who is told of events, and how."""
+
+    kind: HookKind = Field(description="program, webhook or file (JSON lines).")
+    events: Names = Field(default=(), description="Kinds of events that it is told of; empty: all.")
+    subscriptions: Names = Field(default=(), description="Only events of these subscriptions; empty: all.")
+    compat: HookCompatibility = Field(
+        default=None, description="vmcatcher: a program gets the environment that handlers of vmcatcher know."
+    )
+    command: Words = Field(default=(), description="Program and arguments; no shell reads them.")
+    url: OptionalText = Field(default=None, description="Where a webhook is told (https).")
+    secret_file: PathText = Field(
+        default=None, description="File whose first line signs what a webhook is told (HMAC-SHA-256)."
+    )
+    secret_env: OptionalText = Field(default=None, description="Variable with that secret.")
+    server_anchors: PathText = Field(
+        default=None, description="Authorities for the webhook's server, beside the machine's."
+    )
+    path: PathText = Field(default=None, description="File that gets a line of JSON an event.")
+    timeout_seconds: Seconds = Field(default=300.0, description="How long one call may take.")
+    output_limit_bytes: Size = Field(default=64 * 1024, description="How much of a program's output is kept.")
 
 
 class ConversionSection(Section):
@@ -264,10 +279,17 @@ class SettingsFile(Section):
         default_factory=SubscriptionsSection, description="How subscribed lists are refreshed."
     )
     publishing: PublishingSection = Field(default_factory=PublishingSection, description="How lists are published.")
+    cache: CacheSection = Field(default_factory=CacheSection, description="The verified files that this site holds.")
+    events: EventsSection = Field(
+        default_factory=EventsSection, description="The journal and those who are told of it."
+    )
     conversion: ConversionSection = Field(default_factory=ConversionSection, description="Bounds on conversion.")
     plan: PlanSection = Field(default_factory=PlanSection, description="How what is registered is treated.")
     clouds: Annotated[dict[str, CloudSection], BeforeValidator(_named)] = Field(
         default_factory=dict, description="Cloud targets, by name."
+    )
+    hooks: Annotated[dict[str, HookSection], BeforeValidator(_named)] = Field(
+        default_factory=dict, description="Who is told of events, by name."
     )
     publishers: Annotated[dict[str, PublisherSection], BeforeValidator(_named)] = Field(
         default_factory=dict, description="Places to publish to, by name."

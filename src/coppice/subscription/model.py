@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from coppice.imagelist.model import Profile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -95,6 +96,52 @@ class TrustPolicy:
         )
 
 
+class TrustBasis(StrEnum):
+    """By what a list came to be trusted."""
+
+    X509 = "x509"
+    """The signature of a pinned endorser, whose certificate has a path to a trust anchor."""
+    OPENPGP = "openpgp"
+    """The signature of a key in a pinned keyring."""
+    COSIGN = "cosign"
+    """The signature of a pinned key over each manifest."""
+    LOCAL = "local"
+    """It was made on this machine, or by whoever may write to a folder of it; the administrator said so."""
+    TRANSPORT = "transport"
+    """Nobody signed it: whoever holds the server's name is believed; the administrator said so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedBy:
+    """How a list came to be trusted.
+
+    Attributes:
+        basis: By what.
+        signer: Who vouches, in words that stay the same from version to version: a name, a key's fingerprint, a folder,
+            a server.
+        issuer: Subject of the authority above; for certificates only.
+        fingerprint: SHA-256 of the certificate or public key; None where there is neither.
+    """
+
+    basis: TrustBasis
+    signer: str
+    issuer: str | None = None
+    fingerprint: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceReference:
+    """Which source a list comes from.
+
+    Attributes:
+        driver: The plug-in: ``hepix``, ``oci``, ``simplestreams``, ``files``, ``catalogue``, ``descriptors``.
+        options: The driver's own: texts, lists of texts, numbers, switches; never a secret.
+    """
+
+    driver: str = "hepix"
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSelection:
     """Which images of a list a site wants; every condition that is given must hold.
@@ -130,6 +177,7 @@ class Subscription:
         credential: How the site shows who it is; only where a secret lies, never the secret.
         server_anchors: Authorities that the server's certificate may come from, beside the machine's; None: none.
         paused_at: From when on the list is not fetched; None: it is.
+        source: What kind of source that is.
     """
 
     name: str
@@ -141,6 +189,7 @@ class Subscription:
     credential: CredentialReference | None = None
     server_anchors: Path | None = None
     paused_at: datetime | None = None
+    source: SourceReference = field(default_factory=SourceReference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
