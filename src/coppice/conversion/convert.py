@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
-import stat
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coppice import atomic, process
+from coppice.cache.model import Held
 from coppice.conversion.choose import choose
+from coppice.conversion.files import hash_file, locked, state_of
 from coppice.conversion.inspect import inspect
-from coppice.conversion.model import ConversionLimits, ConvertedImage, Formats, Inspection
+from coppice.conversion.keep import Made, mark_used, read_made, size_of, write_made
+from coppice.conversion.model import ConversionLimits, ConvertedImage, Formats, GuestBytes, Inspection, Source
 from coppice.errors import (
     ChecksumMismatchError,
     ConversionError,
@@ -27,23 +26,23 @@ from coppice.errors import (
     ToolFailedError,
     ToolTimeoutError,
 )
-from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
 from coppice.monitor import SILENT, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from coppice.cache.model import CachedImage
     from coppice.monitor import Monitor, Task
 
-_PIECE_BYTES = 1024 * 1024
 _RESERVE_BYTES = 16 * 1024 * 1024
 """Kept free for the database and all else that lies on the same file system."""
 _OVERHEAD_BYTES = 256 * 1024 * 1024
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
 _SECTOR = 512
+_GUEST_FORMATS = frozenset({DiskFormat.RAW, DiskFormat.ISO})
+"""Formats whose file is what a guest sees, byte for byte."""
 _QEMU_NAMES = {
     DiskFormat.RAW: "raw",
     DiskFormat.QCOW2: "qcow2",
@@ -63,11 +62,12 @@ _OPTIONS: dict[DiskFormat, tuple[str, ...]] = {
 class _Work:
     """One conversion."""
 
-    cached: CachedImage
+    source: Source
     found: Inspection
     wanted: DiskFormat
     version: str
     path: Path
+    is_seed: bool = False
 
 
 class Converter:
@@ -95,8 +95,9 @@ class Converter:
             NoSpaceError: The result does not fit on the disk.
             StorageError: The directory cannot be used.
         """
-        state = self._verify_source(cached, monitor)
-        found = inspect(cached.path, self._limits)
+        source = Source.of(cached)
+        state = self._verify_source(source, monitor)
+        found = self._inspect_source(source)
         wanted = choose(found.format, accepted)
         if wanted is found.format:
             image = Image(
@@ -105,34 +106,75 @@ class Converter:
                 virtual_size_bytes=found.virtual_size_bytes,
                 checksum=cached.checksum,
             )
-            self._unchanged(cached, state)
+            self._unchanged(source, state)
             return _result(cached, cached.path, image, converter="none", reused=True)
-        version = self._tool_version()
-        options = _OPTIONS.get(wanted, ())
-        identity = "\0".join((str(cached.checksum), wanted, *options, version))
-        path = self.directory / "objects" / f"{hashlib.sha256(identity.encode()).hexdigest()}.{wanted}"
-        work = _Work(cached=cached, found=found, wanted=wanted, version=version, path=path)
-        with _locked(self.directory / "locks" / path.name):
-            kept = self._kept(work, monitor)
-            if kept is not None:
-                return _result(cached, path, kept, converter=version, reused=True)
-            image = self._make(work, state, monitor)
-        return _result(cached, path, image, converter=version, reused=False)
+        work = self._work(source, found, wanted)
+        image, reused = self._give(work, state, monitor)
+        return _result(cached, work.path, image, converter=work.version, reused=reused)
 
-    def _verify_source(self, cached: CachedImage, monitor: Monitor) -> tuple[int, ...]:
+    def guest_bytes(self, source: Source, monitor: Monitor = SILENT) -> GuestBytes:
+        """Return the disk of a held file as a guest sees it: the file itself where it is raw, else a raw one.
+
+        It is made once; a raw file that a cloud had is taken as well. What was made before is not read again: whoever
+        uses it must verify what comes of it. `coppice.conversion.keep.prune_guest_bytes` bounds how many stay.
+
+        Raises:
+            ChecksumMismatchError: The file was altered since it was verified.
+            ImageRefusedError: The image is dangerous, or not one; no tool opened it.
+            ConversionError: The tool failed.
+            ToolMissingError: qemu-img is not installed.
+            NoSpaceError: The result does not fit on the disk.
+            StorageError: The directory cannot be used.
+        """
+        found = self._inspect_source(source)
+        if found.format in _GUEST_FORMATS:
+            return GuestBytes(path=source.path, checksum=source.checksum, size_bytes=found.size_bytes)
+        work = self._work(source, found, DiskFormat.RAW, is_seed=True)
+        made = read_made(work.path)
+        if made is None or made.image.size_bytes != size_of(work.path):
+            image, _ = self._give(work, self._verify_source(source, monitor), monitor)
+        else:
+            image = made.image
+        mark_used(work.path)
+        return GuestBytes(path=work.path, checksum=image.checksum, size_bytes=image.size_bytes)
+
+    def _work(self, source: Source, found: Inspection, wanted: DiskFormat, *, is_seed: bool = False) -> _Work:
+        version = self._tool_version()
+        identity = "\0".join((str(source.checksum), wanted, *_OPTIONS.get(wanted, ()), version))
+        path = self.directory / "objects" / f"{hashlib.sha256(identity.encode()).hexdigest()}.{wanted}"
+        return _Work(source=source, found=found, wanted=wanted, version=version, path=path, is_seed=is_seed)
+
+    def _give(self, work: _Work, state: tuple[int, ...], monitor: Monitor) -> tuple[Image, bool]:
+        """Return what is kept or made, and whether it was kept."""
+        with locked(self.directory / "locks" / work.path.name):
+            kept = self._kept(work, monitor)
+            return (kept, True) if kept is not None else (self._make(work, state, monitor), False)
+
+    def _inspect_source(self, source: Source) -> Inspection:
+        found = inspect(source.path, self._limits)
+        if source.held is Held.GUEST and found.format not in _GUEST_FORMATS:
+            # What a guest wrote at the beginning of its disk must not decide how the disk is read.
+            raise ImageRefusedError(
+                f"the disk of image {source.name} begins like {found.format}: each tool would read another disk",
+                resolution="No tool opened it. Tell whoever publishes it.",
+                context={"path": str(source.path)},
+            )
+        return found
+
+    def _verify_source(self, source: Source, monitor: Monitor) -> tuple[int, ...]:
         """Return the state of the cached file, whose bytes are known to be the signed ones in that state."""
-        state = _state(cached.path)
-        if cached.fingerprint and state == cached.fingerprint:
+        state = state_of(source.path)
+        if source.fingerprint and state == source.fingerprint:
             return state
-        with monitor.task("verifying before conversion", total=cached.size_bytes, unit=Unit.BYTES) as task:
-            found, state = _hash(cached.path, cached.checksum.algorithm, task.advance)
-        if not found.matches(cached.checksum):
-            raise _altered(cached, f"signed {cached.checksum}\nfound  {found}")
+        with monitor.task("verifying before conversion", total=source.size_bytes, unit=Unit.BYTES) as task:
+            found, state = hash_file(source.path, source.checksum.algorithm, task.advance)
+        if not found.matches(source.checksum):
+            raise _altered(source, f"signed {source.checksum}\nfound  {found}")
         return state
 
-    def _unchanged(self, cached: CachedImage, state: tuple[int, ...]) -> None:
-        if _state(cached.path) != state:
-            raise _altered(cached, "It changed while it was used.")
+    def _unchanged(self, source: Source, state: tuple[int, ...]) -> None:
+        if state_of(source.path) != state:
+            raise _altered(source, "It changed while it was used.")
 
     def _tool_version(self) -> str:
         if self._version is None:
@@ -144,25 +186,23 @@ class Converter:
     def _kept(self, work: _Work, monitor: Monitor) -> Image | None:
         """Return the facts of an earlier result that is still what it was."""
         path = work.path
-        record = path.with_name(path.name + ".json")
-        try:
-            content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-            image = Image(
-                format=DiskFormat(content["format"]),
-                size_bytes=int(content["size_bytes"]),
-                virtual_size_bytes=int(content["virtual_size_bytes"]),
-                checksum=Checksum.parse(content["checksum"]),
-            )
-            if self._verified.get(path) == _state(path):
-                return image
-            with monitor.task("verifying the converted image", total=image.size_bytes, unit=Unit.BYTES) as task:
-                found, state = _hash(path, image.checksum.algorithm, task.advance)
-        except (OSError, ValueError, KeyError, TypeError, ImageRefusedError):
-            # Not there, or not what was made: it is made again.
+        made = read_made(path)
+        if made is None:
             return None
-        if not found.matches(image.checksum):
-            return None
-        self._verified[path] = state
+        image = made.image
+        if self._verified.get(path) != state_of(path):
+            try:
+                with monitor.task("verifying the converted image", total=image.size_bytes, unit=Unit.BYTES) as task:
+                    found, state = hash_file(path, image.checksum.algorithm, task.advance)
+            except (OSError, ImageRefusedError):
+                # Not there, or not what was made: it is made again.
+                return None
+            if not found.matches(image.checksum):
+                return None
+            self._verified[path] = state
+        if made.is_seed and not work.is_seed:
+            # A cloud needs it from now on.
+            self._write_record(work, image)
         return image
 
     def _make(self, work: _Work, state: tuple[int, ...], monitor: Monitor) -> Image:
@@ -177,27 +217,23 @@ class Converter:
         with atomic.replacing(path, mode=0o444) as temporary:
             with monitor.task(label, total=work.found.virtual_size_bytes, unit=Unit.BYTES) as task:
                 self._run(work, temporary, task)
-            self._unchanged(work.cached, state)
+            self._unchanged(work.source, state)
             made = self._inspect_result(work, temporary)
             with monitor.task("reading what was converted", total=made.size_bytes, unit=Unit.BYTES) as task:
-                checksum, _ = _hash(temporary, "sha512", task.advance)
+                checksum, _ = hash_file(temporary, "sha512", task.advance)
         image = Image(
             format=work.wanted,
             size_bytes=made.size_bytes,
             virtual_size_bytes=made.virtual_size_bytes,
             checksum=checksum,
         )
-        self._verified[path] = _state(path)
-        content = {
-            "format": str(image.format),
-            "size_bytes": image.size_bytes,
-            "virtual_size_bytes": image.virtual_size_bytes,
-            "checksum": str(image.checksum),
-            "source": str(work.cached.checksum),
-            "converter": work.version,
-        }
-        atomic.write_text(path.with_name(path.name + ".json"), json.dumps(content, indent=1) + "\n")
+        self._verified[path] = state_of(path)
+        self._write_record(work, image)
         return image
+
+    def _write_record(self, work: _Work, image: Image) -> None:
+        made = Made(image=image, source=work.source.checksum, converter=work.version, is_seed=work.is_seed)
+        write_made(work.path, made)
 
     def _inspect_result(self, work: _Work, temporary: Path) -> Inspection:
         try:
@@ -219,7 +255,7 @@ class Converter:
         needed = work.found.size_bytes
         done = self._tool(
             ["qemu-img", "measure", "-f", _QEMU_NAMES[work.found.format], "-O", "raw", "--output=json"],
-            work.cached.path,
+            work.source.path,
         )
         with contextlib.suppress(ValueError, KeyError, TypeError):
             needed = max(needed, int(json.loads(done.stdout)["required"]))
@@ -242,7 +278,7 @@ class Converter:
         argv = ["qemu-img", "convert", "-p", "-f", _QEMU_NAMES[work.found.format], "-O", _QEMU_NAMES[work.wanted]]
         self._tool(
             [*argv, *_OPTIONS.get(work.wanted, ())],
-            work.cached.path,
+            work.source.path,
             temporary,
             on_output=progress,
             file_size_bytes=total + total // 8 + _OVERHEAD_BYTES,
@@ -293,57 +329,16 @@ def _result(cached: CachedImage, path: Path, image: Image, *, converter: str, re
         version=cached.version,
         path=path,
         image=image,
-        source_checksum=cached.checksum,
+        source_checksum=cached.listed_checksum,
         converter=converter,
         reused=reused,
     )
 
 
-def _altered(cached: CachedImage, details: str) -> ChecksumMismatchError:
+def _altered(source: Source, details: str) -> ChecksumMismatchError:
     return ChecksumMismatchError(
-        f"the cached file of image {cached.key} was altered after it was verified",
+        f"the cached file of image {source.name} was altered after it was verified",
         details=details,
         resolution="It is not used. Run again: the cache fetches it anew. Find out who writes to the cache.",
-        context={"image": str(cached.key), "path": str(cached.path)},
+        context={"image": source.name, "path": str(source.path)},
     )
-
-
-def _fingerprint(state: os.stat_result) -> tuple[int, ...]:
-    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    try:
-        return _fingerprint(path.lstat())
-    except OSError:
-        return ()
-
-
-def _hash(path: Path, algorithm: str, on_piece: Callable[[int], object]) -> tuple[Checksum, tuple[int, ...]]:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as problem:
-        raise ImageRefusedError(f"{path} cannot be opened as a regular file", details=str(problem)) from problem
-    with os.fdopen(handle, "rb", buffering=0) as stream:
-        before = os.fstat(handle)
-        if not stat.S_ISREG(before.st_mode):
-            raise ImageRefusedError(f"{path} is not a regular file")
-        digest = hashlib.new(algorithm)
-        while piece := stream.read(_PIECE_BYTES):
-            digest.update(piece)
-            on_piece(len(piece))
-        if _fingerprint(os.fstat(handle)) != _fingerprint(before):
-            raise ImageRefusedError(f"{path} changed while it was read", resolution="Run again.")
-    return Checksum(algorithm, digest.hexdigest()), _fingerprint(before)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with atomic.storage_errors("locking", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
