@@ -28,8 +28,8 @@ IMAGE_LIST_MEDIA_TYPE = "application/vnd.coppice.imagelist.v1+smime"
 MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
 """What registries take, and the specification asks of them ("Pushing manifests")."""
 
+MANIFEST_DEPTH = 8
 _WHAT = "OCI manifest"
-_DEPTH = 8
 _LAYERS = 1000
 _ANNOTATIONS = 1000
 _LARGEST = 2**63 - 1
@@ -128,6 +128,16 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def is_tag(text: str) -> bool:
+    """Whether ``text`` can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
+def is_repository(text: str) -> bool:
+    """Whether ``text`` can name a repository below a registry."""
+    return len(text) <= _REPOSITORY_LIMIT and _REPOSITORY.fullmatch(text) is not None
+
+
 def parse_reference(text: str) -> OciReference:
     """Take a reference apart.
 
@@ -140,7 +150,7 @@ def parse_reference(text: str) -> OciReference:
         raise _no_reference(text)
     name, _, digest = name.partition("@")
     repository, _, tag = name.partition(":")
-    if len(repository) > _REPOSITORY_LIMIT or not _REPOSITORY.fullmatch(repository):
+    if not is_repository(repository):
         raise _no_reference(text)
     if not (tag or digest) or (tag and not _TAG.fullmatch(tag)) or (digest and not is_digest(digest)):
         raise _no_reference(text)
@@ -206,7 +216,7 @@ def read_manifest(payload: bytes) -> OciManifest:
     Raises:
         DocumentError: It is none: not JSON, too large, an index, or it names what cannot be verified.
     """
-    said = read_json(payload, what=_WHAT, max_bytes=MANIFEST_LIMIT_BYTES, max_depth=_DEPTH)
+    said = read_json(payload, what=_WHAT, max_bytes=MANIFEST_LIMIT_BYTES, max_depth=MANIFEST_DEPTH)
     version = said.get("schemaVersion")
     if version != 2 or isinstance(version, bool):  # noqa: PLR2004 - the only version of this format
         refuse("$.schemaVersion", "it is not 2", what=_WHAT)
@@ -218,11 +228,11 @@ def read_manifest(payload: bytes) -> OciManifest:
         refuse("$.layers", f"it is no array of 1 to {_LAYERS} layers", what=_WHAT)
     artifact_type = said.get("artifactType")
     return OciManifest(
-        layers=tuple(_descriptor(layer, f"$.layers[{position}]") for position, layer in enumerate(layers)),
-        config=_descriptor(said.get("config"), "$.config"),
-        artifact_type=None if artifact_type is None else _media_type(artifact_type, "$.artifactType"),
-        annotations=_annotations(said.get("annotations"), "$.annotations"),
-        subject=None if said.get("subject") is None else _descriptor(said["subject"], "$.subject"),
+        layers=tuple(read_descriptor(layer, f"$.layers[{position}]") for position, layer in enumerate(layers)),
+        config=read_descriptor(said.get("config"), "$.config"),
+        artifact_type=None if artifact_type is None else read_media_type(artifact_type, "$.artifactType"),
+        annotations=read_annotations(said.get("annotations"), "$.annotations"),
+        subject=None if said.get("subject") is None else read_descriptor(said["subject"], "$.subject"),
     )
 
 
@@ -237,7 +247,12 @@ def _said(descriptor: OciDescriptor) -> dict[str, object]:
     return said
 
 
-def _descriptor(value: object, path: str) -> OciDescriptor:
+def read_descriptor(value: object, path: str) -> OciDescriptor:
+    """Return the descriptor that stands at ``path`` of a parsed document.
+
+    Raises:
+        DocumentError: It is none.
+    """
     if not isinstance(value, dict):
         refuse(path, "it is no object", what=_WHAT)
     digest, size = value.get("digest"), value.get("size")
@@ -246,20 +261,30 @@ def _descriptor(value: object, path: str) -> OciDescriptor:
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST:
         refuse(f"{path}.size", "it is no number of bytes", what=_WHAT)
     return OciDescriptor(
-        media_type=_media_type(value.get("mediaType"), f"{path}.mediaType"),
+        media_type=read_media_type(value.get("mediaType"), f"{path}.mediaType"),
         digest=digest,
         size_bytes=size,
-        annotations=_annotations(value.get("annotations"), f"{path}.annotations"),
+        annotations=read_annotations(value.get("annotations"), f"{path}.annotations"),
     )
 
 
-def _media_type(value: object, path: str) -> str:
+def read_media_type(value: object, path: str) -> str:
+    """Return the media type that stands at ``path`` of a parsed document.
+
+    Raises:
+        DocumentError: It is none.
+    """
     if not isinstance(value, str) or not _MEDIA_TYPE.fullmatch(value):
         refuse(path, "it is no media type", what=_WHAT)
     return value
 
 
-def _annotations(value: object, path: str) -> dict[str, str]:
+def read_annotations(value: object, path: str) -> dict[str, str]:
+    """Return the annotations that stand at ``path`` of a parsed document; none there are none.
+
+    Raises:
+        DocumentError: They are no texts.
+    """
     if value is None:
         return {}
     if not isinstance(value, dict) or len(value) > _ANNOTATIONS:
