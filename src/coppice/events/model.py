@@ -61,6 +61,10 @@ class Event:
         subject: To what: an appliance's name, a list, ``cloud:list/image``.
         facts: What else is known of it.
         at: When.
+        subscription: Through which subscription; None: through none, or it is not known.
+        list_identifier: Of which list.
+        image_identifier: Of which of its images.
+        cloud: In which cloud.
     """
 
     number: int
@@ -68,3 +72,96 @@ class Event:
     subject: str
     facts: Mapping[str, object]
     at: datetime
+    subscription: str | None = None
+    list_identifier: str | None = None
+    image_identifier: str | None = None
+    cloud: str | None = None
+
+    @property
+    def stream(self) -> str:
+        """What the event is in order with: those of the same image, else of the same subscription, list or subject."""
+        if self.list_identifier is not None and self.image_identifier is not None:
+            return f"image {self.list_identifier}/{self.image_identifier}"
+        if self.subscription is not None:
+            return f"subscription {self.subscription}"
+        if self.list_identifier is not None:
+            return f"list {self.list_identifier}"
+        if self.kind in RUN_KINDS:
+            return "run"
+        return f"subject {self.subject}"
+
+
+RUN_KINDS = frozenset({EventKind.CACHE_RUN_BEGUN, EventKind.CACHE_RUN_ENDED})
+"""Tell of a whole run, and of no subscription or image in particular."""
+SUBSCRIPTION_KINDS = frozenset(
+    {
+        EventKind.LIST_VERIFIED,
+        EventKind.LIST_REFUSED,
+        EventKind.LIST_EXPIRING,
+        EventKind.LIST_EXPIRED,
+        EventKind.ENDORSER_PINNED,
+        EventKind.VERSION_FLOOR_RESET,
+        EventKind.SUBSCRIPTION_CHANGED,
+    }
+)
+"""Their subject is the name of a subscription."""
+
+
+class DeliveryState(StrEnum):
+    """What became of telling a hook of an event."""
+
+    WAITING = "waiting"
+    """It is to be told (once more)."""
+    DELIVERED = "delivered"
+    PARKED = "parked"
+    """It failed so often that it is not tried any more, until somebody replays it."""
+    DISCARDED = "discarded"
+    """It was parked, and somebody decided that it need not be told any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of telling one hook of one event.
+
+    Attributes:
+        hook: Who was told.
+        event: Number of the event.
+        state: What became of it.
+        attempts: How often it was tried since it was due, or replayed last.
+        replays: How often it was replayed.
+        due_at: When it is tried next; None: after an earlier event of the same stream, or never.
+        changed_at: When something last became of it.
+        error_code: Code of the last error.
+        error: What went wrong last.
+        output: What the hook said last, up to its limit.
+    """
+
+    hook: str
+    event: int
+    state: DeliveryState
+    attempts: int
+    replays: int
+    due_at: datetime | None
+    changed_at: datetime
+    error_code: str | None = None
+    error: str | None = None
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookStanding:
+    """How far a hook is.
+
+    Attributes:
+        name: Its name.
+        met_at: Since when it is told of events; None: it was not met yet.
+        behind: Events after the last one that was looked at for it.
+        waiting: Events that are to be told, or told once more.
+        parked: Events that were given up.
+    """
+
+    name: str
+    met_at: datetime | None
+    behind: int
+    waiting: int
+    parked: int
