@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from coppice.formats.list_difference import ChangedImage, FieldDifference, ListDifference
 
 _SIGNS = {ImageDifference.ADDED: "+", ImageDifference.REMOVED: "-"}
+_LONGEST_SHOWN = 300
 
 
 def show_difference(output: Output, found: ListDifference) -> None:
@@ -69,10 +70,13 @@ def _field(field: FieldDifference) -> str:
 
 
 def shown_value(value: object) -> str:
-    """Return a key's value for people: texts as they are, an empty one and what is no text as JSON writes it."""
+    """Return a key's value for people: texts as they are, an empty one and what is no text as JSON writes it, in short."""
     if value is None:
         return "-"
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str) and value:
+        return value
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _field_as_dict(field: FieldDifference) -> dict[str, object]:

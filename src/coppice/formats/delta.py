@@ -12,23 +12,23 @@ for; whatever is assembled is held against the signed checksum of the guest's by
 
 from __future__ import annotations
 
-from coppice.formats.delta_blocks import (
-    BLOCK_BYTES,
-    HASH_BYTES,
-    MAX_BLOCKS,
-    MAX_GUEST_BYTES,
-    ZERO_BLOCK,
-    block_count,
-    block_hash,
-)
+from coppice.formats.delta_blocks import ZERO_BLOCK, block_count, block_hash
 from coppice.formats.delta_index import (
     MAX_INDEX_BYTES,
-    MAX_PACKS,
     MAX_RUNS,
     DeltaIndex,
     IndexWriter,
     Run,
     read_index,
+)
+from coppice.formats.delta_limits import (
+    BLOCK_BYTES,
+    DELTA_FORMAT,
+    HASH_BYTES,
+    MAX_BLOCKS,
+    MAX_GUEST_BYTES,
+    MAX_PACKS,
+    MAX_PATCHES,
 )
 from coppice.formats.delta_pack import (
     MAX_FRAME_BLOCKS,
@@ -52,9 +52,6 @@ from coppice.formats.delta_patch import (
 )
 from coppice.formats.delta_patch_write import PatchWriter, SegmentPlan
 
-DELTA_FORMAT = "coppice-delta-1"
-"""What ``coppice:delta`` says in ``format``."""
-
 __all__ = [
     "BLOCK_BYTES",
     "DELTA_FORMAT",
@@ -65,6 +62,7 @@ __all__ = [
     "MAX_INDEX_BYTES",
     "MAX_PACKS",
     "MAX_PACK_BLOCKS",
+    "MAX_PATCHES",
     "MAX_RUNS",
     "MAX_SEGMENT_BYTES",
     "ZERO_BLOCK",

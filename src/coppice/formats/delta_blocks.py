@@ -11,19 +11,11 @@ from typing import TYPE_CHECKING, NoReturn
 import zstandard
 
 from coppice.errors import DeltaError
+from coppice.formats.delta_limits import BLOCK_BYTES, HASH_BYTES, MAX_GUEST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BLOCK_BYTES = 4096
-"""Length of a block of guest bytes: that of file systems, in which files begin at blocks. The last block of a disk is
-filled up with zeros."""
-HASH_BYTES = 8
-"""Of SHA-256 of a block, from its beginning: enough to find blocks by; the whole is held against a signed digest."""
-MAX_GUEST_BYTES = 16 * 1024**4
-"""Longest disk."""
-MAX_BLOCKS = 1 << 24
-"""Most blocks of a disk that are not all zeros: 64 GiB."""
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 SHA512_BYTES = 64
 TABLE_LEVEL = 19

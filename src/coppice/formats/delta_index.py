@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coppice.formats.delta_blocks import (
-    BLOCK_BYTES,
-    HASH_BYTES,
-    MAX_BLOCKS,
     SHA512_BYTES,
     Columns,
     at_most,
@@ -26,6 +23,7 @@ from coppice.formats.delta_blocks import (
     guest_size,
     malformed,
 )
+from coppice.formats.delta_limits import BLOCK_BYTES, HASH_BYTES, MAX_BLOCKS, MAX_PACKS
 from coppice.formats.delta_pack import MAX_FRAME_BLOCKS, MAX_PACK_BLOCKS, MAX_TABLE_BYTES, PackLayout
 from coppice.model.checksum import Checksum
 
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAGIC = b"CoppIdx1"
-MAX_PACKS = 32
-"""Most packs that one image's blocks may be in."""
 MAX_RUNS = 1 << 20
 """Most runs of an index: a disk that is more scattered is fetched whole."""
 MAX_INDEX_BYTES = 160 * 1024 * 1024

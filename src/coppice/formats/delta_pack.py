@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 
 from coppice.formats.delta_blocks import (
-    BLOCK_BYTES,
     at_most,
     column,
     compress_table,
@@ -23,6 +22,7 @@ from coppice.formats.delta_blocks import (
     malformed,
     numbers_of,
 )
+from coppice.formats.delta_limits import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 
 from coppice.formats.delta_blocks import (
-    BLOCK_BYTES,
-    MAX_BLOCKS,
     SHA512_BYTES,
     Columns,
     at_most,
@@ -27,6 +25,7 @@ from coppice.formats.delta_blocks import (
     guest_size,
     malformed,
 )
+from coppice.formats.delta_limits import BLOCK_BYTES, MAX_BLOCKS
 from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:

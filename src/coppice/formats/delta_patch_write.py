@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import zstandard
 
-from coppice.formats.delta_blocks import BLOCK_BYTES, at_most, column, compress_table
+from coppice.formats.delta_blocks import at_most, column, compress_table
+from coppice.formats.delta_limits import BLOCK_BYTES
 from coppice.formats.delta_patch import (
     HEAD,
     MAGIC,

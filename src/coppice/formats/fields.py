@@ -69,6 +69,10 @@ class Fields:
         """Tell whether the field ``key`` is an array."""
         return isinstance(self._left.get(key), list)
 
+    def peek(self, key: str) -> object:
+        """Return the field ``key`` whatever it is, without taking it; None where there is none."""
+        return self._left.get(key)
+
     def take(self, key: str) -> object:
         """Take the field ``key`` whatever it is; None where there is none. A field can be taken once."""
         return self._left.pop(key, None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from coppice.errors import DocumentError
 from coppice.formats.fields import Fields
+from coppice.formats.hepix_delta import read_delta, read_mirrors
 from coppice.formats.limits import DEFAULT_LIMITS, ListLimits
 from coppice.formats.strict_json import read_json, refuse
 from coppice.imagelist.model import ImageList, ListedImage, MarketplaceUser, Profile, UnreadableEntry
@@ -166,6 +167,8 @@ def _image(fields: Fields, identifier: ImageIdentifier, terms: _Terms, wrapper_e
         user=_user(fields, terms),
         traffic_in=fields.take("ad:traffic_in"),
         traffic_out=fields.take("ad:traffic_out"),
+        mirrors=read_mirrors(fields, what=WHAT),
+        delta=read_delta(fields),
         extra=fields.rest(),
         wrapper_extra=wrapper_extra,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from coppice.clock import require_aware
 from coppice.errors import DocumentError
+from coppice.formats.hepix_delta import DELTA_KEY, MIRRORS_KEY, write_delta
 from coppice.formats.strict_json import refuse
 from coppice.imagelist.model import MarketplaceUser
 
@@ -113,6 +114,8 @@ def _image_fields(image: ListedImage) -> dict[str, object]:
             "ad:traffic_in": image.traffic_in,
             "ad:traffic_out": image.traffic_out,
             "coppice:disk_minimum": _number(needs.minimum_disk_bytes),
+            MIRRORS_KEY: list(image.mirrors) or None,
+            DELTA_KEY: write_delta(image.delta) if image.delta is not None else None,
         },
         image.extra,
     )

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from coppice.clock import to_rfc3339
+from coppice.formats.hepix_delta import DELTA_KEY, MIRRORS_KEY, write_delta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -249,6 +250,8 @@ def image_facts(image: ListedImage) -> dict[str, object]:
         "ad:user:uri": user.uri if user is not None else None,
         "ad:traffic_in": image.traffic_in,
         "ad:traffic_out": image.traffic_out,
+        MIRRORS_KEY: list(image.mirrors) or None,
+        DELTA_KEY: write_delta(image.delta) if image.delta is not None else None,
         **image.extra,
         **_beside(image.wrapper_extra),
     }

@@ -17,7 +17,15 @@ from coppice.errors import DocumentError
 from coppice.formats.hepix import read_list, write_list
 from coppice.formats.hepix_check import find_problems
 from coppice.formats.limits import ListLimits
-from coppice.imagelist.model import ImageList, ListedImage, MarketplaceUser, Profile
+from coppice.imagelist.model import (
+    DeltaPatch,
+    ImageDelta,
+    ImageList,
+    ListedImage,
+    MarketplaceUser,
+    Profile,
+    RemoteFile,
+)
 from coppice.model.checksum import Checksum
 from coppice.model.endorser import DistinguishedName, Endorser
 from coppice.model.identifiers import ImageIdentifier, ListIdentifier
@@ -53,6 +61,17 @@ NAME = st.lists(
 ENDORSER = st.builds(Endorser, name=TEXT, email=TEXT, subject=NAME, issuer=NAME, extra=EXTRA, wrapper_extra=EXTRA)
 GROUP = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters=","), min_size=1, max_size=8)
 
+CHECKSUM = st.binary(max_size=2).map(Checksum.of)
+FILE = st.builds(RemoteFile, uri=WORD, size_bytes=st.integers(1, 2**63 - 1), checksum=CHECKSUM)
+DELTA = st.builds(
+    ImageDelta,
+    guest_size_bytes=st.integers(1, 2**44),
+    guest_checksum=CHECKSUM,
+    index=FILE,
+    packs=st.lists(FILE, max_size=2).map(tuple),
+    patches=st.lists(st.builds(DeltaPatch, origin=CHECKSUM, file=FILE), max_size=2).map(tuple),
+)
+
 
 def images(identifier: st.SearchStrategy[str]) -> st.SearchStrategy[ListedImage]:
     kind = FILLED
@@ -70,6 +89,8 @@ def images(identifier: st.SearchStrategy[str]) -> st.SearchStrategy[ListedImage]
         hypervisor=TEXT,
         comments=TEXT,
         expires=st.none() | INSTANT,
+        mirrors=st.lists(WORD, max_size=2).map(tuple),
+        delta=st.none() | DELTA,
         requirements=st.builds(
             Requirements,
             minimum_cores=NUMBER,
