@@ -62,12 +62,12 @@ UNCOUNTED = ("coppice.migrations.", "coppice.errors")
 FORBIDDEN_NAMES = frozenset({"util", "utils", "common", "helper", "helpers", "manager", "managers", "misc", "base"})
 FORBIDDEN_PREFIX = "base_"
 
-CONSTRUCTORS = {
-    "VerifiedImageList": "coppice.subscription.rules",
-    "CachedImage": "coppice.cache",
-    "ConvertedImage": "coppice.conversion",
+CONSTRUCTORS: dict[str, frozenset[str]] = {
+    "VerifiedImageList": frozenset({"coppice.subscription.rules", "coppice.subscription.source.gathered"}),
+    "CachedImage": frozenset({"coppice.cache"}),
+    "ConvertedImage": frozenset({"coppice.conversion"}),
 }
-"""Hand-over types that say "this was checked", and the only module or package of the product that may make one."""
+"""Hand-over types that say "this was checked", and the only modules or packages of the product that may make one."""
 
 CLOUD_CHANGES = frozenset({"register", "update_metadata", "change_state", "remove"})
 CLOUD_CHANGER = "coppice.cloud.apply"
@@ -318,9 +318,11 @@ def constructor_rule(module: Module) -> Iterator[Finding]:
             continue
         called = ast.unparse(node.func).split(".")[-1]
         name = aliases.get(called, called)
-        owner = CONSTRUCTORS.get(name)
-        if owner and module.layer != "testing" and module.name != owner and not module.name.startswith(f"{owner}."):
-            yield Finding(module.path, node.lineno, f"{name} is made by {owner} only")
+        owners = CONSTRUCTORS.get(name)
+        if owners is None or module.layer == "testing":
+            continue
+        if not any(module.name == owner or module.name.startswith(f"{owner}.") for owner in owners):
+            yield Finding(module.path, node.lineno, f"{name} is made by {' and '.join(sorted(owners))} only")
 
 
 def cloud_rule(module: Module) -> Iterator[Finding]:

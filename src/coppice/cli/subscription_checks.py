@@ -67,7 +67,8 @@ def _check_anchors(followed: tuple[Subscription, ...], now: datetime) -> Iterato
 
     by_path: dict[Path, list[str]] = {}
     for each in followed:
-        by_path.setdefault(each.trust.anchors, []).append(each.name)
+        if each.trust.anchors is not None:
+            by_path.setdefault(each.trust.anchors, []).append(each.name)
     for path, names in sorted(by_path.items()):
         purpose = f"verifying the list of {', '.join(names)}"
         try:

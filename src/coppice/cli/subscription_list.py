@@ -157,11 +157,15 @@ def _show_standing(context: Context, output: Output, standing: SubscriptionOverv
 def _version(context: Context, name: str, version: str) -> Result:
     from coppice.subscription.archive import ListArchive
     from coppice.subscription.contents import archived_content
+    from coppice.subscription.source.drivers import judging_shelf
     from coppice.subscription.store import SubscriptionStore
 
     subscription = SubscriptionStore(context.database).get(name)
     found, message = ListArchive(context.database).message(name, version)
-    content = archived_content(message, subscription, context.settings.lists)
+    limits = context.settings.lists
+    content = archived_content(
+        message, subscription, judging_shelf(context.clock, limits), limits, version=found.version
+    )
 
     def render(output: Output) -> None:
         _show_list(output, found, content)
@@ -219,9 +223,12 @@ def _raw(context: Context, name: str, version: str | None, target: Path | None) 
 def _content(context: Context, subscription: Subscription, version: str | None) -> ImageList:
     from coppice.subscription.archive import ListArchive
     from coppice.subscription.contents import archived_content
+    from coppice.subscription.source.drivers import judging_shelf
 
-    _, message = ListArchive(context.database).message(subscription.name, version)
-    return archived_content(message, subscription, context.settings.lists)
+    found, message = ListArchive(context.database).message(subscription.name, version)
+    limits = context.settings.lists
+    sources = judging_shelf(context.clock, limits)
+    return archived_content(message, subscription, sources, limits, version=found.version)
 
 
 def _previous(context: Context, subscription: Subscription) -> ImageList:
@@ -246,6 +253,8 @@ def _previous(context: Context, subscription: Subscription) -> ImageList:
 def _fetched(context: Context, subscription: Subscription) -> ImageList:
     from coppice.subscription.contents import fetch_and_verify
     from coppice.subscription.store import SubscriptionStore
+    from coppice.workflows.sources import open_sources
 
     store = SubscriptionStore(context.database)
-    return fetch_and_verify(subscription, store, context.client(), context.settings, context.clock.now()).content
+    sources = open_sources(context.database, context.client(), context.clock, context.settings)
+    return fetch_and_verify(subscription, store, sources, context.settings, context.clock.now()).content

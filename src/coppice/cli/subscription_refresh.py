@@ -109,13 +109,13 @@ def roll_forward(context: Context, name: str, *, version: str | None) -> Result:
 
     For when the list in force was lost or put aside, and the source cannot be reached.
     """
-    from coppice.subscription.anchors import load_anchors
+    from coppice.subscription.source.drivers import judging_shelf
     from coppice.subscription.store import SubscriptionStore
 
     store = SubscriptionStore(context.database)
     verified = store.roll_forward(
         name,
-        load_anchors(store.get(name).trust.anchors),
+        judging_shelf(context.clock, context.settings.lists),
         context.clock.now(),
         version=version,
         limits=context.settings.lists,

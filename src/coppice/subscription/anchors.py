@@ -164,12 +164,14 @@ class AnchorShelf:
         self._read: dict[Path, TrustAnchors | TrustAnchorError] = {}
         self._lock = threading.Lock()
 
-    def load(self, path: Path) -> TrustAnchors:
+    def load(self, path: Path | None) -> TrustAnchors:
         """Return the trust anchors at ``path``, as they were when this run first asked.
 
         Raises:
             TrustAnchorError: Nothing there is a usable anchor.
         """
+        if path is None:
+            raise _none_named()
         with self._lock:
             if path not in self._read:
                 try:
@@ -184,7 +186,7 @@ class AnchorShelf:
         return found
 
 
-def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustAnchors:
+def load_anchors(path: Path | None, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustAnchors:
     """Return the trust anchors at ``path``: a directory, a file of PEM blocks, or a DER file.
 
     In a directory, ``*.pem``, ``*.crt``, ``*.cer``, ``*.der`` and ``*.0`` (any digits) hold certificates, ``*.r0``,
@@ -193,8 +195,10 @@ def load_anchors(path: Path, *, limits: AnchorLimits = DEFAULT_LIMITS) -> TrustA
     reported.
 
     Raises:
-        TrustAnchorError: Nothing there is a usable anchor.
+        TrustAnchorError: Nothing there is a usable anchor, or no place is named.
     """
+    if path is None:
+        raise _none_named()
     try:
         entries = list_entries(path, limits) if path.is_dir() else None
         state: object = state_of(path) if entries is None else entries
@@ -240,6 +244,12 @@ def _of_file(path: Path, limits: AnchorLimits) -> TrustAnchors:
     if not held.authorities:
         raise _no_anchor(path, tuple(f"{path}: {said}" for said in problems))
     return TrustAnchors(path=path, certificates=dict.fromkeys(held.authorities), crls=held.crls, problems=problems)
+
+
+def _none_named() -> TrustAnchorError:
+    return TrustAnchorError(
+        "no trust anchors are named", resolution="Name a PEM file or a directory: --anchors, or --set anchors=PATH."
+    )
 
 
 def _no_anchor(path: Path, problems: tuple[str, ...]) -> TrustAnchorError:

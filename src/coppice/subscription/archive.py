@@ -10,14 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select
 
-from coppice.errors import DatabaseError, NotFoundError, StateError, TrustError
+from coppice.clock import FixedClock
+from coppice.errors import DatabaseError, InputError, NotFoundError, StateError, TrustError
+from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.model.checksum import Checksum
 from coppice.model.version import Version
-from coppice.subscription.anchors import load_anchors
+from coppice.subscription.list_warnings import DEFAULT_TERMS
+from coppice.subscription.model import TrustBasis
 from coppice.subscription.rows import damaged, find_row, read_row
-from coppice.subscription.rules import verify_list
+from coppice.subscription.source.drivers import judging_shelf
+from coppice.subscription.source.protocol import Circumstances
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow
 
 if TYPE_CHECKING:
@@ -43,7 +47,8 @@ class ArchivedList:
         payload_checksum: Of the signed content.
         message_checksum: Of the whole message that is kept: of those with this content and signer, the first verified.
         signer: Who signed it; None where an older database did not keep it.
-        signer_fingerprint: SHA-256 of the signer's certificate.
+        signer_fingerprint: SHA-256 of the signer's certificate or key; None where there is neither.
+        basis: By what it came to be trusted.
         verified_at: When it was verified first.
         is_current: Whether it is the one in force.
     """
@@ -57,6 +62,7 @@ class ArchivedList:
     message_checksum: Checksum
     signer: str | None
     signer_fingerprint: str | None
+    basis: TrustBasis
     verified_at: datetime
     is_current: bool
 
@@ -108,7 +114,10 @@ def keep(session: Session, name: str, verified: VerifiedImageList, message: byte
     digest = Checksum.of(message).hexdigest
     known = _known(session, name, verified, digest)
     row = known or ArchivedListRow(subscription=name)
-    if known is None or not _is_good(session, known, verified, digest):
+    if known is not None and verified.content.validity.expires > known.expires:
+        # Only where nobody signs a date: what was gathered anew, and says the same, holds for longer.
+        row.message, row.message_sha512 = message, digest
+    elif known is None or not _is_good(session, known, verified, digest):
         if known is None or digest != known.message_sha512:
             row.verified_at = verified.verified_at
         row.message, row.message_sha512 = message, digest
@@ -117,9 +126,8 @@ def keep(session: Session, name: str, verified: VerifiedImageList, message: byte
     row.created = verified.content.validity.created
     row.expires = verified.content.validity.expires
     row.payload_sha512 = verified.payload_checksum.hexdigest
-    row.signer = str(verified.signer)
-    row.signer_issuer = str(verified.signer_issuer)
-    row.signer_fingerprint = verified.signer_fingerprint.hexdigest
+    row.signer, row.signer_issuer, row.signer_fingerprint = _who(verified)
+    row.basis = str(verified.trusted_by.basis)
     session.add(row)
     session.flush()
     return row, known is None
@@ -204,12 +212,21 @@ def intact_message(row: ArchivedListRow) -> bytes:
     return row.message
 
 
+def _who(verified: VerifiedImageList) -> tuple[str, str | None, str | None]:
+    by = verified.trusted_by
+    return by.signer, by.issuer, None if by.fingerprint is None else by.fingerprint.hexdigest
+
+
 def _known(session: Session, name: str, verified: VerifiedImageList, digest: str) -> ArchivedListRow | None:
     """Return the row of a list; an older database did not keep its signer, and knows it by its message only."""
     of_subscription = select(ArchivedListRow).where(ArchivedListRow.subscription == name)
+    signer, _, fingerprint = _who(verified)
     of_content = of_subscription.where(
         ArchivedListRow.payload_sha512 == verified.payload_checksum.hexdigest,
-        ArchivedListRow.signer_fingerprint == verified.signer_fingerprint.hexdigest,
+        # Where there is no certificate and no key, the signer's name says who vouches.
+        ArchivedListRow.signer_fingerprint == fingerprint
+        if fingerprint is not None
+        else and_(ArchivedListRow.signer_fingerprint.is_(None), ArchivedListRow.signer == signer),
     )
     of_message = of_subscription.where(ArchivedListRow.message_sha512 == digest)
     return session.scalars(of_content).first() or session.scalars(of_message).first()
@@ -221,15 +238,16 @@ def _is_good(session: Session, known: ArchivedListRow, verified: VerifiedImageLi
         message = intact_message(known)
         if digest != known.message_sha512:
             subscription = read_row(find_row(session, known.subscription))
-            verify_list(
-                message,
-                subscription=subscription,
-                anchors=load_anchors(subscription.trust.anchors),
+            circumstances = Circumstances(
                 last=None,
                 now=verified.verified_at,
+                limits=DEFAULT_LIMITS,
+                terms=DEFAULT_TERMS,
                 first_verified_at=known.verified_at,
             )
-    except (StateError, TrustError):
+            source = judging_shelf(FixedClock(verified.verified_at)).open(subscription.source)
+            source.verify(message, subscription, circumstances)
+    except (StateError, TrustError, InputError):
         return False
     return True
 
@@ -261,6 +279,7 @@ def _archived(row: ArchivedListRow, current: int | None) -> ArchivedList:
             message_checksum=Checksum("sha512", row.message_sha512),
             signer=row.signer,
             signer_fingerprint=row.signer_fingerprint,
+            basis=TrustBasis(row.basis) if row.basis else TrustBasis.X509,
             verified_at=row.verified_at,
             is_current=row.number == current,
         )

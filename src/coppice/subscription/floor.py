@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from coppice.errors import ListIdentifierError, NotFoundError
+from coppice.subscription.list_rules import check_version
+from coppice.subscription.model import TrustBasis
 from coppice.subscription.rows import canonical, name_pairs, read_row, read_trusted
-from coppice.subscription.rules import check_version
 from coppice.subscription.tables import ArchivedListRow, SubscriptionRow, TrustedVersionRow
 
 if TYPE_CHECKING:
@@ -48,16 +49,17 @@ def raise_floor(session: Session, subscription: Subscription, verified: Verified
     row.created = content.validity.created
     row.seen_at = verified.verified_at
     row.is_open = False
-    pinned = {(each.subject, each.issuer) for each in subscription.trust.endorsers}
-    pinned.add((verified.signer, verified.signer_issuer))
-    row.endorsers = sorted([name_pairs(subject), name_pairs(issuer)] for subject, issuer in pinned)
+    row.endorsers = sorted(_pairs(subscription, verified))
+    row.vouchers = None if verified.trusted_by.basis is TrustBasis.X509 else [_voucher(verified)]
 
 
 def refuse_taken(session: Session, subscription: Subscription, verified: VerifiedImageList) -> None:
     """Refuse a list whose identifier is another endorser's list: it would take that list's place.
 
     A list is the same endorser's when every other subscription that follows it trusts the signer, too; and when this
-    subscription followed it before, or trusts one of those who vouched for it before.
+    subscription followed it before, or trusts one of those who vouched for it before. A list of one kind of source is
+    never one of another. Whether two sources of a kind other than ``hepix`` trust the same is judged where their
+    messages are at hand: `coppice.subscription.followers`.
 
     Raises:
         ListIdentifierError: It is another's.
@@ -67,11 +69,20 @@ def refuse_taken(session: Session, subscription: Subscription, verified: Verifie
         SubscriptionRow.list_identifier == identifier, SubscriptionRow.name != subscription.name
     )
     for row in session.scalars(others):
-        trust = read_row(row).trust
-        if trust.endorsers and not trust.pins(verified.signer, verified.signer_issuer, verified.signer_fingerprint):
+        other = read_row(row)
+        trust = other.trust
+        pins = trust.pins(verified.signer, verified.signer_issuer, verified.signer_fingerprint)
+        if other.source.driver != subscription.source.driver:
             raise _taken(
                 verified,
-                f"as the list of subscription {row.name!r}, which does not trust {verified.signer}",
+                f"as the list of subscription {row.name!r}, whose source is {other.source.driver}",
+                "Ask the publisher of this one for an identifier of its own.",
+                {"subscription": row.name},
+            )
+        if trust.endorsers and not pins:
+            raise _taken(
+                verified,
+                f"as the list of subscription {row.name!r}, which does not trust {verified.trusted_by.signer}",
                 f"If the list has a new endorser, name it with `coppice subscription endorser add {row.name}` first. "
                 "Otherwise ask the publisher of this one for an identifier of its own.",
                 {"subscription": row.name},
@@ -79,9 +90,8 @@ def refuse_taken(session: Session, subscription: Subscription, verified: Verifie
     known = session.get(TrustedVersionRow, identifier)
     if known is None or known.endorsers is None or _followed_before(session, subscription.name, identifier):
         return
-    mine = [[name_pairs(each.subject), name_pairs(each.issuer)] for each in subscription.trust.endorsers]
-    mine.append([name_pairs(verified.signer), name_pairs(verified.signer_issuer)])
-    if not any(pair in known.endorsers for pair in mine):
+    is_same = any(pair in known.endorsers for pair in _pairs(subscription, verified))
+    if not is_same and _voucher(verified) not in (known.vouchers or []):
         raise _taken(
             verified,
             "as a list that was followed here before, and that others vouched for",
@@ -108,6 +118,7 @@ def reset_floor(session: Session, subscription: Subscription, list_identifier: s
     row.seen_at = now
     row.endorsers = [[name_pairs(each.subject), name_pairs(each.issuer)] for each in subscription.trust.endorsers]
     row.endorsers = row.endorsers or None
+    row.vouchers = None
     return row.version
 
 
@@ -117,6 +128,18 @@ def taken_back(session: Session) -> dict[ListIdentifier, str]:
 
     rows = session.scalars(select(TrustedVersionRow).where(TrustedVersionRow.reset_from.is_not(None)))
     return {ListIdentifier(row.list_identifier): str(row.reset_from) for row in rows}
+
+
+def _pairs(subscription: Subscription, verified: VerifiedImageList) -> list[list[list[list[str]]]]:
+    """Return subject and issuer of whose certificates vouch for a list; empty where none does."""
+    pinned = {(each.subject, each.issuer) for each in subscription.trust.endorsers}
+    if verified.signer is not None and verified.signer_issuer is not None:
+        pinned.add((verified.signer, verified.signer_issuer))
+    return [[name_pairs(subject), name_pairs(issuer)] for subject, issuer in pinned]
+
+
+def _voucher(verified: VerifiedImageList) -> list[str]:
+    return [str(verified.trusted_by.basis), verified.trusted_by.signer]
 
 
 def _followed_before(session: Session, name: str, list_identifier: str) -> bool:
@@ -130,7 +153,7 @@ def _taken(verified: VerifiedImageList, whose: str, resolution: str, context: di
     identifier = verified.content.identifier
     return ListIdentifierError(
         f"the list has the identifier {identifier}, {whose}",
-        details=f"Neither list may touch the other's images. This one is signed by {verified.signer}",
+        details=f"Neither list may touch the other's images. This one is vouched for by {verified.trusted_by.signer}",
         resolution=resolution,
         context={"list": identifier, **context},
     )

@@ -69,7 +69,8 @@ class TrustPolicy:
 
     Attributes:
         endorsers: Any one of them must have signed. Empty only as long as ``trust_on_first_use`` waits for a list.
-        anchors: PEM bundle, single certificate or directory of trust anchors, CRLs included.
+        anchors: PEM bundle, single certificate or directory of trust anchors, CRLs included; None only where the source
+            has lists that no certificate vouches for.
         revocation: What is asked of CRLs.
         namespaces: What is asked of namespaces and signing policies.
         trust_on_first_use: Whether the endorser of the first list is pinned, if nobody was named before.
@@ -79,7 +80,7 @@ class TrustPolicy:
     """
 
     endorsers: tuple[PinnedEndorser, ...]
-    anchors: Path
+    anchors: Path | None
     revocation: RevocationPolicy = RevocationPolicy.REQUIRE
     namespaces: NamespacePolicy = NamespacePolicy.AUTOMATIC
     trust_on_first_use: bool = False
@@ -87,8 +88,15 @@ class TrustPolicy:
     allow_host_certificate: bool = False
     profile: Profile = Profile.STRICT
 
-    def pins(self, subject: DistinguishedName, issuer: DistinguishedName, fingerprint: Checksum) -> bool:
-        """Tell whether a certificate of this name, authority and SHA-256 fingerprint is one that is trusted."""
+    def pins(
+        self, subject: DistinguishedName | None, issuer: DistinguishedName | None, fingerprint: Checksum | None
+    ) -> bool:
+        """Tell whether a certificate of this name, authority and SHA-256 fingerprint is one that is trusted.
+
+        Where there is no certificate (None), nobody is pinned.
+        """
+        if subject is None or issuer is None or fingerprint is None:
+            return False
         return any(
             (each.subject, each.issuer) == (subject, issuer)
             and (each.fingerprint is None or each.fingerprint.matches(fingerprint))
@@ -169,7 +177,7 @@ class Subscription:
 
     Attributes:
         name: How commands call it.
-        uri: Where the list is fetched (``https://``, ``http://``, ``file://`` or ``oci://``).
+        uri: Where the list comes from, in the words of its source (``https://``, ``file://``, ``oci://`` …).
         list_identifier: The list that this is; None until the first list was verified, which fixes it.
         trust: Who must have signed.
         selection: Which images are wanted.
@@ -259,29 +267,34 @@ class ListWarning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedImageList:
-    """An image list that passed every rule. Only `coppice.subscription.rules` makes one.
+    """An image list that passed every rule.
+
+    Only `coppice.subscription.rules` makes one, and `coppice.subscription.source.gathered` for sources whose lists no
+    certificate vouches for.
 
     Attributes:
         subscription: Name of the subscription that it was verified for.
         content: What it says.
-        payload_checksum: Of its signed bytes.
-        signer: Subject of the certificate that signed it.
-        signer_issuer: Subject of the authority above.
-        signer_fingerprint: SHA-256 of that certificate.
+        payload_checksum: Of the bytes that are vouched for.
+        trusted_by: How it came to be trusted.
+        signer: Subject of the certificate that signed it; None where none did.
+        signer_issuer: Subject of the authority above; likewise.
+        signer_fingerprint: SHA-256 of that certificate; likewise.
         verified_at: When the rules were applied.
         warnings: What the site should know although the list is accepted.
         newly_pinned: The endorser whom this first list makes trusted (trust on first use); whoever records the list
             must record it as well. None: the subscription named its endorsers before.
-        anchors_state: Of the trust anchors and CRLs that it was judged by (`coppice.subscription.anchors`).
+        anchors_state: Of the trust anchors and CRLs, keyrings or keys that it was judged by.
     """
 
     subscription: str
     content: ImageList
     payload_checksum: Checksum
-    signer: DistinguishedName
-    signer_issuer: DistinguishedName
-    signer_fingerprint: Checksum
+    trusted_by: TrustedBy
     verified_at: datetime
+    signer: DistinguishedName | None = None
+    signer_issuer: DistinguishedName | None = None
+    signer_fingerprint: Checksum | None = None
     warnings: tuple[ListWarning, ...] = ()
     newly_pinned: PinnedEndorser | None = None
     anchors_state: str = ""

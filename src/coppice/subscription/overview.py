@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from coppice.errors import TrustError, all_error_types
 from coppice.subscription.freshness import is_stale, shared_identifiers
+from coppice.subscription.known import in_force
 from coppice.subscription.list_warnings import DEFAULT_TERMS
-from coppice.subscription.sources import in_force
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from coppice.database import Database
+    from coppice.subscription.known import ListInForce
     from coppice.subscription.model import ListWarning
-    from coppice.subscription.sources import ListInForce
 
 
 class FreshnessState(StrEnum):

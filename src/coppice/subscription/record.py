@@ -14,7 +14,9 @@ from coppice.events.model import EventKind
 from coppice.model.identifiers import ListIdentifier
 from coppice.subscription import archive, floor, freshness
 from coppice.subscription.list_warnings import DEFAULT_TERMS
+from coppice.subscription.model import TrustBasis
 from coppice.subscription.rows import canonical, find_row, read_row, write_row
+from coppice.subscription.source.drivers import HEPIX
 from coppice.subscription.tables import (
     ArchivedListRow,
     CurrentListRow,
@@ -256,15 +258,21 @@ def check_unchanged(subscription: Subscription, as_of: Subscription) -> None:
 
 
 def _is_still(subscription: Subscription, as_of: Subscription) -> bool:
-    return (as_of.uri, as_of.trust) == (subscription.uri, subscription.trust)
+    return (as_of.uri, as_of.trust, as_of.source) == (subscription.uri, subscription.trust, subscription.source)
 
 
 def _check_still(subscription: Subscription, as_of: Subscription | None, verified: VerifiedImageList) -> None:
     if as_of is not None:
         check_unchanged(subscription, as_of)
     trust = subscription.trust
+    if (subscription.source.driver == HEPIX) != (verified.trusted_by.basis is TrustBasis.X509):
+        raise WrongSignerError(
+            f"the list is trusted by {verified.trusted_by.basis}, as none of the subscription {subscription.name!r} to "
+            f"the source {subscription.source.driver} can be"
+        )
     pinned = trust.pins(verified.signer, verified.signer_issuer, verified.signer_fingerprint)
-    if not pinned and (trust.endorsers or verified.newly_pinned is None or not trust.trust_on_first_use):
+    is_first = not trust.endorsers and verified.newly_pinned is not None and trust.trust_on_first_use
+    if subscription.source.driver == HEPIX and not pinned and not is_first:
         raise WrongSignerError(
             f"the list is signed by {verified.signer}, whom the subscription {subscription.name!r} does not name"
         )
@@ -305,8 +313,9 @@ def _tell_verified(session: Session, row: SubscriptionRow, verified: VerifiedIma
         "list": verified.content.identifier,
         "version": verified.content.version,
         "payload": str(verified.payload_checksum),
-        "signer": str(verified.signer),
-        "signer_fingerprint": str(verified.signer_fingerprint),
+        "basis": str(verified.trusted_by.basis),
+        "signer": verified.trusted_by.signer,
+        "signer_fingerprint": None if verified.trusted_by.fingerprint is None else str(verified.trusted_by.fingerprint),
         "warnings": [each.text for each in verified.warnings],
     }
     write_event(session, EventKind.LIST_VERIFIED, subject=row.name, facts=facts, at=verified.verified_at)

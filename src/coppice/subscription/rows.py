@@ -20,6 +20,7 @@ from coppice.subscription.model import (
     NamespacePolicy,
     PinnedEndorser,
     RevocationPolicy,
+    SourceReference,
     Subscription,
     TrustedVersion,
     TrustPolicy,
@@ -58,7 +59,9 @@ def write_row(row: SubscriptionRow, subscription: Subscription, *, now: datetime
     row.name = subscription.name
     row.uri = subscription.uri
     row.list_identifier = canonical(subscription.list_identifier) if subscription.list_identifier else None
-    row.anchors = str(trust.anchors)
+    row.driver = subscription.source.driver
+    row.options = dict(subscription.source.options)
+    row.anchors = "" if trust.anchors is None else str(trust.anchors)
     row.revocation = str(trust.revocation)
     row.namespaces = str(trust.namespaces)
     row.profile = str(trust.profile)
@@ -87,7 +90,7 @@ def read_row(row: SubscriptionRow) -> Subscription:
             list_identifier=ListIdentifier(row.list_identifier) if row.list_identifier else None,
             trust=TrustPolicy(
                 endorsers=tuple(_endorser(each) for each in row.endorsers),
-                anchors=Path(row.anchors),
+                anchors=_path(row.anchors),
                 revocation=RevocationPolicy(row.revocation),
                 namespaces=NamespacePolicy(row.namespaces),
                 trust_on_first_use=row.trust_on_first_use,
@@ -100,6 +103,7 @@ def read_row(row: SubscriptionRow) -> Subscription:
             credential=_credential(row.credential),
             server_anchors=Path(row.server_anchors) if row.server_anchors else None,
             paused_at=row.paused_at,
+            source=SourceReference(driver=row.driver, options=_options(row.options)),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
         raise damaged(f"subscription {row.name!r}", problem) from problem
@@ -185,6 +189,13 @@ def _selection(kept: Mapping[str, object]) -> ImageSelection:
         architectures=_texts(kept, "architectures"),
         expression=expression,
     )
+
+
+def _options(kept: object) -> Mapping[str, object]:
+    if not isinstance(kept, dict):
+        message = "options that are no object"
+        raise TypeError(message)
+    return kept
 
 
 def _texts(kept: Mapping[str, object], key: str) -> tuple[str, ...]:

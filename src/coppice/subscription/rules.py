@@ -15,21 +15,15 @@ them. They are judged in this order:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 
 from coppice.errors import (
-    ChangedListError,
     DocumentError,
     EndorserMismatchError,
     EndorserUnknownError,
-    ExpiredListError,
-    FutureListError,
-    ListIdentifierError,
     MalformedListError,
-    OlderListError,
     TrustError,
     WrongSignerError,
 )
@@ -38,12 +32,18 @@ from coppice.formats.hepix import read_list
 from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.formats.names import distinguished_name
 from coppice.model.checksum import Checksum
-from coppice.model.identifiers import is_uuid
-from coppice.model.version import Version
 from coppice.subscription.evidence import note_path, note_signature
 from coppice.subscription.judgement import Judgement, Rule, RuleTable
+from coppice.subscription.list_rules import check_floor, check_identifier, check_validity
 from coppice.subscription.list_warnings import DEFAULT_TERMS, warnings_of_content, warnings_of_path
-from coppice.subscription.model import ListWarning, PinnedEndorser, VerifiedImageList, WarningKind
+from coppice.subscription.model import (
+    ListWarning,
+    PinnedEndorser,
+    TrustBasis,
+    TrustedBy,
+    VerifiedImageList,
+    WarningKind,
+)
 from coppice.subscription.path import check_path
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from coppice.subscription.model import Subscription, TrustedVersion, TrustPolicy
 
 _SHOWN_ENDORSERS = 5
-_SECOND = "%Y-%m-%d %H:%M:%S UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +164,10 @@ def _apply(message: bytes, case: _Case, table: RuleTable) -> VerifiedImageList:
     content = _read(opened.payload, case)
     table.passed(Rule.LIST_FORM, f"images: {len(content.images)}, entries not readable: {len(content.unreadable)}")
     _check_endorser(content, signer, table)
-    _check_identifier(content, case.subscription, table)
-    _check_validity(content, case, table)
+    check_identifier(content, case.subscription, table)
+    check_validity(content, case.now, case.terms, table)
     payload_checksum = Checksum.of(opened.payload)
-    _check_floor(content, payload_checksum, case.last, table)
+    check_floor(content, payload_checksum, case.last, table)
     if opened.digest == "sha1":
         said.append(ListWarning(kind=WarningKind.WEAK_ACCEPTED, text="the list is signed with SHA-1, as is allowed"))
     if newly_pinned is not None:
@@ -183,6 +182,12 @@ def _apply(message: bytes, case: _Case, table: RuleTable) -> VerifiedImageList:
         subscription=case.subscription.name,
         content=content,
         payload_checksum=payload_checksum,
+        trusted_by=TrustedBy(
+            basis=TrustBasis.X509,
+            signer=str(signer.subject),
+            issuer=str(signer.issuer),
+            fingerprint=signer.fingerprint,
+        ),
         signer=signer.subject,
         signer_issuer=signer.issuer,
         signer_fingerprint=signer.fingerprint,
@@ -271,98 +276,3 @@ def _check_endorser(content: ImageList, signer: _Signer, table: RuleTable) -> No
             resolution="The publisher must sign with the endorser's own certificate, or correct hv:endorser.",
         )
     table.passed(Rule.LIST_ENDORSER, f"hv:dn {signer.subject}, hv:ca {signer.issuer}")
-
-
-def _check_identifier(content: ImageList, subscription: Subscription, table: RuleTable) -> None:
-    expected = subscription.list_identifier
-    if expected is not None and not _is_same(content.identifier, expected):
-        raise ListIdentifierError(
-            f"the list {content.identifier} is not the one subscribed to",
-            details=f"expected {expected}; its title: {content.title[:200]!r}",
-            resolution="If the publisher has begun a new list, subscribe to that one, and remove this subscription.",
-        )
-    table.passed(Rule.LIST_IDENTIFIER, content.identifier + ("" if expected else ", fixed by this first list"))
-
-
-def _is_same(one: str, other: str) -> bool:
-    """Tell whether two identifiers are one; only UUIDs have two spellings."""
-    return one == other or (is_uuid(one) and one.lower() == other.lower())
-
-
-def _check_validity(content: ImageList, case: _Case, table: RuleTable) -> None:
-    validity, now = content.validity, case.now
-    skew = timedelta(seconds=case.terms.clock_skew_seconds)
-    if validity.created > now + skew:
-        raise FutureListError(
-            f"the list says that it was created on {validity.created:{_SECOND}}, which is yet to come",
-            details=f"now: {now:{_SECOND}}; granted: {skew.total_seconds():.0f} s",
-            resolution="Check this machine's clock.",
-        )
-    table.passed(Rule.NOT_FROM_FUTURE, f"created {validity.created:{_SECOND}}, now {now:{_SECOND}}")
-    if validity.is_expired(now):
-        raise ExpiredListError(
-            f"the list expired on {validity.expires:{_SECOND}}",
-            details=f"now: {now:{_SECOND}}",
-            resolution="The publisher must publish a new version.",
-        )
-    table.passed(Rule.NOT_EXPIRED, f"expires {validity.expires:{_SECOND}}, now {now:{_SECOND}}")
-
-
-def _check_floor(content: ImageList, payload: Checksum, last: TrustedVersion | None, table: RuleTable) -> None:
-    check_version(content, payload, last)
-    if last is None:
-        table.passed(Rule.NOT_OLDER, f"version {content.version}; none was verified before")
-        table.passed(Rule.NOT_CHANGED, "none was verified before")
-        return
-    table.passed(Rule.NOT_OLDER, f"version {content.version}, before {last.version}")
-    again = payload.matches(last.payload_checksum)
-    table.passed(Rule.NOT_CHANGED, "the same list again" if again else "another version")
-
-
-def check_version(content: ImageList, payload: Checksum, last: TrustedVersion | None) -> None:
-    """Check that a list does not go back behind what was verified last of it.
-
-    Versions have an order of their own (`coppice.model.version`). Where one of the two is no version, their dates of
-    creation are compared.
-
-    Args:
-        content: The list.
-        payload: The checksum of its signed bytes.
-        last: What was verified last; None: nothing.
-
-    Raises:
-        OlderListError: Its version is lower.
-        ChangedListError: Its version is the same, its content is not.
-    """
-    if last is None:
-        return
-    order, compared = _compare(content, last)
-    same_content = payload.matches(last.payload_checksum)
-    if order < 0 and not (same_content and content.version == last.version):
-        raise OlderListError(
-            f"the list has {compared[0]}; {compared[1]} was verified before",
-            details=f"version {content.version or '(none)'}, created {content.validity.created:{_SECOND}}\n"
-            f"before: version {last.version or '(none)'}"
-            + (f", created {last.created:{_SECOND}}" if last.created else ""),
-            resolution="Somebody may be replaying an old list. Ask the publisher.",
-        )
-    if order == 0 and not same_content:
-        raise ChangedListError(
-            f"the list has {compared[0]}, as one that was verified before, but other content",
-            details=f"before: {last.payload_checksum}\nnow:    {payload}",
-            resolution="The publisher must give each content a version of its own.",
-        )
-
-
-def _compare(content: ImageList, last: TrustedVersion) -> tuple[int, tuple[str, str]]:
-    """Return -1, 0 or 1 as the list is older, as old or newer, and the values by which that was told."""
-    try:
-        new, old = Version(content.version), Version(last.version)
-    except ValueError:
-        created, before = content.validity.created, last.created
-        if before is None:
-            # It cannot be told: what was verified before is kept.
-            return -1, (f"version {content.version!r}, which has no place in the order", f"version {last.version!r}")
-        said = (f"no version that can be compared, and was created on {created:{_SECOND}}", f"{before:{_SECOND}}")
-        return (created > before) - (created < before), said
-    return (new > old) - (new < old), (f"version {content.version}", last.version)

@@ -18,9 +18,10 @@ from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.model.identifiers import ListIdentifier
 from coppice.subscription import archive, floor, freshness, record
 from coppice.subscription.changes import check_subscription, differences
+from coppice.subscription.known import read_known
+from coppice.subscription.list_warnings import DEFAULT_TERMS
 from coppice.subscription.rows import find_row, read_row, write_row
-from coppice.subscription.rules import verify_list
-from coppice.subscription.sources import read_sources
+from coppice.subscription.source.protocol import Circumstances
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow, UnsubscribedListRow
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from coppice.errors import CoppiceError
     from coppice.formats.limits import ListLimits
     from coppice.settings.model import SubscriptionsSettings
-    from coppice.subscription.anchors import TrustAnchors
     from coppice.subscription.changes import Change
+    from coppice.subscription.known import KnownSubscription
     from coppice.subscription.model import ListWarning, Subscription, TrustedVersion, VerifiedImageList
     from coppice.subscription.record import Judged
-    from coppice.subscription.sources import Source
+    from coppice.subscription.source.drivers import SourceShelf
 
 
 class SubscriptionStore:
@@ -43,6 +44,11 @@ class SubscriptionStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @property
+    def database(self) -> Database:
+        """Where they are kept."""
+        return self._database
 
     def add(self, subscription: Subscription) -> None:
         """Subscribe.
@@ -86,10 +92,10 @@ class SubscriptionStore:
             rows = session.scalars(select(SubscriptionRow).order_by(SubscriptionRow.name))
             return tuple(read_row(row) for row in rows)
 
-    def sources(self) -> Mapping[str, Source]:
+    def known(self) -> Mapping[str, KnownSubscription]:
         """Return every subscription by name, with its list in force and what makes a request for it conditional."""
         with self._database.session() as session:
-            return read_sources(session)
+            return read_known(session)
 
     def edit(
         self, name: str, change: Callable[[Subscription], Subscription], *, now: datetime
@@ -240,7 +246,7 @@ class SubscriptionStore:
     def recall(
         self,
         name: str,
-        anchors: TrustAnchors,
+        sources: SourceShelf,
         now: datetime,
         *,
         limits: ListLimits = DEFAULT_LIMITS,
@@ -265,21 +271,15 @@ class SubscriptionStore:
             row = archive.find_archived(session, name)
             message, verified_at = archive.intact_message(row), row.verified_at
             last = floor.floor_of(session, row.list_identifier)
-        return verify_list(
-            message,
-            subscription=subscription,
-            anchors=anchors,
-            last=last,
-            now=now,
-            limits=limits,
-            terms=terms,
-            first_verified_at=verified_at,
+        circumstances = Circumstances(
+            last=last, now=now, limits=limits, terms=terms or DEFAULT_TERMS, first_verified_at=verified_at
         )
+        return sources.open(subscription.source).verify(message, subscription, circumstances)
 
     def roll_forward(
         self,
         name: str,
-        anchors: TrustAnchors,
+        sources: SourceShelf,
         now: datetime,
         *,
         version: str | None = None,
@@ -290,7 +290,7 @@ class SubscriptionStore:
 
         Args:
             name: Of the subscription.
-            anchors: Trust anchors and CRLs.
+            sources: Judge it.
             now: This instant.
             version: Which; None: the newest that is archived, save the one that was taken back by a reset.
             limits: How much a list may be.
@@ -311,16 +311,10 @@ class SubscriptionStore:
                 row = archive.newest_archived(session, name, but=back)
             message, verified_at = archive.intact_message(row), row.verified_at
             last = floor.floor_of(session, row.list_identifier)
-        verified = verify_list(
-            message,
-            subscription=subscription,
-            anchors=anchors,
-            last=last,
-            now=now,
-            limits=limits,
-            terms=terms,
-            first_verified_at=verified_at,
+        circumstances = Circumstances(
+            last=last, now=now, limits=limits, terms=terms or DEFAULT_TERMS, first_verified_at=verified_at
         )
+        verified = sources.open(subscription.source).verify(message, subscription, circumstances)
         with self._database.session() as session:
             record.record_rolled_forward(session, verified, message, as_of=subscription, terms=terms)
         return verified

@@ -28,14 +28,17 @@ class SubscriptionEndorserRow(Base):
 class SubscriptionRow(Base):
     """A list that the site follows.
 
-    ``etag`` and ``last_modified`` are what the server said of the current list, and are kept only while that list is
-    the current one and was verified by the subscription as it stands.
+    ``driver`` and ``options`` say what kind of source it has. ``anchors`` is empty where no certificate vouches for its
+    lists. ``etag`` and ``last_modified`` are what the server said of the current list, and are kept only while that
+    list is the current one and was verified by the subscription as it stands.
     """
 
     __tablename__ = "subscription"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     uri: Mapped[str] = mapped_column(Text)
+    driver: Mapped[str] = mapped_column(String(64), default="hepix", server_default="hepix")
+    options: Mapped[dict[str, object]] = mapped_column(JSON, default=dict, server_default="{}")
     list_identifier: Mapped[str | None] = mapped_column(Text)
     anchors: Mapped[str] = mapped_column(Text)
     revocation: Mapped[str] = mapped_column(String(16))
@@ -63,7 +66,10 @@ class SubscriptionRow(Base):
 
 
 class ArchivedListRow(Base):
-    """A list that was verified for a subscription, as the bytes that were signed; each content by each signer once."""
+    """A list that was verified for a subscription, as the bytes that were signed; each content by each signer once.
+
+    ``basis`` is by what it came to be trusted; None where an older database did not keep it: by a certificate.
+    """
 
     __tablename__ = "archived_list"
     __table_args__ = (UniqueConstraint("subscription", "payload_sha512", "signer_fingerprint"),)
@@ -79,6 +85,7 @@ class ArchivedListRow(Base):
     signer: Mapped[str | None] = mapped_column(Text)
     signer_issuer: Mapped[str | None] = mapped_column(Text)
     signer_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    basis: Mapped[str | None] = mapped_column(String(16))
     verified_at: Mapped[datetime] = mapped_column(Instant)
     # Not read unless it is asked for: what is known of a list is small, the list may not be.
     message: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
@@ -105,9 +112,10 @@ class CurrentListRow(Base):
 class TrustedVersionRow(Base):
     """The highest version of each list that was ever verified here, and who vouched for it; it outlives subscriptions.
 
-    ``endorsers`` are pairs of subject and issuer; None where an older database did not keep them. ``reset_from`` is the
-    version that an administrator took back last; ``is_open`` from then on until the next list is verified: any version
-    may be it.
+    ``endorsers`` are pairs of subject and issuer; None where an older database did not keep them. ``vouchers`` are
+    pairs of basis and signer of a list that no certificate vouches for, whose ``endorsers`` are empty. ``reset_from``
+    is the version that an administrator took back last; ``is_open`` from then on until the next list is verified: any
+    version may be it.
     """
 
     __tablename__ = "trusted_version"
@@ -117,6 +125,7 @@ class TrustedVersionRow(Base):
     payload_sha512: Mapped[str] = mapped_column(String(128))
     created: Mapped[datetime | None] = mapped_column(Instant)
     endorsers: Mapped[list[list[list[list[str]]]] | None] = mapped_column(JSON(none_as_null=True))
+    vouchers: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
     seen_at: Mapped[datetime] = mapped_column(Instant)
     reset_from: Mapped[str | None] = mapped_column(String(256))
     is_open: Mapped[bool] = mapped_column(Boolean, default=False)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from coppice.errors import CoppiceError
 from coppice.formats.limits import DEFAULT_LIMITS
-from coppice.subscription.anchors import AnchorShelf
 from coppice.subscription.selection import Selector, Wish
+from coppice.subscription.source.drivers import judging_shelf
 
 if TYPE_CHECKING:
     from coppice.clock import Clock
@@ -29,12 +29,10 @@ def listed_images(
     """
     known: list[tuple[str, ListedImage]] = []
     unknown: list[tuple[str, CoppiceError]] = []
-    shelf = AnchorShelf()
+    sources = judging_shelf(clock, limits)
     for subscription in store.all():
         try:
-            recalled = store.recall(
-                subscription.name, shelf.load(subscription.trust.anchors), clock.now(), limits=limits
-            )
+            recalled = store.recall(subscription.name, sources, clock.now(), limits=limits)
             selector = Selector(subscription.selection)
         except CoppiceError as problem:
             unknown.append((subscription.name, problem))

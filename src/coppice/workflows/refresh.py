@@ -5,7 +5,7 @@ A list that cannot be fetched or is refused changes nothing: the last verified o
 and otherwise the list is unknown. Both are told; neither ever becomes an empty list. A source that says that nothing
 changed costs one request: its list is not read, unless the caller needs what it says, or the trust anchors or their
 CRLs are others than those that it was judged by. A list that is revoked since it
-was verified is not unknown but distrusted.
+was verified is not unknown but distrusted; so is one by a key that is taken out of the keyring since.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ from coppice.errors import (
     InterruptedRunError,
     NotFoundError,
     SignerRevokedError,
-    TrustAnchorError,
+    TamperedListError,
     TrustError,
+    UnsignedListError,
+    UntrustedSignerError,
+    UnverifiedSourceError,
 )
 from coppice.http import Validators
-from coppice.subscription.anchors import AnchorShelf
-from coppice.subscription.fetch import fetch_list
 from coppice.subscription.followers import check_follower, longer_followers
+from coppice.subscription.known import KnownSubscription, ListInForce
 from coppice.subscription.record import Judged
-from coppice.subscription.rules import verify_list
-from coppice.subscription.sources import ListInForce, Source
+from coppice.subscription.source.drivers import HEPIX
+from coppice.subscription.source.gathered import RENEWING
+from coppice.subscription.source.protocol import Circumstances
 from coppice.workflows.parallel import in_parallel
+from coppice.workflows.sources import open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from coppice.clock import Clock
     from coppice.http import Client, Fetched
@@ -57,7 +62,7 @@ class ListOutcome:
         error: Why it is not fresh.
         unchanged: True when the source said that it has what was verified before.
         distrusted: True when what was verified before is known to be trusted no more: a certificate in its path was
-            revoked since.
+            revoked since, or the key that signed it is none of those that are trusted now.
         in_force: The list that was verified last, in short; None: none was.
         warnings: What the site should know.
     """
@@ -111,13 +116,13 @@ def refresh(
     Raises:
         DatabaseError: What became of them cannot be recorded.
     """
-    sources = store.sources()
-    wanted = tuple(sources.get(each.name) or Source(subscription=each) for each in subscriptions)
-    run = _Run(store, client, clock, settings, sources=sources, with_contents=with_contents, force=force)
+    known = store.known()
+    wanted = tuple(known.get(each.name) or KnownSubscription(subscription=each) for each in subscriptions)
+    run = _Run(store, client, clock, settings, known=known, with_contents=with_contents, force=force)
     with monitor.task("image lists", total=len(wanted)) as task:
 
-        def done(source: Source) -> None:
-            task.note(source.subscription.name)
+        def done(one: KnownSubscription) -> None:
+            task.note(one.subscription.name)
             task.advance(1)
 
         try:
@@ -142,18 +147,17 @@ class _Run:
         clock: Clock,
         settings: Settings,
         *,
-        sources: Mapping[str, Source],
+        known: Mapping[str, KnownSubscription],
         with_contents: bool,
         force: bool,
     ) -> None:
-        self._sources = dict(sources)
+        self._known = dict(known)
         self._store = store
-        self._client = client
         self._clock = clock
         self._settings = settings
         self._with_contents = with_contents
         self._force = force
-        self._anchors = AnchorShelf()
+        self._sources = open_sources(store.database, client, clock, settings)
         self._turn_lock = threading.Lock()
         self._is_stopped = False
         self._unchanged: dict[str, Judged | None] = {}
@@ -169,27 +173,27 @@ class _Run:
         now, days = self._clock.now(), self._settings.subscriptions.warn_list_days
         judged = {name: said for name, said in self._unchanged.items() if said is not None}
         if self._unchanged:
-            as_of = {name: self._sources[name].subscription for name in self._unchanged if name in self._sources}
+            as_of = {name: self._known[name].subscription for name in self._unchanged if name in self._known}
             self._store.record_unchanged(sorted(self._unchanged), now, warn_list_days=days, judged=judged, as_of=as_of)
         if self._paused:
             self._store.tell_dates(sorted(self._paused), now, warn_list_days=days)
 
-    def refresh_one(self, source: Source) -> ListOutcome:
+    def refresh_one(self, before: KnownSubscription) -> ListOutcome:
         """Return what became of one subscription."""
-        if source.subscription.paused_at is not None:
+        if before.subscription.paused_at is not None:
             with self._turn():
-                return self._pause(source)
+                return self._pause(before)
         try:
-            fetched = self._fetch(source)
+            fetched = self._fetch(before)
             with self._turn():
-                if fetched.body is None and source.in_force is not None:
-                    return self._keep(source, source.in_force)
-                return self._take(source, fetched)
+                if fetched.body is None and before.in_force is not None:
+                    return self._keep(before, before.in_force)
+                return self._take(before, fetched)
         except (DatabaseError, InterruptedRunError):
             raise
         except CoppiceError as problem:
             with self._turn():
-                return self._fail(source, problem)
+                return self._fail(before, problem)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -198,29 +202,24 @@ class _Run:
                 raise InterruptedRunError("the run has ended")
             yield
 
-    def _fetch(self, source: Source) -> Fetched:
-        validators = Validators(etag=source.etag, last_modified=source.last_modified)
-        return fetch_list(
-            source.subscription,
-            self._client,
-            self._settings.lists.message_bytes,
-            validators=None if self._force else validators or None,
-        )
+    def _fetch(self, before: KnownSubscription) -> Fetched:
+        validators = Validators(etag=before.etag, last_modified=before.last_modified)
+        needed = self._force or _is_half_over(before.in_force, self._clock.now())
+        source = self._sources.open(before.subscription.source)
+        return source.fetch(before.subscription, None if needed else validators or None)
 
-    def _take(self, source: Source, fetched: Fetched) -> ListOutcome:
-        subscription = source.subscription
+    def _take(self, before: KnownSubscription, fetched: Fetched) -> ListOutcome:
+        subscription = before.subscription
         identifier = subscription.list_identifier
         message = fetched.body or b""
-        verified = verify_list(
-            message,
-            subscription=subscription,
-            anchors=self._anchors.load(subscription.trust.anchors),
+        circumstances = Circumstances(
             last=None if identifier is None else self._store.last_trusted(identifier),
             now=self._clock.now(),
             limits=self._settings.lists,
             terms=self._settings.subscriptions,
         )
-        self._check_followers(source, verified, message)
+        verified = self._sources.open(subscription.source).verify(message, subscription, circumstances)
+        self._check_followers(before, verified, message)
         shared = self._store.record(
             verified,
             message,
@@ -229,8 +228,8 @@ class _Run:
             last_modified=fetched.validators.last_modified,
             terms=self._settings.subscriptions,
         )
-        known = _in_force(verified, source.in_force)
-        self._sources[subscription.name] = replace(source, in_force=known)
+        known = _in_force(verified, before.in_force)
+        self._known[subscription.name] = replace(before, in_force=known)
         return ListOutcome(
             subscription=replace(subscription, list_identifier=verified.content.identifier),
             verified=verified if self._with_contents else None,
@@ -239,34 +238,29 @@ class _Run:
             warnings=(*verified.warnings, *shared),
         )
 
-    def _check_followers(self, source: Source, verified: VerifiedImageList, message: bytes) -> None:
-        for other in longer_followers(source, self._sources.values(), verified.content.identifier):
-            try:
-                anchors = self._anchors.load(other.trust.anchors)
-            except TrustAnchorError:
-                # Its own refresh says so. What cannot be judged for it stops nobody else.
-                continue
-            now, limits = self._clock.now(), self._settings.lists
-            check_follower(verified, message, other, anchors, now=now, limits=limits)
+    def _check_followers(self, before: KnownSubscription, verified: VerifiedImageList, message: bytes) -> None:
+        for other in longer_followers(before, self._known.values(), verified.content.identifier):
+            now = self._clock.now()
+            check_follower(verified, message, other, self._sources, now=now, settings=self._settings)
 
-    def _keep(self, source: Source, known: ListInForce) -> ListOutcome:
+    def _keep(self, before: KnownSubscription, known: ListInForce) -> ListOutcome:
         """Go on with the list in force, whose source has nothing newer."""
         now = self._clock.now()
         verified = None
-        anchors = self._anchors.load(source.subscription.trust.anchors)
-        if self._with_contents or anchors.state != known.anchors_state:
-            verified = self._recall(source.subscription)
+        state = self._sources.open(before.subscription.source).trust_state(before.subscription)
+        if self._with_contents or state != known.anchors_state:
+            verified = self._recall(before.subscription)
         elif known.expires <= now:
             raise ExpiredListError(
                 f"the list expired on {known.expires:%Y-%m-%d %H:%M:%S} UTC, and its source has no newer one",
                 resolution="The publisher must publish a new version.",
             )
-        self._unchanged[source.subscription.name] = (
+        self._unchanged[before.subscription.name] = (
             None if verified is None else Judged(warnings=verified.warnings, anchors_state=verified.anchors_state)
         )
         said = known.warnings_at(now, self._settings.subscriptions.warn_list_days)
         return ListOutcome(
-            subscription=source.subscription,
+            subscription=before.subscription,
             verified=verified if self._with_contents else None,
             fresh=True,
             unchanged=True,
@@ -274,10 +268,11 @@ class _Run:
             warnings=said if verified is None else verified.warnings,
         )
 
-    def _fail(self, source: Source, problem: CoppiceError) -> ListOutcome:
-        subscription, terms = source.subscription, self._settings.subscriptions
+    def _fail(self, before: KnownSubscription, problem: CoppiceError) -> ListOutcome:
+        subscription, terms = before.subscription, self._settings.subscriptions
         verified, why_not = self._recalled(subscription)
-        if why_not is not None and _is_revoked(why_not) and not _is_revoked(problem):
+        distrusted = _is_distrusted(why_not, subscription)
+        if why_not is not None and distrusted and not _is_distrusted(problem, subscription):
             problem = _revoked_besides(why_not, problem)
         try:
             self._store.record_failure(
@@ -290,21 +285,21 @@ class _Run:
             verified=verified,
             fresh=False,
             error=problem,
-            distrusted=_is_revoked(why_not),
-            in_force=source.in_force,
+            distrusted=distrusted,
+            in_force=before.in_force,
         )
 
-    def _pause(self, source: Source) -> ListOutcome:
-        self._paused.append(source.subscription.name)
-        verified, why_not = self._recalled(source.subscription)
+    def _pause(self, before: KnownSubscription) -> ListOutcome:
+        self._paused.append(before.subscription.name)
+        verified, why_not = self._recalled(before.subscription)
         return ListOutcome(
-            subscription=source.subscription,
+            subscription=before.subscription,
             verified=verified,
             fresh=False,
             # That it expires meanwhile is what a pause brings with it, and is told by its state.
             error=why_not if isinstance(why_not, TrustError) and not isinstance(why_not, ExpiredListError) else None,
-            distrusted=_is_revoked(why_not),
-            in_force=source.in_force,
+            distrusted=_is_distrusted(why_not, before.subscription),
+            in_force=before.in_force,
         )
 
     def _recalled(self, subscription: Subscription) -> tuple[VerifiedImageList | None, CoppiceError | None]:
@@ -319,7 +314,7 @@ class _Run:
     def _recall(self, subscription: Subscription) -> VerifiedImageList:
         return self._store.recall(
             subscription.name,
-            self._anchors.load(subscription.trust.anchors),
+            self._sources,
             self._clock.now(),
             limits=self._settings.lists,
             terms=self._settings.subscriptions,
@@ -327,8 +322,21 @@ class _Run:
         )
 
 
-def _is_revoked(problem: CoppiceError | None) -> bool:
-    return isinstance(problem, (SignerRevokedError, AuthorityRevokedError))
+_REVOKED = (SignerRevokedError, AuthorityRevokedError)
+_NO_MORE_TRUSTED = (*_REVOKED, TamperedListError, UnsignedListError, UntrustedSignerError, UnverifiedSourceError)
+"""Of what was verified before, and is as it was: whoever vouched for it is not trusted any more. A key has nobody above
+it who could revoke it: to take it out of the keyring is how it is revoked."""
+
+
+def _is_distrusted(problem: CoppiceError | None, subscription: Subscription) -> bool:
+    return isinstance(problem, _REVOKED if subscription.source.driver == HEPIX else _NO_MORE_TRUSTED)
+
+
+def _is_half_over(known: ListInForce | None, now: datetime) -> bool:
+    """Tell whether a list must be gathered anew although it did not change: nobody but the gathering dates it."""
+    if known is None or known.created is None or known.basis not in RENEWING:
+        return False
+    return now >= known.created + (known.expires - known.created) / 2
 
 
 def _revoked_besides(revoked: CoppiceError, problem: CoppiceError) -> CoppiceError:
@@ -351,4 +359,5 @@ def _in_force(verified: VerifiedImageList, before: ListInForce | None) -> ListIn
         verified_at=verified.verified_at,
         since=before.since if before is not None and is_same else verified.verified_at,
         warnings=verified.warnings,
+        basis=verified.trusted_by.basis,
     )

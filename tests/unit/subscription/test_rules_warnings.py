@@ -16,9 +16,10 @@ from coppice.imagelist.model import Profile
 from coppice.model.checksum import Checksum
 from coppice.settings.load import load_settings
 from coppice.subscription.anchors import TrustAnchors
+from coppice.subscription.list_rules import check_version
 from coppice.subscription.list_warnings import DEFAULT_TERMS
 from coppice.subscription.model import TrustedVersion, WarningKind
-from coppice.subscription.rules import check_version, verify_list
+from coppice.subscription.rules import verify_list
 from coppice.testing.simulator import Simulator
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from coppice.subscription.rules import verify_list
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
 from coppice.testing.simulator import Simulator
+from coppice.testing.sources import sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +123,7 @@ def test_subscriptions_keep_endorser_selection_and_what_became_of_them(database:
 def test_the_verified_list_is_archived_and_still_in_force(database: Database, publisher: Simulator):
     store = SubscriptionStore(database)
     anchors = load_anchors(store.get("demo").trust.anchors)
-    assert store.recall("demo", anchors, NOW + timedelta(days=1)).content.version == "7"
+    assert store.recall("demo", sources_of(anchors), NOW + timedelta(days=1)).content.version == "7"
     (kept,) = ListArchive(database).versions("demo")
     assert (kept.version, kept.is_current, kept.verified_at, kept.signer) == ("7", True, NOW, None)
     _, message = ListArchive(database).message("demo")
@@ -178,6 +179,6 @@ def test_what_no_subscription_vouched_for_before_is_not_refused_for_want_of_a_na
 
 
 def test_the_first_refresh_after_it_asks_for_the_whole_list(database: Database):
-    source = SubscriptionStore(database).sources()["demo"]
+    source = SubscriptionStore(database).known()["demo"]
     assert (source.etag, source.last_modified) == (None, None)
     assert source.in_force is not None

@@ -29,6 +29,7 @@ from coppice.subscription.rules import verify_list
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
 from coppice.testing.simulator import Simulator
+from coppice.testing.sources import sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,15 +161,15 @@ def test_the_kept_list_is_recalled_while_its_dates_and_its_signer_hold(store: Su
     publisher = Simulator.create(authority, endorser=short)
     store.add(publisher.subscription(Path("/anchors")))
     with pytest.raises(NotFoundError):
-        store.recall("demo", anchors_of(authority), NOW)
+        store.recall("demo", sources_of(anchors_of(authority)), NOW)
     take(store, publisher)
-    recalled = store.recall("demo", anchors_of(authority), NOW + 2 * DAY)
+    recalled = store.recall("demo", sources_of(anchors_of(authority)), NOW + 2 * DAY)
     assert recalled.content.version == "1"
     with pytest.raises(ExpiredListError):
-        store.recall("demo", anchors_of(authority), NOW + 29 * DAY)
+        store.recall("demo", sources_of(anchors_of(authority)), NOW + 29 * DAY)
     authority.revoke(short.certificate)
     with pytest.raises(SignerRevokedError):
-        store.recall("demo", anchors_of(authority), NOW + 2 * DAY)
+        store.recall("demo", sources_of(anchors_of(authority)), NOW + 2 * DAY)
 
 
 @pytest.mark.threat("T41")

@@ -40,6 +40,7 @@ from coppice.subscription.store import SubscriptionStore
 from coppice.testing.authority import Authority
 from coppice.testing.forgery import craft
 from coppice.testing.simulator import Simulator
+from coppice.testing.sources import sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +149,7 @@ def test_a_list_that_is_wrapped_anew_is_the_same_and_pushes_no_other_out_of_the_
     assert len({*forms, messages["3"]}) == 6
     for number, form in enumerate(forms):
         followed.take(publisher, message=form, now=NOW + DAY, terms=terms, etag=f'"{number}"')
-        assert followed.store.sources()["demo"].etag == f'"{number}"'
+        assert followed.store.known()["demo"].etag == f'"{number}"'
     assert followed.archive.versions("demo") == before
     assert [(each.version, each.is_current) for each in before] == [("3", True), ("2", False), ("1", False)]
     assert {each: followed.archive.message("demo", each)[1] for each in messages} == messages
@@ -158,7 +159,7 @@ def test_a_list_that_is_wrapped_anew_is_the_same_and_pushes_no_other_out_of_the_
     with followed.database.session() as session:
         session.execute(text("DELETE FROM current_list"))
     followed.take(publisher, message=forms[0])
-    assert followed.store.roll_forward("demo", anchors, NOW + DAY).content.version == "3"
+    assert followed.store.roll_forward("demo", sources_of(anchors), NOW + DAY).content.version == "3"
     assert followed.archive.versions("demo") == before
 
 
@@ -200,7 +201,7 @@ def test_kept_bytes_that_would_be_refused_today_give_way_to_the_same_list_signed
     assert followed.archive.message("demo")[1] == strong
     assert kept.verified_at == NOW + DAY
     assert kept.message_checksum == Checksum.of(strong)
-    assert followed.store.recall("demo", load_anchors(followed.path / "anchors"), NOW + DAY)
+    assert followed.store.recall("demo", sources_of(load_anchors(followed.path / "anchors")), NOW + DAY)
     assert len(followed.told(EventKind.LIST_VERIFIED)) == 1
 
 
@@ -220,7 +221,7 @@ def test_kept_bytes_that_changed_are_not_used(followed: Place, publisher: Simula
     with followed.database.session() as session:
         session.execute(text("UPDATE archived_list SET message = X'00'"))
     with pytest.raises(StateError, match="not those that were verified"):
-        followed.store.recall("demo", load_anchors(followed.path / "anchors"), NOW)
+        followed.store.recall("demo", sources_of(load_anchors(followed.path / "anchors")), NOW)
     with pytest.raises(StateError):
         followed.archive.message("demo")
 
@@ -240,13 +241,13 @@ def test_kept_bytes_that_changed_are_replaced_when_the_list_is_verified_anew(fol
 
 def test_validators_stay_with_the_list_that_they_belong_to(followed: Place, publisher: Simulator):
     followed.take(publisher, etag='"a"', last_modified="Mon, 01 Jan 2026 00:00:00 GMT")
-    source = followed.store.sources()["demo"]
+    source = followed.store.known()["demo"]
     assert (source.etag, source.last_modified) == ('"a"', "Mon, 01 Jan 2026 00:00:00 GMT")
     # A server that is out of reach says nothing about the list; a list that is refused does.
     followed.store.record_failure("demo", UnreachableError("no route"), NOW)
-    assert followed.store.sources()["demo"].etag == '"a"'
+    assert followed.store.known()["demo"].etag == '"a"'
     followed.store.record_failure("demo", MalformedListError("odd"), NOW)
-    assert followed.store.sources()["demo"].etag is None
+    assert followed.store.known()["demo"].etag is None
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_a_changed_subscription_asks_for_the_whole_list_again(followed: Place, p
     after, changes = followed.store.edit("demo", change, now=NOW)
     assert followed.store.get("demo") == after
     assert changes
-    assert followed.store.sources()["demo"].etag is None
+    assert followed.store.known()["demo"].etag is None
     assert followed.told(EventKind.SUBSCRIPTION_CHANGED)[-1][1]["change"] == "edited"
 
 
@@ -406,7 +407,7 @@ def test_a_version_that_none_can_follow_is_taken_back_by_the_administrator(follo
     assert followed.store.reset_version("demo", reason="stolen key", now=NOW) == (publisher.identifier, "1" + "0" * 18)
     assert followed.store.last_trusted(ListIdentifier(publisher.identifier)) is None
     assert followed.store.last_message("demo") is None
-    assert followed.store.sources()["demo"].etag is None
+    assert followed.store.known()["demo"].etag is None
     ((subject, facts),) = followed.told(EventKind.VERSION_FLOOR_RESET)
     assert (subject, facts["reason"], facts["version"]) == ("demo", "stolen key", "1" + "0" * 18)
     followed.take(publisher)
@@ -427,7 +428,7 @@ def test_to_reset_needs_a_list_that_was_verified(followed: Place, publisher: Sim
 def test_the_newest_archived_list_is_put_in_force_again_by_todays_rules(followed: Place, publisher: Simulator):
     anchors = load_anchors(followed.path / "anchors")
     with pytest.raises(StateError, match="no version to go on"):
-        followed.store.roll_forward("demo", anchors, NOW)
+        followed.store.roll_forward("demo", sources_of(anchors), NOW)
     followed.take(publisher)
     publisher.version = "2"
     followed.take(publisher)
@@ -435,7 +436,7 @@ def test_the_newest_archived_list_is_put_in_force_again_by_todays_rules(followed
         session.execute(text("DELETE FROM current_list"))
     assert followed.store.last_message("demo") is None
     followed.store.record_failure("demo", UnreachableError("no route"), NOW)
-    assert followed.store.roll_forward("demo", anchors, NOW + DAY).content.version == "2"
+    assert followed.store.roll_forward("demo", sources_of(anchors), NOW + DAY).content.version == "2"
     # What became of the source is another matter.
     assert followed.state() is FreshnessState.FAILED
     assert followed.told(EventKind.SUBSCRIPTION_CHANGED)[-1][1]["change"] == "rolled forward"
@@ -445,9 +446,9 @@ def test_the_newest_archived_list_is_put_in_force_again_by_todays_rules(followed
     ]
     # Never behind the floor, and never what has expired.
     with pytest.raises(OlderListError):
-        followed.store.roll_forward("demo", anchors, NOW, version="1")
+        followed.store.roll_forward("demo", sources_of(anchors), NOW, version="1")
     with pytest.raises(ExpiredListError):
-        followed.store.roll_forward("demo", anchors, NOW + 40 * DAY)
+        followed.store.roll_forward("demo", sources_of(anchors), NOW + 40 * DAY)
 
 
 def test_after_a_reset_the_version_that_was_taken_back_is_not_rolled_forward_to(followed: Place, publisher: Simulator):
@@ -456,7 +457,7 @@ def test_after_a_reset_the_version_that_was_taken_back_is_not_rolled_forward_to(
     publisher.version = "999"
     followed.take(publisher)
     followed.store.reset_version("demo", reason="r", now=NOW)
-    assert followed.store.roll_forward("demo", anchors, NOW).content.version == "1"
+    assert followed.store.roll_forward("demo", sources_of(anchors), NOW).content.version == "1"
 
 
 @pytest.mark.threat("T34")

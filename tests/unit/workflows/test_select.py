@@ -12,7 +12,15 @@ from coppice.imagelist.model import ImageList, UnreadableEntry
 from coppice.model.checksum import Checksum
 from coppice.model.endorser import DistinguishedName, Endorser
 from coppice.model.validity import Validity
-from coppice.subscription.model import ImageSelection, PinnedEndorser, Subscription, TrustPolicy, VerifiedImageList
+from coppice.subscription.model import (
+    ImageSelection,
+    PinnedEndorser,
+    Subscription,
+    TrustBasis,
+    TrustedBy,
+    TrustPolicy,
+    VerifiedImageList,
+)
 from coppice.testing.desired import LATER, NOW, desired_image, image_identifier, list_identifier
 from coppice.workflows.refresh import ListOutcome
 from coppice.workflows.select import select, unreadable_entries
@@ -62,6 +70,7 @@ def outcome(
         subscription=name,
         content=content,
         payload_checksum=Checksum.of(b""),
+        trusted_by=TrustedBy(basis=TrustBasis.X509, signer=str(NAME)),
         signer=NAME,
         signer_issuer=NAME,
         signer_fingerprint=Checksum.of(b"", "sha256"),

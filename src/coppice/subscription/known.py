@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from coppice.subscription.freshness import date_warnings, kept_warnings
+from coppice.subscription.model import TrustBasis
 from coppice.subscription.rows import read_row
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow
 
@@ -34,7 +35,8 @@ class ListInForce:
         verified_at: When it was verified first.
         since: When the first version of this list was verified that is still in the archive.
         warnings: What was said of it when it was judged last, its own dates left out.
-        anchors_state: Of the trust anchors and CRLs that it was judged by last.
+        anchors_state: Of the trust anchors and CRLs, keyrings or keys that it was judged by last.
+        basis: By what it came to be trusted.
     """
 
     identifier: str
@@ -46,6 +48,7 @@ class ListInForce:
     since: datetime
     warnings: tuple[ListWarning, ...] = ()
     anchors_state: str | None = None
+    basis: TrustBasis = TrustBasis.X509
 
     def warnings_at(self, now: datetime, warn_list_days: float) -> tuple[ListWarning, ...]:
         """Return what is to be said of it now."""
@@ -53,7 +56,7 @@ class ListInForce:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class KnownSubscription:
     """A subscription and what its source said of the list in force.
 
     Attributes:
@@ -69,7 +72,7 @@ class Source:
     last_modified: str | None = None
 
 
-def read_sources(session: Session) -> dict[str, Source]:
+def read_known(session: Session) -> dict[str, KnownSubscription]:
     """Return every subscription by name.
 
     Raises:
@@ -82,7 +85,7 @@ def read_sources(session: Session) -> dict[str, Source]:
         .outerjoin(ArchivedListRow, ArchivedListRow.number == CurrentListRow.archived)
         .order_by(SubscriptionRow.name)
     )
-    return {row.name: _source(row, current, kept, since) for row, current, kept in session.execute(query)}
+    return {row.name: _known(row, current, kept, since) for row, current, kept in session.execute(query)}
 
 
 def _since(session: Session) -> Iterator[tuple[tuple[str, str], datetime]]:
@@ -105,18 +108,19 @@ def in_force(current: CurrentListRow, kept: ArchivedListRow, since: datetime | N
         since=since or kept.verified_at,
         warnings=kept_warnings(current),
         anchors_state=current.anchors_state,
+        basis=TrustBasis(kept.basis) if kept.basis else TrustBasis.X509,
     )
 
 
-def _source(
+def _known(
     row: SubscriptionRow,
     current: CurrentListRow | None,
     kept: ArchivedListRow | None,
     since: Mapping[tuple[str, str], datetime],
-) -> Source:
+) -> KnownSubscription:
     subscription = read_row(row)
     if current is None or kept is None:
         # Without the list, what the source said of it is worth nothing.
-        return Source(subscription=subscription)
+        return KnownSubscription(subscription=subscription)
     known = in_force(current, kept, since.get((row.name, kept.list_identifier)))
-    return Source(subscription=subscription, in_force=known, etag=row.etag, last_modified=row.last_modified)
+    return KnownSubscription(subscription=subscription, in_force=known, etag=row.etag, last_modified=row.last_modified)
