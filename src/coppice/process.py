@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from coppice.errors import ToolFailedError, ToolMissingError, ToolTimeoutError
+from coppice.errors import InterruptedRunError, ToolFailedError, ToolMissingError, ToolTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,6 +58,7 @@ TOOLS: dict[str, Tool] = {
         Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
         Tool(name="ssh-keygen", package="openssh-client", purpose="making throw-away keys for boot tests"),
         Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
+        Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (the sources simplestreams and files)"),
     )
 }
 
@@ -98,7 +99,7 @@ class Completed:
     Attributes:
         argv: What was run.
         returncode: Its exit status; negative: the signal that ended it.
-        stdout: What it wrote to standard output, up to `CAPTURE_LIMIT_BYTES`.
+        stdout: What it wrote to standard output; of more than the limit, the end.
         stderr: What it wrote to standard error, likewise.
         combined: Both, in the order in which they came, decoded with replacement.
         seconds: Wall-clock time.
@@ -145,6 +146,11 @@ def run(
     ok: Sequence[int] = (0,),
     on_output: Callable[[str], None] | None = None,
     limits: Limits | None = None,
+    whole_environment: bool = False,
+    capture_bytes: int = CAPTURE_LIMIT_BYTES,
+    linger_seconds: float | None = None,
+    on_ended: Callable[[], object] = lambda: None,
+    stopped: Callable[[], bool] | None = None,
 ) -> Completed:
     """Run ``argv`` to its end and return what it said.
 
@@ -157,52 +163,75 @@ def run(
         ok: Exit statuses that mean success.
         on_output: Called with each piece of output as it comes (progress).
         limits: Bounds set in the child.
+        whole_environment: Whether ``env`` is all of its environment.
+        capture_bytes: How much of its output is kept, of each stream.
+        linger_seconds: How long, after it has ended, what it left behind may keep its output open; None: until time is
+            up. After that it is ended as well.
+        on_ended: Called when it had to be ended: for what has left its process group.
+        stopped: Asked about once a second; when it says so, the program is ended.
 
     Raises:
         ToolMissingError: The program is not installed.
         ToolTimeoutError: Time was up.
-        ToolFailedError: It ended with another status than those in ``ok``.
+        ToolFailedError: It cannot be started, or ended with another status than those in ``ok``.
+        InterruptedRunError: ``stopped`` said so.
     """
     words = [os.fspath(word) for word in argv]
     words[0] = words[0] if os.sep in words[0] else find_tool(words[0])
     started = time.monotonic()
-    try:
-        child = subprocess.Popen(  # noqa: S603 - an argument list, no shell
-            words,
-            stdin=subprocess.DEVNULL if input_bytes is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=_environment(env),
-            start_new_session=True,
-            preexec_fn=preparation(limits),  # noqa: PLW1509 - only prctl and setrlimit run in it
-        )
-    except FileNotFoundError as problem:
-        raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
+    variables = dict(env or {}) if whole_environment else _environment(env)
+    child = _start(words, variables, cwd, limits, has_input=input_bytes is not None)
+    talk = _Talk(child, input_bytes, on_output, capture_bytes, stopped)
     with child:
         try:
-            out, err, combined = _converse(child, input_bytes, started + timeout_seconds, on_output)
+            if not talk.hold(started + timeout_seconds, linger_seconds):
+                _end(child, on_ended)
         except TimeoutError:
-            end_process_group(child)
+            _end(child, on_ended)
             raise ToolTimeoutError(
                 f"{words[0]} did not end within {timeout_seconds:.0f} s and was stopped",
-                details=shlex.join(words),
+                details=f"$ {shlex.join(words)}\n{_tail(talk.combined)}",
                 context={"argv": words},
             ) from None
         except BaseException:
-            end_process_group(child)
+            _end(child, on_ended)
             raise
     completed = Completed(
         argv=tuple(words),
         returncode=child.returncode,
-        stdout=out,
-        stderr=err,
-        combined=combined,
+        stdout=bytes(talk.captured["out"]),
+        stderr=bytes(talk.captured["err"]),
+        combined=talk.combined,
         seconds=time.monotonic() - started,
     )
     if completed.returncode not in ok:
         _raise_failed(completed)
     return completed
+
+
+def _start(
+    words: list[str], env: Mapping[str, str], cwd: Path | None, limits: Limits | None, *, has_input: bool
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - an argument list, no shell
+            words,
+            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+            preexec_fn=preparation(limits),  # noqa: PLW1509 - only prctl and setrlimit run in it
+        )
+    except FileNotFoundError as problem:
+        raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
+    except OSError as problem:
+        raise ToolFailedError(f"cannot run {words[0]}: {problem.strerror}", context={"argv": words}) from problem
+
+
+def _end(child: subprocess.Popen[bytes], on_ended: Callable[[], object]) -> None:
+    end_process_group(child)
+    on_ended()
 
 
 def end_process_group(child: subprocess.Popen[bytes], *, grace_seconds: float = 3.0) -> None:
@@ -240,43 +269,85 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {"PATH": path, "LC_ALL": "C.UTF-8", **inherited, **(extra or {})}
 
 
-def _converse(
-    child: subprocess.Popen[bytes],
-    input_bytes: bytes | None,
-    deadline: float,
-    on_output: Callable[[str], None] | None,
-) -> tuple[bytes, bytes, str]:
-    captured = {"out": bytearray(), "err": bytearray(), "both": bytearray()}
-    pending = memoryview(input_bytes or b"")
-    with selectors.DefaultSelector() as selector:
-        for stream, name in ((child.stdout, "out"), (child.stderr, "err")):
-            if stream is not None:
-                os.set_blocking(stream.fileno(), False)
-                selector.register(stream, selectors.EVENT_READ, name)
-        if child.stdin is not None:
-            os.set_blocking(child.stdin.fileno(), False)
-            selector.register(child.stdin, selectors.EVENT_WRITE, "in")
-        while selector.get_map():
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            for key, _ in selector.select(timeout=min(remaining, 1.0)):
-                if key.data == "in":
-                    pending = _feed(child, selector, pending)
-                    continue
-                piece = os.read(key.fd, 65536)
-                if not piece:
-                    selector.unregister(key.fileobj)
-                    continue
-                _keep(captured[key.data], piece)
-                _keep(captured["both"], piece)
-                if on_output is not None:
-                    on_output(piece.decode("utf-8", errors="replace"))
-    try:
-        child.wait(timeout=max(0.1, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
-    return bytes(captured["out"]), bytes(captured["err"]), captured["both"].decode("utf-8", errors="replace")
+class _Talk:
+    """What is said to a program and by it; of what it says, the end is kept."""
+
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        input_bytes: bytes | None,
+        on_output: Callable[[str], None] | None,
+        capture_bytes: int,
+        stopped: Callable[[], bool] | None,
+    ) -> None:
+        self._child = child
+        self._pending = memoryview(input_bytes or b"")
+        self._on_output = on_output
+        self._capture_bytes = capture_bytes
+        self._stopped = stopped
+        self.captured = {"out": bytearray(), "err": bytearray(), "both": bytearray()}
+
+    @property
+    def combined(self) -> str:
+        return self.captured["both"].decode("utf-8", errors="replace")
+
+    def hold(self, deadline: float, linger_seconds: float | None) -> bool:
+        """Talk until the program has ended and its output is closed; False: it ended, and its output stayed open.
+
+        Raises:
+            TimeoutError: It did not end in time.
+            InterruptedRunError: Somebody stopped it.
+        """
+        child, lingers_until = self._child, None
+        with selectors.DefaultSelector() as selector:
+            for stream, name in ((child.stdout, "out"), (child.stderr, "err")):
+                if stream is not None:
+                    os.set_blocking(stream.fileno(), False)
+                    selector.register(stream, selectors.EVENT_READ, name)
+            if child.stdin is not None:
+                os.set_blocking(child.stdin.fileno(), False)
+                selector.register(child.stdin, selectors.EVENT_WRITE, "in")
+            while selector.get_map():
+                now = time.monotonic()
+                self._check_stopped()
+                if lingers_until is None and linger_seconds is not None and child.poll() is not None:
+                    lingers_until = now + linger_seconds
+                if lingers_until is not None and now >= lingers_until:
+                    return False
+                if now >= deadline:
+                    raise TimeoutError
+                for key, _ in selector.select(timeout=min(deadline - now, 1.0)):
+                    self._exchange(key, selector)
+        self._await_end(deadline)
+        return True
+
+    def _await_end(self, deadline: float) -> None:
+        while True:
+            try:
+                self._child.wait(timeout=min(1.0, max(0.1, deadline - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                self._check_stopped()
+                if time.monotonic() >= deadline:
+                    raise TimeoutError from None
+            else:
+                return
+
+    def _check_stopped(self) -> None:
+        if self._stopped is not None and self._stopped():
+            raise InterruptedRunError("the run has ended")
+
+    def _exchange(self, key: selectors.SelectorKey, selector: selectors.BaseSelector) -> None:
+        if key.data == "in":
+            self._pending = _feed(self._child, selector, self._pending)
+            return
+        piece = os.read(key.fd, 65536)
+        if not piece:
+            selector.unregister(key.fileobj)
+            return
+        _keep(self.captured[key.data], piece, self._capture_bytes)
+        _keep(self.captured["both"], piece, self._capture_bytes)
+        if self._on_output is not None:
+            self._on_output(piece.decode("utf-8", errors="replace"))
 
 
 def _feed(child: subprocess.Popen[bytes], selector: selectors.BaseSelector, pending: memoryview) -> memoryview:
@@ -292,15 +363,18 @@ def _feed(child: subprocess.Popen[bytes], selector: selectors.BaseSelector, pend
     return pending
 
 
-def _keep(captured: bytearray, piece: bytes) -> None:
+def _keep(captured: bytearray, piece: bytes, limit_bytes: int) -> None:
     # The tail is what explains a failure, so the head goes first when the limit is reached.
     captured += piece
-    if len(captured) > CAPTURE_LIMIT_BYTES:
-        del captured[: len(captured) - CAPTURE_LIMIT_BYTES]
+    if len(captured) > limit_bytes:
+        del captured[: len(captured) - limit_bytes]
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
 
 
 def _raise_failed(completed: Completed) -> NoReturn:
-    tail = "\n".join(completed.combined.strip().splitlines()[-TAIL_LINES:])
     ended = (
         f"was ended by signal {-completed.returncode}"
         if completed.returncode < 0
@@ -308,6 +382,6 @@ def _raise_failed(completed: Completed) -> NoReturn:
     )
     raise ToolFailedError(
         f"{completed.argv[0]} {ended}",
-        details=f"$ {shlex.join(completed.argv)}\n{tail}",
+        details=f"$ {shlex.join(completed.argv)}\n{_tail(completed.combined)}",
         context={"argv": list(completed.argv), "returncode": completed.returncode},
     )
