@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disk images in an OCI registry, in the form in which EGI publishes them: a repository a system, tags that move.
+
+There is no list to sign. What was gathered counts from when it was gathered, and is gathered anew before half of its
+life is over. Who vouches: a pinned cosign key for each manifest; or, where the subscription says ``trust`` = transport,
+whoever holds the registry's name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from coppice.errors import InputError, StateError, TransferError, UnverifiedSourceError
+from coppice.formats.oci import digest_of
+from coppice.http import Fetched, Validators, resolve_credential
+from coppice.model.checksum import Checksum
+from coppice.subscription.model import TrustBasis, TrustedBy
+from coppice.subscription.source.gathered import (
+    Document,
+    Gathered,
+    judge,
+    read_gathered,
+    version_when_gathered,
+    write_gathered,
+)
+from coppice.subscription.source.oci_gather import Gatherer
+from coppice.subscription.source.oci_options import DRIVER, OciOptions, load_keys, read_address, read_options
+from coppice.subscription.source.oci_read import read_message
+from coppice.subscription.source.oci_registry import RegistryReader
+from coppice.subscription.source.oci_table import NAME, write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from coppice.formats.cosign import PublicKey
+    from coppice.formats.limits import ListLimits
+    from coppice.imagelist.model import ImageList
+    from coppice.subscription.model import Subscription, VerifiedImageList
+    from coppice.subscription.source.protocol import Circumstances, SourceSupplies
+
+_ETAG = re.compile(r'"oci-([0-9a-f]{64})-([0-9]{1,12})"')
+
+
+class OciSource:
+    """Disk images in a registry; see `coppice.subscription.source.protocol.Source`."""
+
+    def __init__(self, supplies: SourceSupplies) -> None:
+        """Use what is supplied."""
+        self._supplies = supplies
+
+    @staticmethod
+    def check_options(options: Mapping[str, object]) -> None:
+        """Check a subscription's options.
+
+        Raises:
+            InputError: One is unknown or wrong, or nobody is trusted.
+        """
+        if read_options(options).basis is None:
+            raise InputError(
+                f"the source {DRIVER} has no list that somebody signed, and nobody is named who signs its images",
+                resolution="Name the public key that signs them: --option cosign_key=/path/to/cosign.pub. Or, to "
+                "believe whoever holds the registry's name: --option trust=transport.",
+            )
+
+    def fetch(self, subscription: Subscription, validators: Validators | None) -> Fetched:
+        """Return what the registry has, unless it is what it was, and was gathered not too long ago."""
+        if self._supplies.client is None:
+            raise StateError("nothing can be fetched in this run")
+        options = read_options(subscription.source.options)
+        try:
+            address = read_address(subscription.uri)
+        except InputError as problem:
+            raise TransferError(problem.message, resolution=problem.resolution) from problem
+        reader = RegistryReader(
+            self._supplies.client,
+            address,
+            options,
+            credential=None if subscription.credential is None else resolve_credential(subscription.credential),
+            server_anchors=subscription.server_anchors,
+        )
+        gatherer = Gatherer(reader, address, options, self._supplies.limits)
+        table = write_table(gatherer.gather())
+        now = self._supplies.clock.now()
+        if validators is not None and _is_known(validators, table, now, options.valid_days):
+            return Fetched(body=None, validators=validators)
+        listed = Document(name=NAME, uri=subscription.uri, data=table)
+        message = write_gathered(
+            Gathered(driver=DRIVER, gathered_at=now, documents=(listed, *gatherer.documents)), self._supplies.limits
+        )
+        digits = digest_of(table).partition(":")[2]
+        return Fetched(body=message, validators=Validators(etag=f'"oci-{digits}-{int(now.timestamp())}"'))
+
+    def verify(self, message: bytes, subscription: Subscription, circumstances: Circumstances) -> VerifiedImageList:
+        """Judge what was gathered: every digest, every signature, and the dates."""
+        options, keys = _trusting(subscription)
+        gathered = read_gathered(message, driver=DRIVER, limits=circumstances.limits)
+        reading = read_message(gathered, subscription, options, keys, circumstances.limits)
+        version = version_when_gathered(gathered.gathered_at, reading.payload, circumstances.last)
+        return judge(
+            replace(reading.content, version=version),
+            payload=reading.payload,
+            trusted_by=_trusted_by(subscription, reading.keys),
+            subscription=subscription,
+            circumstances=circumstances,
+            trust_state=_state(keys),
+        )
+
+    def read(self, message: bytes, subscription: Subscription, limits: ListLimits) -> ImageList:
+        """Return what a kept message says; every digest and signature is checked once more, dates are not."""
+        options, keys = _trusting(subscription)
+        gathered = read_gathered(message, driver=DRIVER, limits=limits)
+        reading = read_message(gathered, subscription, options, keys, limits)
+        return replace(reading.content, version=version_when_gathered(gathered.gathered_at, reading.payload, None))
+
+    def trust_state(self, subscription: Subscription) -> str:
+        """Return what changes when a pinned key does."""
+        return _state(load_keys(read_options(subscription.source.options)))
+
+
+def _trusting(subscription: Subscription) -> tuple[OciOptions, Sequence[PublicKey]]:
+    options = read_options(subscription.source.options)
+    if options.basis is None:
+        raise UnverifiedSourceError(
+            f"nobody vouches for the images at {subscription.uri}: the subscription names no key, and does not say "
+            "that the registry is believed",
+            resolution="Name the public key with the option `cosign_key`, or say `trust` = transport.",
+        )
+    return options, load_keys(options)
+
+
+def _trusted_by(subscription: Subscription, keys: Sequence[PublicKey]) -> TrustedBy:
+    if not keys:
+        return TrustedBy(basis=TrustBasis.TRANSPORT, signer=read_address(subscription.uri).registry)
+    return TrustedBy(
+        basis=TrustBasis.COSIGN,
+        signer=", ".join(sorted(str(each.fingerprint) for each in keys)),
+        fingerprint=keys[0].fingerprint if len(keys) == 1 else None,
+    )
+
+
+def _state(keys: Sequence[PublicKey]) -> str:
+    if not keys:
+        return ""
+    return Checksum.of("\n".join(sorted(str(each.fingerprint) for each in keys)).encode("ascii"), "sha256").hexdigest
+
+
+def _is_known(validators: Validators, table: bytes, now: datetime, valid_days: float) -> bool:
+    """Tell whether the caller has this very table, gathered less than half its life ago."""
+    match = _ETAG.fullmatch(validators.etag or "")
+    if match is None or match[1] != digest_of(table).partition(":")[2]:
+        return False
+    age = now - datetime.fromtimestamp(int(match[2]), UTC)
+    return timedelta(0) <= age < timedelta(days=valid_days / 2)
