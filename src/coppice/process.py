@@ -117,13 +117,18 @@ class Completed:
         return self.stdout.decode("utf-8", errors="replace")
 
 
+def search_path() -> str:
+    """Return where programs are looked for: PATH, then the usual places."""
+    return os.pathsep.join(part for part in (os.environ.get("PATH", ""), _SEARCH_PATH) if part)
+
+
 def find_tool(name: str) -> str:
     """Return the path of the program ``name``.
 
     Raises:
         ToolMissingError: It is not installed; the message names the package that has it.
     """
-    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), _SEARCH_PATH)))
+    found = shutil.which(name, path=search_path())
     if found is None:
         known = TOOLS.get(name)
         purpose = f", which Coppice needs for {known.purpose}" if known else ""
@@ -265,8 +270,7 @@ def preparation(limits: Limits | None = None) -> Callable[[], None]:
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    path = os.pathsep.join(part for part in (os.environ.get("PATH", ""), _SEARCH_PATH) if part)
-    return {"PATH": path, "LC_ALL": "C.UTF-8", **inherited, **(extra or {})}
+    return {"PATH": search_path(), "LC_ALL": "C.UTF-8", **inherited, **(extra or {})}
 
 
 class _Talk:

@@ -130,6 +130,48 @@ def resolve_credential(reference: CredentialReference, environment: Mapping[str,
     return Credential.basic(reference.username, secret)
 
 
+def read_secret(file: Path | None, variable: str | None, environment: Mapping[str, str] | None = None) -> str:
+    """Return a secret that is shown to no server: the first line of a file, or the value of a variable.
+
+    Args:
+        file: Where it lies.
+        variable: Variable that holds it instead.
+        environment: Takes the place of the process's own variables.
+
+    Raises:
+        CredentialError: It cannot be read, or others can read it too; or neither is named.
+    """
+    reference = CredentialReference(kind=CredentialKind.BEARER, secret_file=file, secret_variable=variable)
+    secret = _secret(reference, os.environ if environment is None else environment)
+    if secret is None:
+        raise CredentialError("no file and no variable is named that holds the secret")
+    return secret
+
+
+def read_pair(reference: CredentialReference, environment: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """Read a user name and its secret, for servers that are not asked over HTTP.
+
+    Args:
+        reference: Where they lie.
+        environment: Takes the place of the process's own variables.
+
+    Raises:
+        CredentialError: It is no such pair, cannot be read, or others can read it too.
+    """
+    if reference.kind is not CredentialKind.BASIC or reference.username is None:
+        raise CredentialError(
+            f"a user name and a secret are needed here, not a {reference.kind} credential",
+            resolution="Name a user name, and the file or variable that its secret is in.",
+        )
+    secret = _secret(reference, os.environ if environment is None else environment)
+    if secret is None:
+        raise CredentialError(
+            f"no file and no variable is named that holds the secret of {reference.username!r}",
+            resolution="Name the file or the variable that the secret is in.",
+        )
+    return reference.username, secret
+
+
 def check_private(path: Path, what: str) -> None:
     """Refuse a file of secrets that everybody on this machine can read or change.
 

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from coppice.model.identifiers import is_name
+from coppice.settings.hook_rules import hook_problem
 from coppice.settings.quantities import shown
 from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annotations
     CachePolicy,
@@ -193,6 +194,13 @@ class HookSection(Section):
     path: PathText = Field(default=None, description="File that gets a line of JSON an event.")
     timeout_seconds: Seconds = Field(default=300.0, description="How long one call may take.")
     output_limit_bytes: Size = Field(default=64 * 1024, description="How much of a program's output is kept.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> HookSection:
+        problem = hook_problem(self)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
 
 
 class ConversionSection(Section):
