@@ -72,3 +72,4 @@ class SilentMonitor:
 
 
 SILENT = SilentMonitor()
+SILENT_TASK: Task = _SilentTask()

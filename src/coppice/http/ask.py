@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 from coppice.errors import CredentialError, RedirectRefusedError, UnreachableError
 from coppice.http import failures
-from coppice.http.address import Resolver, addresses_of
 from coppice.http.exchange import Answer, Timeouts, Wire, exchange
-from coppice.http.guard import Guard
 from coppice.http.location import Location, parse_location, redirected, show
 from coppice.http.message import BodyFile, Question
 
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 
     from coppice.clock import Clock
     from coppice.http.credential import Credential
+    from coppice.http.dial import Dialer
+    from coppice.http.pace import HostLimits
     from coppice.http.tls import Contexts
     from coppice.monitor import Task
     from coppice.settings.model import TransferSettings
@@ -44,9 +44,9 @@ class Asker:
     Args:
         settings: Limits.
         clock: For durations.
-        resolver: Gives the addresses of a name.
+        dialer: Judges addresses.
         contexts: For TLS.
-        rate_window_seconds: Over which the least rate is averaged.
+        hosts: Counts the connections to each host.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class Asker:
         settings: TransferSettings,
         *,
         clock: Clock,
-        resolver: Resolver,
+        dialer: Dialer,
         contexts: Contexts,
-        rate_window_seconds: float,
+        hosts: HostLimits,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._resolver = resolver
+        self._dialer = dialer
         self._contexts = contexts
-        self._rate_window_seconds = rate_window_seconds
+        self._hosts = hosts
 
     @contextmanager
     def answer(self, url: str, question: Question, deadline: float, task: Task | None = None) -> Iterator[Answer]:
@@ -92,12 +92,7 @@ class Asker:
         self, location: Location, question: Question, deadline: float, task: Task | None
     ) -> Iterator[Answer]:
         """Connect to the first judged address of the location's host that answers."""
-        addresses = addresses_of(
-            location.host,
-            location.port,
-            resolver=self._resolver,
-            allow_private=self._settings.allow_private_addresses,
-        )
+        addresses = self._dialer.addresses(location.host, location.port)
         wire = _wire(location, question, task)
         if location.scheme == "http" and "Authorization" in wire.headers and not all(map(_is_loopback, addresses)):
             raise failures.clear_text(location)
@@ -106,16 +101,11 @@ class Asker:
             connect_seconds=self._settings.connect_timeout_seconds, read_seconds=self._settings.read_timeout_seconds
         )
         with ExitStack() as stack:
+            stack.enter_context(self._counted(location, deadline))
             for position, address in enumerate(addresses):
                 if self._clock.monotonic() >= deadline:
                     break
-                guard = Guard(
-                    self._clock,
-                    deadline=deadline,
-                    minimum_rate=self._settings.minimum_rate_bytes_per_second,
-                    window_seconds=self._rate_window_seconds,
-                    patience_seconds=self._settings.read_timeout_seconds,
-                )
+                guard = self._dialer.guard(deadline)
                 try:
                     answer = stack.enter_context(
                         exchange(location, address, wire, context=context, timeouts=timeouts, guard=guard)
@@ -128,6 +118,16 @@ class Asker:
                 yield answer
                 return
         raise failures.out_of_time(location)
+
+    @contextmanager
+    def _counted(self, location: Location, deadline: float) -> Iterator[None]:
+        """Wait until the host has one more connection to give."""
+        if not self._hosts.take(location.authority, wait_seconds=deadline - self._clock.monotonic()):
+            raise failures.out_of_time(location)
+        try:
+            yield
+        finally:
+            self._hosts.give_back(location.authority)
 
     def _context(self, location: Location, question: Question) -> ssl.SSLContext | None:
         if location.scheme != "https":

@@ -2,27 +2,31 @@
 """`Client`: talks to servers that nobody vouches for.
 
 Each transfer has a size limit, a time without a byte, a least rate and a total time. Redirects are followed by own
-rules, each with its name resolved and judged anew. There is no proxy, no cookie, no netrc: nothing is taken from the
-environment but the machine's trusted authorities. Threads may share a client.
+rules, each with its name resolved and judged anew. There is no cookie, no netrc, and no proxy but that of the settings:
+nothing is taken from the environment but the machine's trusted authorities. Threads may share a client.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from coppice.clock import Clock, SystemClock
 from coppice.errors import TransferError, UnreachableError
 from coppice.http import failures
 from coppice.http.address import Resolver, resolve
 from coppice.http.ask import NOT_MODIFIED, Asker
-from coppice.http.location import parse_location
-from coppice.http.message import BodyFile, Fetched, Question, Reply, Validators
+from coppice.http.attempts import Attempts
+from coppice.http.dial import Dialer
+from coppice.http.location import parse_location, show
+from coppice.http.message import PIECE_BYTES, BodyFile, Fetched, Question, Reply, Validators
+from coppice.http.pace import Bandwidth, HostLimits
+from coppice.http.ranges import PARTIAL_CONTENT, Body, Part, body_of, read_parts
 from coppice.http.tls import Contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from coppice.http.credential import Credential
@@ -30,10 +34,8 @@ if TYPE_CHECKING:
     from coppice.monitor import Task
     from coppice.settings.model import TransferSettings
 
-_T = TypeVar("_T")
 
 RATE_WINDOW_SECONDS = 60.0
-LONGEST_PAUSE_SECONDS = 4.0
 
 
 class Client:
@@ -60,13 +62,14 @@ class Client:
     ) -> None:
         self.settings = settings
         self._clock = clock or SystemClock()
-        self._sleep = sleep
+        self.attempts = Attempts(settings.attempts, clock=self._clock, sleep=sleep)
+        self.bandwidth = Bandwidth(settings.bandwidth_limit_bytes_per_second, clock=self._clock, sleep=sleep)
+        self.hosts = HostLimits(settings.connections_per_host)
+        self.dialer = Dialer(
+            settings, clock=self._clock, resolver=resolver or resolve, rate_window_seconds=rate_window_seconds
+        )
         self._asker = Asker(
-            settings,
-            clock=self._clock,
-            resolver=resolver or resolve,
-            contexts=Contexts(ca_file),
-            rate_window_seconds=rate_window_seconds,
+            settings, clock=self._clock, dialer=self.dialer, contexts=Contexts(ca_file), hosts=self.hosts
         )
 
     def get_bytes(
@@ -242,7 +245,101 @@ class Client:
                 if received != expected_size_bytes:
                     raise failures.too_short(answer, received, expected_size_bytes)
 
-        self._attempts(fetch, can_restart=lambda _: restart is not None or not received, task=monitor_task)
+        self.attempts.run(
+            fetch,
+            deadline=self.deadline(),
+            can_restart=lambda _: restart is not None or not received,
+            task=monitor_task,
+        )
+
+    @contextmanager
+    def opened(
+        self,
+        url: str,
+        part: Part,
+        *,
+        deadline: float,
+        credential: Credential | None = None,
+        server_anchors: Path | None = None,
+        headers: Mapping[str, str] | None = None,
+        also: Collection[int] = (),
+    ) -> Iterator[Body]:
+        """Ask once for a part of a file and yield the answer, whose body is still to come.
+
+        What comes may be another part than the one that was asked for, or all: `Body.start` says it.
+
+        Args:
+            url: An ``http`` or ``https`` URL.
+            part: What is asked for.
+            deadline: Instant of `deadline` at which it ends.
+            credential: Shown to this server, and to none that it redirects to.
+            server_anchors: Authorities that the server's certificate may come from, beside the machine's.
+            headers: Beside those that the client says itself.
+            also: Status codes that are an answer too, beside 200 and 206.
+
+        Raises:
+            TransferCutError: Among others: another part came, or the file changed; ``context["restart"]`` is True.
+            HttpStatusError: Among others: there is no such part (416).
+            TransferError: There was no answer; the class says why.
+            CredentialError: The credential cannot be used there.
+        """
+        question = Question(
+            headers={**part.headers, **(headers or {})},
+            credential=credential,
+            server_anchors=server_anchors,
+            accepted=frozenset({200, *also} if part.is_whole else {200, PARTIAL_CONTENT, *also}),
+        )
+        with self._asker.answer(url, question, deadline) as answer:
+            yield body_of(answer, part, piece_bytes=self.bandwidth.piece_bytes(PIECE_BYTES))
+
+    def deadline(self, seconds: float | None = None) -> float:
+        """Return the monotonic instant that is so far away; None: as far as a transfer may take in all."""
+        return self._clock.monotonic() + (self.settings.total_timeout_seconds if seconds is None else seconds)
+
+    def read_ranges(
+        self,
+        url: str,
+        ranges: Iterable[tuple[int, int]],
+        *,
+        size_bytes: int,
+        sink: Callable[[int, bytes], object],
+        credential: Credential | None = None,
+        server_anchors: Path | None = None,
+        known: Validators | None = None,
+        monitor_task: Task | None = None,
+    ) -> int:
+        """Read parts of one state of a file; return how many bytes came.
+
+        Ranges that touch are asked for together; each is one request, and tried again from where it stopped.
+
+        Args:
+            url: An ``http`` or ``https`` URL.
+            ranges: Where each begins and its length; in order, none over another.
+            size_bytes: Of the whole file: a server whose file has another size is refused.
+            sink: Takes where in the file a piece begins, and the piece; in order.
+            credential: Shown to this server, and to none that it redirects to.
+            server_anchors: Authorities that the server's certificate may come from, beside the machine's.
+            known: What the server called the file's state before; None: what it says first.
+            monitor_task: Told of bytes that came.
+
+        Raises:
+            TransferCutError: Among others: the server gives no parts, another part, or the file changed. What went to
+                the sink before is right as long as ``context["restart"]`` is not set.
+            TransferError: There was no answer; the class says why.
+            ValueError: The ranges are not in order.
+        """
+        return read_parts(
+            ranges,
+            size_bytes=size_bytes,
+            sink=sink,
+            open_part=lambda part, until: self.opened(
+                url, part, deadline=until, credential=credential, server_anchors=server_anchors
+            ),
+            client=self,
+            shown=show(url),
+            known=known,
+            task=monitor_task,
+        )
 
     def _whole(
         self,
@@ -271,30 +368,7 @@ class Client:
             # Where no connection was made, nothing was sent.
             return retry or question.is_safe or isinstance(error, UnreachableError)
 
-        return self._attempts(fetch, can_restart=can_restart, task=task, deadline_seconds=deadline_seconds)
-
-    def _attempts(
-        self,
-        fetch: Callable[[float], _T],
-        *,
-        can_restart: Callable[[TransferError], bool],
-        task: Task | None,
-        deadline_seconds: float | None = None,
-    ) -> _T:
-        """Call ``fetch`` until it ends well or is not worth another attempt; all attempts share one deadline."""
-        seconds = self.settings.total_timeout_seconds if deadline_seconds is None else deadline_seconds
-        deadline = self._clock.monotonic() + seconds
-        attempt = 1
-        while True:
-            try:
-                return fetch(deadline)
-            except TransferError as error:
-                if attempt >= self.settings.attempts or not failures.worth_retrying(error) or not can_restart(error):
-                    raise
-                if task is not None:
-                    task.note(f"attempt {attempt + 1} of {self.settings.attempts}: {error.message}")
-            self._sleep(_pause_seconds(attempt))
-            attempt += 1
+        return self.attempts.run(fetch, deadline=self.deadline(deadline_seconds), can_restart=can_restart, task=task)
 
 
 def same_origin(one: str, other: str) -> bool:
@@ -304,11 +378,6 @@ def same_origin(one: str, other: str) -> bool:
         AddressRefusedError: One of them is no URL that can be asked for.
     """
     return parse_location(one).origin == parse_location(other).origin
-
-
-def _pause_seconds(attempt: int) -> float:
-    longest = min(LONGEST_PAUSE_SECONDS, 0.5 * 2.0 ** (attempt - 1))
-    return longest * (0.5 + secrets.randbelow(501) / 1000)
 
 
 def _read(answer: Answer, limit_bytes: int) -> bytes:

@@ -105,8 +105,8 @@ class Answer:
         # Python refuses to read numbers of thousands of digits; no length needs more than these.
         return int(text[:_MAX_LENGTH_DIGITS])
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the body as it comes.
+    def pieces(self, limit_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+        """Yield the body as it comes, at most ``limit_bytes`` at a time.
 
         Raises:
             TransferCutError: The connection ended before the body did.
@@ -115,7 +115,7 @@ class Answer:
         while True:
             with translated(self.location, self._guard):
                 self._guard.wait_begins()
-                piece = self._response.read1(PIECE_BYTES, decode_content=False)
+                piece = self._response.read1(limit_bytes, decode_content=False)
                 self._guard.wait_ends(len(piece))
             if not piece:
                 return

@@ -8,6 +8,7 @@ import html
 import json
 import re
 import ssl
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -103,8 +104,24 @@ def status(answer: Answer, method: str, authorization: str | None = None) -> Htt
             "host": answer.location.host,
             "method": method,
             "status": answer.status,
+            **_asked_to_wait(answer),
         },
     )
+
+
+def _asked_to_wait(answer: Answer) -> dict[str, int]:
+    """Return after how many seconds the server wants to be asked again, if it says so (RFC 9110, 10.2.3)."""
+    said = (answer.header("Retry-After") or "").strip()
+    if answer.status not in {429, 503} or not said:
+        return {}
+    if said.isascii() and said.isdigit():
+        return {"retry_after_seconds": int(said[:9])}
+    try:
+        wanted = parsedate_to_datetime(said)
+        now = parsedate_to_datetime(answer.header("Date") or "")
+        return {"retry_after_seconds": max(0, int((wanted - now).total_seconds()))}
+    except (ValueError, TypeError, OverflowError):
+        return {}
 
 
 def too_many_redirects(url: str, limit: int) -> RedirectRefusedError:

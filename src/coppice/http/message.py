@@ -88,6 +88,21 @@ class Validators:
                 return cls()
         return found
 
+    @classmethod
+    def seen(cls, headers: Mapping[str, str]) -> Self:
+        """Return what ``headers`` (names in lower case) say, firm or not: to be compared, not to be relied on."""
+        return cls(etag=headers.get("etag"), last_modified=headers.get("last-modified"))
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether there is an entity tag that changes with every byte (RFC 9110, 8.8.3)."""
+        return self.etag is not None and not self.etag.startswith("W/")
+
+    def contradicts(self, other: Validators) -> bool:
+        """Whether both speak of the state, and do not mean the same one."""
+        pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified))
+        return any(one is not None and two is not None and one != two for one, two in pairs)
+
     @property
     def headers(self) -> dict[str, str]:
         """The headers that make a request conditional."""

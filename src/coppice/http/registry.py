@@ -9,6 +9,8 @@ own server, or one that was named for it; a token from elsewhere is asked for wi
 from __future__ import annotations
 
 import re
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -22,11 +24,12 @@ from coppice.http.location import parse_location, show
 from coppice.model.credential import CredentialKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from coppice.formats.oci import OciReference
     from coppice.http.message import BodyFile, Reply
+    from coppice.http.ranges import Body, Part
     from coppice.monitor import Task
 
 _UNAUTHORIZED = 401
@@ -71,6 +74,7 @@ class Registry:
         self._trusted = (self._root,) if token_server is None else (self._root, token_server)
         self._writes = writes
         self._scopes: list[str] = []
+        self._logging_in = threading.Lock()
         # A password waits until the registry says what it is for: with a token, it need not see every request.
         is_password = credential is not None and credential.kind is CredentialKind.BASIC
         self._shown = None if is_password and not writes else credential
@@ -132,15 +136,44 @@ class Registry:
                 if len(reply.body) > limit_bytes:
                     raise failures.too_large(parse_location(reply.url), limit_bytes)
                 return reply
-            if attempt or not own or not self._log_in(reply):
+            if attempt or not own or not self._log_in(reply.header("WWW-Authenticate")):
                 break
-        raise HttpStatusError(
-            f"the registry answered 401 for {show(url)}: not allowed",
-            resolution="Name a credential that the registry knows, and that may do this."
-            if self._credential is None
-            else "The credential is not the right one, or it may not do this.",
-            context={"url": show(url), "method": method, "status": _UNAUTHORIZED},
-        )
+        raise self._not_allowed(method, url)
+
+    @contextmanager
+    def opened(self, url: str, part: Part, *, deadline: float) -> Iterator[Body]:
+        """Ask once for a part of what is at ``url``, and log in if the registry asks; see `Client.opened`.
+
+        Unlike all else here, it is for several threads.
+
+        Args:
+            url: Of this registry.
+            part: See there.
+            deadline: See there.
+
+        Raises:
+            CredentialError: The registry wants the credential to be shown to another server.
+            TransferError: There was no answer, another part, or no token.
+        """
+        for attempt in range(2):
+            shown = self._shown
+            with self._client.opened(
+                url,
+                part,
+                deadline=deadline,
+                credential=shown,
+                server_anchors=self._server_anchors,
+                also={_UNAUTHORIZED},
+            ) as body:
+                if body.status != _UNAUTHORIZED:
+                    yield body
+                    return
+                challenge = body.headers.get("www-authenticate")
+            with self._logging_in:
+                # Another thread may have logged in meanwhile.
+                if attempt or (self._shown is shown and not self._log_in(challenge)):
+                    break
+        raise self._not_allowed("GET", url)
 
     def manifest(self, name: str, *, digest: str | None = None) -> Reply:
         """Return the manifest ``name`` (a tag or a digest), whose digest is verified if one is known.
@@ -175,9 +208,18 @@ class Registry:
             raise _other_content(url, descriptor.digest)
         return reply.body
 
-    def _log_in(self, reply: Reply) -> bool:
+    def _not_allowed(self, method: str, url: str) -> HttpStatusError:
+        return HttpStatusError(
+            f"the registry answered 401 for {show(url)}: not allowed",
+            resolution="Name a credential that the registry knows, and that may do this."
+            if self._credential is None
+            else "The credential is not the right one, or it may not do this.",
+            context={"url": show(url), "method": method, "status": _UNAUTHORIZED},
+        )
+
+    def _log_in(self, challenge: str | None) -> bool:
         """Do what the registry asks for; False: there is nothing more to show."""
-        schemes = _challenges(reply.header("WWW-Authenticate") or "")
+        schemes = _challenges(challenge or "")
         if "bearer" in schemes:
             self._shown = self._token(schemes["bearer"])
             return True

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fetch_file`: brings a file here from the first of its addresses that gives it, and goes on where it stopped.
+
+Which bytes are right only the signed checksum decides. So what is here is gone on with from any address; when the
+result is wrong, it may be a splice of two files, and is fetched once more before the address is blamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from coppice.cache.origin import open_origin
+from coppice.cache.reception import (
+    admitted,
+    collected,
+    ended_early,
+    known_state,
+    remember,
+    too_large,
+)
+from coppice.errors import (
+    ChecksumMismatchError,
+    CoppiceError,
+    CredentialError,
+    SizeMismatchError,
+    ToolMissingError,
+    TransferError,
+    TransferStalledError,
+    TransferTooLargeError,
+)
+from coppice.http import failures
+from coppice.http.location import show
+from coppice.http.ranges import NOT_SATISFIABLE, Part
+from coppice.monitor import SILENT_TASK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from coppice.cache.origin import Origin
+    from coppice.cache.partial import PartialFile
+    from coppice.http import Client
+    from coppice.http.access import Access
+    from coppice.model.checksum import Checksum
+    from coppice.monitor import Task
+    from coppice.settings.model import TransferSettings
+
+PROGRESS_BYTES = 1024 * 1024
+"""An attempt that brought so much that was not here before does not count: the time in all is what ends these."""
+_NEXT_ADDRESS = (TransferError, CredentialError, ToolMissingError, ChecksumMismatchError, SizeMismatchError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """What a transfer came to.
+
+    Attributes:
+        uri: Address that gave the last bytes, without secrets.
+        fetched_bytes: That came over the network, what had to be thrown away included.
+        taken_up_bytes: That were here from before, and stayed.
+        attempts: How often an address was asked.
+        failures: What went wrong on the way: address → why.
+        checksums: Of the whole file, by algorithm.
+    """
+
+    uri: str
+    fetched_bytes: int
+    taken_up_bytes: int
+    attempts: int
+    failures: tuple[tuple[str, str], ...] = ()
+    checksums: Mapping[str, Checksum] = field(default_factory=dict)
+
+
+def places_of(uris: Iterable[str], settings: TransferSettings) -> tuple[str, ...]:
+    """Return where to ask, in order: the site's mirrors of each address, then the addresses, each of them once."""
+    given = tuple(uris)
+    found = [
+        other.rstrip("/") + uri[len(start.rstrip("/")) :]
+        for uri in given
+        for start, others in settings.mirrors.items()
+        if uri == start or uri.startswith(start.rstrip("/") + "/")
+        for other in others
+    ]
+    return tuple(dict.fromkeys([*found, *given]))
+
+
+def fetch_file(
+    uris: Sequence[str],
+    *,
+    size_bytes: int | None,
+    partial: PartialFile,
+    client: Client,
+    accesses: Sequence[Access] = (),
+    task: Task = SILENT_TASK,
+    allow_file_uris: bool = False,
+    max_bytes: int | None = None,
+    expected: Checksum | None = None,
+) -> Transfer:
+    """Bring a file here, into ``partial``; when this returns, all of it is there and durable.
+
+    Args:
+        uris: Its addresses, most wanted first; the site's mirrors (`transfer.mirrors`) come before them.
+        size_bytes: That it has, exactly; None: nobody signed it.
+        partial: Where the bytes go; what is there already is gone on with.
+        client: For limits and connections.
+        accesses: How servers are approached; a credential goes to its own server only.
+        task: Told how far it is, and what went wrong on the way.
+        allow_file_uris: Whether ``file`` addresses are read.
+        max_bytes: Most that it may have; None: `transfer.image_size_limit_bytes`.
+        expected: Its checksum, by an algorithm of ``partial``: what has another one is fetched from the next address.
+            None: whoever calls compares.
+
+    Raises:
+        TransferError: No address gave it; this is what the last one failed of, the others are in the details.
+        ChecksumMismatchError: The last address gave other bytes. Nothing of them stays.
+        SizeMismatchError: The last address has a file of another size.
+        CredentialError: The credential for the last address cannot be read or used.
+        ToolMissingError: The last address needs a package that is not installed.
+        StorageError: The disk failed or is full; what was written stays in ``partial``.
+    """
+    limit = client.settings.image_size_limit_bytes if max_bytes is None else max_bytes
+    if size_bytes is not None and size_bytes > limit:
+        raise too_large(show(uris[0]) if uris else "the file", limit, f"Its list says {size_bytes} bytes.")
+    fetch = _Fetch(partial, size_bytes=size_bytes, limit_bytes=limit, client=client, task=task, expected=expected)
+    places = places_of(uris, client.settings)
+    for uri in places:
+        try:
+            with open_origin(uri, client=client, accesses=accesses, allow_file_uris=allow_file_uris) as origin:
+                fetch.bring(origin)
+            return fetch.result(show(uri)[1:-1])
+        except _NEXT_ADDRESS as error:
+            fetch.failures.append((show(uri)[1:-1], error.message))
+            if uri == places[-1] or client.deadline(0) >= fetch.deadline:
+                raise fetch.told(error) from error.__cause__
+            task.note(f"{error.message}; asking {show(places[places.index(uri) + 1])} instead")
+    raise TransferError("there is no address that the file could be fetched from")
+
+
+class _Fetch:
+    """One file on its way, over all its addresses."""
+
+    def __init__(
+        self,
+        partial: PartialFile,
+        *,
+        size_bytes: int | None,
+        limit_bytes: int,
+        client: Client,
+        task: Task,
+        expected: Checksum | None,
+    ) -> None:
+        self.partial = partial
+        self.deadline = client.deadline()
+        self.failures: list[tuple[str, str]] = []
+        self._size_bytes = size_bytes
+        self._limit_bytes = limit_bytes if size_bytes is None else size_bytes
+        self._client = client
+        self._task = task
+        self._expected = expected
+        self._fetched = 0
+        self._attempts = 0
+        self._most = partial.total_bytes
+        self._is_mixed = False
+        self._was_begun_anew = False
+        self._checksums: Mapping[str, Checksum] = {}
+
+    def bring(self, origin: Origin) -> None:
+        """Bring it from one address."""
+        failed = 0
+        while True:
+            before = max(self._most, self.partial.total_bytes)
+            self._attempts += 1
+            try:
+                self._receive(origin)
+                if self._is_right(origin):
+                    return
+                continue
+            except (TransferTooLargeError, SizeMismatchError):
+                # It is another file.
+                self._begin_anew()
+                raise
+            except TransferError as error:
+                self._most = max(before, self.partial.total_bytes)
+                has_progress = self._most - before >= PROGRESS_BYTES
+                failed = 0 if has_progress else failed + 1
+                pause = self._client.attempts.pause_seconds(failed + 1, error)
+                if not self._is_worth_another(error, failed, has_progress=has_progress) or pause is None:
+                    raise
+                if self._client.deadline(pause) >= self.deadline:
+                    raise
+                self._task.note(f"attempt {failed + 1} of {self._client.attempts.most}: {error.message}")
+            self._client.attempts.wait(pause)
+
+    def result(self, shown: str) -> Transfer:
+        """Return what it came to."""
+        return Transfer(
+            uri=shown,
+            fetched_bytes=self._fetched,
+            taken_up_bytes=self.partial.taken_up_bytes,
+            attempts=self._attempts,
+            failures=tuple(self.failures),
+            checksums=self._checksums,
+        )
+
+    def told(self, error: CoppiceError) -> CoppiceError:
+        """Return the error with what the other addresses failed of."""
+        if len(self.failures) > 1:
+            lines = [f"{shown}: {why}" for shown, why in self.failures]
+            error.details = "\n".join([*([error.details] if error.details else []), "asked in turn:", *lines])
+        return error
+
+    def _is_worth_another(self, error: TransferError, failed: int, *, has_progress: bool) -> bool:
+        if failed >= self._client.attempts.most:
+            return False
+        if error.context.get("restart") or error.context.get("status") == NOT_SATISFIABLE:
+            had_bytes = self.partial.total_bytes > 0
+            self._begin_anew()
+            return had_bytes
+        # What stalls under way is gone on with; what stalls from the start is not waited for again.
+        return failures.worth_retrying(error) or (isinstance(error, TransferStalledError) and has_progress)
+
+    def _is_right(self, origin: Origin) -> bool:
+        """Compare; False: it is to be fetched once more from its beginning."""
+        self._checksums = self.partial.finish(self._size_bytes)
+        if self._expected is None:
+            return True
+        found = self._checksums[self._expected.algorithm]
+        if found.matches(self._expected):
+            return True
+        was_mixed = self._is_mixed
+        self._begin_anew()
+        if was_mixed and not self._was_begun_anew:
+            self._was_begun_anew = True
+            self._task.note("what was put together is not what was signed; fetching it from the beginning")
+            return False
+        raise ChecksumMismatchError(
+            f"the file at {origin.shown} is not the one that was signed: its checksum differs",
+            details=f"signed {self._expected}\nfound  {found}",
+            resolution="Nothing of it is used. Tell whoever publishes the list; a new run fetches it again.",
+            context={"url": origin.shown, "expected": str(self._expected), "found": str(found)},
+        )
+
+    def _begin_anew(self) -> None:
+        self.partial.restart()
+        self._is_mixed = False
+
+    def _receive(self, origin: Origin) -> None:
+        """Ask for what is missing until nothing is."""
+        self._is_mixed = self._is_mixed or self.partial.total_bytes > 0
+        while True:
+            gaps = (
+                [(self.partial.size_bytes, None)] if self._size_bytes is None else self.partial.gaps(self._size_bytes)
+            )
+            if not gaps:
+                return
+            start, end = gaps[0]
+            self._receive_part(origin, Part(start=start, end=end, size_bytes=self._size_bytes))
+            if self._size_bytes is None:
+                return
+
+    def _receive_part(self, origin: Origin, part: Part) -> None:
+        part = Part(start=part.start, end=part.end, size_bytes=part.size_bytes, known=known_state(origin, self.partial))
+        with origin.open(part, self.deadline) as body:
+            if body.start != part.start:
+                self._begin_anew()
+            admitted(body, part, limit_bytes=self._limit_bytes)
+            remember(body, origin, self.partial)
+            position = body.start
+            end = (part.end if body.start == part.start else None) or self._limit_bytes
+            for piece in collected(self._paid(body.pieces, end - position, body.shown)):
+                self.partial.write(position, piece)
+                position += len(piece)
+                self._task.reach(self.partial.total_bytes, self._size_bytes)
+            is_end = position == end if self._size_bytes is not None else body.end in {None, position}
+            if not is_end:
+                raise ended_early(body.shown, position, end)
+
+    def _paid(self, pieces: Iterable[bytes], most: int, shown: str) -> Iterator[bytes]:
+        received = 0
+        for piece in pieces:
+            received += len(piece)
+            self._fetched += len(piece)
+            if received > most:
+                raise too_large(shown, self._limit_bytes)
+            self._client.bandwidth.pay(len(piece))
+            yield piece
