@@ -16,14 +16,18 @@ from coppice.imagelist.model import Profile
 from coppice.log import redact
 from coppice.model.identifiers import is_name, is_uuid
 from coppice.subscription.expression import parse_expression
-from coppice.subscription.model import NamespacePolicy, RevocationPolicy
+from coppice.subscription.model import NamespacePolicy, RevocationPolicy, TrustBasis
+from coppice.subscription.source.drivers import HEPIX, load_driver, schemes_of
+from coppice.subscription.source.options import COSIGN_KEY, KEYRING, TRUST
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coppice.subscription.model import PinnedEndorser, Subscription
 
-SCHEMES = frozenset({"https", "http", "file", "oci", "oci+http"})
 MAX_URI_LENGTH = 4096
 MAX_SELECTED = 10_000
+MAX_OPTIONS = 100
 _UNSAFE = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029]")
 _STRICTNESS: dict[str, list[object]] = {
     "revocation": [RevocationPolicy.REQUIRE, RevocationPolicy.IF_PRESENT],
@@ -65,7 +69,7 @@ def check_subscription(subscription: Subscription) -> None:
             resolution="Use 1 to 64 characters out of a-z, 0-9, '.', '_', '-', with a letter or digit at both ends.",
         )
     _check_texts(subscription)
-    _check_uri(subscription.uri)
+    _check_source(subscription)
     trust, selection = subscription.trust, subscription.selection
     listed = (*selection.images, *selection.refused)
     if len(listed) > MAX_SELECTED:
@@ -74,7 +78,7 @@ def check_subscription(subscription: Subscription) -> None:
     for identifier in identifiers:
         if is_uuid(identifier):
             continue
-        if trust.profile is not Profile.LENIENT:
+        if trust.profile is not Profile.LENIENT or subscription.source.driver != HEPIX:
             raise InputError(
                 f"not an identifier (a UUID): {identifier[:80]!r}",
                 resolution="Lists with other identifiers are read under the lenient profile only.",
@@ -86,7 +90,7 @@ def check_subscription(subscription: Subscription) -> None:
             )
     if selection.expression is not None:
         parse_expression(selection.expression)
-    if not trust.endorsers and not trust.trust_on_first_use:
+    if subscription.source.driver == HEPIX and not trust.endorsers and not trust.trust_on_first_use:
         raise InputError(
             f"the subscription {subscription.name!r} would trust nobody",
             resolution="Name an endorser, or say that the first one is to be trusted.",
@@ -102,6 +106,7 @@ def differences(before: Subscription, after: Subscription) -> tuple[Change, ...]
             ranks = _STRICTNESS.get(field)
             weakens = ranks is not None and ranks.index(value) > ranks.index(old[field])
             found.append(Change(field=field, before=_text(old[field]), after=_text(value), weakens=weakens))
+    found += _option_changes(before.source.options, after.source.options)
     found += _endorser_changes(before.trust.endorsers, after.trust.endorsers)
     return tuple(found)
 
@@ -131,15 +136,38 @@ def _check_texts(subscription: Subscription) -> None:
             raise InputError(f"the {field} of a subscription cannot be written in UTF-8") from problem
 
 
-def _check_uri(uri: str) -> None:
+def _check_source(subscription: Subscription) -> None:
+    source, trust = subscription.source, subscription.trust
+    driver = load_driver(source.driver)
+    _check_uri(subscription.uri, source.driver)
+    if len(source.options) > MAX_OPTIONS:
+        raise InputError(f"a source has at most {MAX_OPTIONS} options; these are {len(source.options)}")
+    driver.check_options(source.options)
+    if source.driver == HEPIX:
+        if trust.anchors is None:
+            raise InputError(
+                f"the subscription {subscription.name!r} names no trust anchors", resolution="Name them with --anchors."
+            )
+    elif trust.endorsers or trust.trust_on_first_use or trust.anchors is not None:
+        raise InputError(
+            f"no certificate vouches for what the source {source.driver} has: endorsers and trust anchors mean nothing "
+            "there",
+            resolution=f"Leave them out; see `coppice subscription add --help` for how the source {source.driver} is "
+            "trusted.",
+        )
+
+
+def _check_uri(uri: str, driver: str) -> None:
     try:
         scheme = urlsplit(uri).scheme
     except ValueError:
         scheme = ""
-    if scheme not in SCHEMES or len(uri) > MAX_URI_LENGTH or _UNSAFE.search(uri):
+    known = schemes_of(driver)
+    if not scheme or (known is not None and scheme not in known) or len(uri) > MAX_URI_LENGTH or _UNSAFE.search(uri):
+        shown = ", ".join(sorted(_shown_scheme(each) for each in known or {"https"}))
         raise InputError(
-            f"a list cannot be fetched from {redact(uri[:200])!r}",
-            resolution="Use an address with https://, http://, file:/// or oci://, without blanks.",
+            f"the source {driver} cannot be at {redact(uri[:200])!r}",
+            resolution=f"Use an address with {shown}, without blanks.",
         )
     if redact(uri) != uri:
         raise InputError(
@@ -149,12 +177,17 @@ def _check_uri(uri: str) -> None:
         )
 
 
+def _shown_scheme(scheme: str) -> str:
+    return {"file": "file:///", "catalogue": "catalogue:NAME"}.get(scheme, f"{scheme}://")
+
+
 def _values(subscription: Subscription) -> dict[str, object]:
     trust, selection, credential = subscription.trust, subscription.selection, subscription.credential
     return {
         "uri": subscription.uri,
+        "source": subscription.source.driver,
         "list": subscription.list_identifier,
-        "anchors": str(trust.anchors),
+        "anchors": None if trust.anchors is None else str(trust.anchors),
         "revocation": trust.revocation,
         "namespaces": trust.namespaces,
         "profile": trust.profile,
@@ -176,6 +209,25 @@ def _values(subscription: Subscription) -> dict[str, object]:
         "server_anchors": subscription.server_anchors,
         "paused_at": subscription.paused_at,
     }
+
+
+def _option_changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[Change]:
+    return [
+        Change(
+            field=f"option {name}",
+            before=_text(_as_value(before.get(name))),
+            after=_text(_as_value(after.get(name))),
+            # To be believed without a signature is less than any; another key may be anybody's.
+            weakens=(name == TRUST and after.get(name) in set(TrustBasis) and before.get(name) != after.get(name))
+            or (name in {KEYRING, COSIGN_KEY}),
+        )
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _as_value(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _endorser_changes(before: tuple[PinnedEndorser, ...], after: tuple[PinnedEndorser, ...]) -> list[Change]:

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each source is shown on by its contract suite: one class a source, with the real server that it needs.
+
+`tests/contract/test_sources.py` asks the same of each. A source of a third party is shown on by a `SourceStage` of its
+own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coppice.testing.stages.hepix import HepixOverHttp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from coppice.testing.stages.stage import SourceStage
+
+STAGES: Mapping[str, type[SourceStage]] = {
+    "hepix": HepixOverHttp,
+}
+"""Name of a stage → its class; several may be of one driver."""
