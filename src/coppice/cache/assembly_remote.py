@@ -5,15 +5,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from coppice.cache.origin.table import open_origin
+from coppice.cache.partial import PartialFile
+from coppice.cache.transfer import fetch_file
+from coppice.errors import ChecksumMismatchError, SizeMismatchError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from coppice.cache.ranges import Range
+    from coppice.http import Client
+    from coppice.http.access import Access
     from coppice.imagelist.model import RemoteFile
     from coppice.monitor import Task
-
-Range = tuple[int, int]
-"""First byte and length, in bytes."""
 
 
 class Remote(Protocol):
@@ -28,6 +33,7 @@ class Remote(Protocol):
         Raises:
             TransferError: It could not be had.
             ChecksumMismatchError: It is not the file that was signed; nothing is left of it.
+            SizeMismatchError: It has another size than was signed.
             StorageError: It cannot be written.
         """
         ...
@@ -41,3 +47,57 @@ class Remote(Protocol):
             TransferError: A range could not be had, or what came is not that range.
         """
         ...
+
+
+class ClientRemote:
+    """Fetches from where the list says, as images are fetched.
+
+    Args:
+        client: For limits and connections.
+        accesses: How the servers of the list are approached.
+        allow_file_uris: Whether files of this machine may be read.
+    """
+
+    def __init__(self, client: Client, accesses: Sequence[Access] = (), *, allow_file_uris: bool = False) -> None:
+        self._client = client
+        self._accesses = accesses
+        self._allow_file_uris = allow_file_uris
+
+    def fetch(self, file: RemoteFile, partial: Path, task: Task) -> int:
+        """See `Remote.fetch`."""
+        fetched = 0
+        with PartialFile(partial, (file.checksum.algorithm,)) as coming:
+            if coming.size_bytes != file.size_bytes:
+                transfer = fetch_file(
+                    [file.uri],
+                    size_bytes=file.size_bytes,
+                    partial=coming,
+                    client=self._client,
+                    accesses=self._accesses,
+                    task=task,
+                    allow_file_uris=self._allow_file_uris,
+                )
+                fetched = transfer.fetched_bytes
+            try:
+                found = coming.finish(file.size_bytes)[file.checksum.algorithm]
+            except SizeMismatchError:
+                coming.discard()
+                raise
+            if not found.matches(file.checksum):
+                coming.discard()
+                raise ChecksumMismatchError(
+                    "a file of a delta is not the one that was signed: its checksum differs",
+                    details=f"signed {file.checksum}\nfound  {found}",
+                    resolution="Nothing of it is used. Tell whoever publishes the list.",
+                    context={"expected": str(file.checksum), "found": str(found)},
+                )
+        return fetched
+
+    def read_ranges(
+        self, file: RemoteFile, ranges: Sequence[Range], sink: Callable[[int, bytes], object], task: Task
+    ) -> None:
+        """See `Remote.read_ranges`."""
+        with open_origin(
+            file.uri, client=self._client, accesses=self._accesses, allow_file_uris=self._allow_file_uris
+        ) as origin:
+            origin.read_ranges(ranges, size_bytes=file.size_bytes, sink=sink, task=task)
