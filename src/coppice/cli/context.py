@@ -86,11 +86,20 @@ class Context:
 
     @property
     def database(self) -> Database:
-        """The database; it is made when it is missing.
+        """The database; it is made when it is missing. From now on hooks are told of what happens.
 
         Raises:
             DatabaseError: It cannot be opened.
         """
+        is_new = self._database is None
+        database = self._open_database()
+        if is_new and self.settings.hooks:
+            from coppice.workflows.tell import meet_hooks
+
+            meet_hooks(self.settings, database, self.clock)
+        return database
+
+    def _open_database(self) -> Database:
         if self._database is None:
             from coppice.database import Database
 
@@ -106,7 +115,7 @@ class Context:
         path = self.database_file()
         if path is not None and not _exists(path):
             return None
-        return self.database
+        return self._open_database()
 
     def database_file(self) -> Path | None:
         """Return the file of a SQLite database; None for a database on a server."""

@@ -62,3 +62,12 @@ class DeliveryRow(Base):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[str | None] = mapped_column(Text)
     output: Mapped[str | None] = mapped_column(Text)
+
+
+class ImportedEventRow(Base):
+    """An archived event that is in the journal, while its file may be there still."""
+
+    __tablename__ = "imported_event"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at: Mapped[datetime] = mapped_column(Instant)

@@ -141,7 +141,7 @@ class _Work:
         self._leaving = threading.Event()
         self._busy: set[str] = set()
         self._changed = threading.Condition()
-        self._followers = _followers(settings, database)
+        self._followers = followers(settings, database)
         secrets = {hook.secret_env for hook in settings.hooks.values() if hook.secret_env is not None}
         around = Surroundings(
             environ=dict(os.environ),
@@ -200,7 +200,12 @@ class _Work:
             self._changed.wait_for(lambda: not self._busy, timeout=LEAVE_SECONDS)
 
 
-def _followers(settings: Settings, database: Database) -> Mapping[str, frozenset[str]]:
+def followers(settings: Settings, database: Database) -> Mapping[str, frozenset[str]]:
+    """Return the subscriptions that follow each list, by its identifier; empty when no hook asks for some only.
+
+    Raises:
+        DatabaseError: The database failed.
+    """
     if not any(hook.subscriptions for hook in settings.hooks.values()):
         return {}
     from coppice.subscription.store import SubscriptionStore

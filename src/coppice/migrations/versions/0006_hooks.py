@@ -58,6 +58,12 @@ def upgrade() -> None:
     )
     op.create_index("ix_delivery_event", "delivery", ["event"])
     op.create_index("ix_delivery_state", "delivery", ["hook", "state", "event"])
+    op.create_table(
+        "imported_event",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+    )
 
 
 def _fill_columns() -> None:
