@@ -217,6 +217,7 @@ class _Run:
             now=self._clock.now(),
             limits=self._settings.lists,
             terms=self._settings.subscriptions,
+            previous=lambda: self._store.last_message(subscription.name),
         )
         verified = self._sources.open(subscription.source).verify(message, subscription, circumstances)
         self._check_followers(before, verified, message)
@@ -271,8 +272,8 @@ class _Run:
     def _fail(self, before: KnownSubscription, problem: CoppiceError) -> ListOutcome:
         subscription, terms = before.subscription, self._settings.subscriptions
         verified, why_not = self._recalled(subscription)
-        distrusted = _is_distrusted(why_not, subscription)
-        if why_not is not None and distrusted and not _is_distrusted(problem, subscription):
+        distrusted = is_distrusted(why_not, subscription)
+        if why_not is not None and distrusted and not is_distrusted(problem, subscription):
             problem = _revoked_besides(why_not, problem)
         try:
             self._store.record_failure(
@@ -298,7 +299,7 @@ class _Run:
             fresh=False,
             # That it expires meanwhile is what a pause brings with it, and is told by its state.
             error=why_not if isinstance(why_not, TrustError) and not isinstance(why_not, ExpiredListError) else None,
-            distrusted=_is_distrusted(why_not, before.subscription),
+            distrusted=is_distrusted(why_not, before.subscription),
             in_force=before.in_force,
         )
 
@@ -328,7 +329,8 @@ _NO_MORE_TRUSTED = (*_REVOKED, TamperedListError, UnsignedListError, UntrustedSi
 it who could revoke it: to take it out of the keyring is how it is revoked."""
 
 
-def _is_distrusted(problem: CoppiceError | None, subscription: Subscription) -> bool:
+def is_distrusted(problem: CoppiceError | None, subscription: Subscription) -> bool:
+    """Tell whether a list that cannot be recalled for this reason is known to be trusted no more."""
     return isinstance(problem, _REVOKED if subscription.source.driver == HEPIX else _NO_MORE_TRUSTED)
 
 
