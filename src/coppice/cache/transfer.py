@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from coppice.cache.crew import PACE, Crew, Pace
 from coppice.cache.origin import open_origin
 from coppice.cache.reception import (
     admitted,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from coppice.cache.partial import PartialFile
     from coppice.http import Client
     from coppice.http.access import Access
+    from coppice.http.ranges import Body
     from coppice.model.checksum import Checksum
     from coppice.monitor import Task
     from coppice.settings.model import TransferSettings
@@ -59,6 +61,7 @@ class Transfer:
         fetched_bytes: That came over the network, what had to be thrown away included.
         taken_up_bytes: That were here from before, and stayed.
         attempts: How often an address was asked.
+        most_at_once: How many connections brought it at a time.
         failures: What went wrong on the way: address → why.
         checksums: Of the whole file, by algorithm.
     """
@@ -67,6 +70,7 @@ class Transfer:
     fetched_bytes: int
     taken_up_bytes: int
     attempts: int
+    most_at_once: int = 1
     failures: tuple[tuple[str, str], ...] = ()
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
 
@@ -95,6 +99,7 @@ def fetch_file(
     allow_file_uris: bool = False,
     max_bytes: int | None = None,
     expected: Checksum | None = None,
+    pace: Pace = PACE,
 ) -> Transfer:
     """Bring a file here, into ``partial``; when this returns, all of it is there and durable.
 
@@ -109,6 +114,7 @@ def fetch_file(
         max_bytes: Most that it may have; None: `transfer.image_size_limit_bytes`.
         expected: Its checksum, by an algorithm of ``partial``: what has another one is fetched from the next address.
             None: whoever calls compares.
+        pace: When more connections are tried.
 
     Raises:
         TransferError: No address gave it; this is what the last one failed of, the others are in the details.
@@ -121,7 +127,9 @@ def fetch_file(
     limit = client.settings.image_size_limit_bytes if max_bytes is None else max_bytes
     if size_bytes is not None and size_bytes > limit:
         raise too_large(show(uris[0]) if uris else "the file", limit, f"Its list says {size_bytes} bytes.")
-    fetch = _Fetch(partial, size_bytes=size_bytes, limit_bytes=limit, client=client, task=task, expected=expected)
+    fetch = _Fetch(
+        partial, size_bytes=size_bytes, limit_bytes=limit, client=client, task=task, expected=expected, pace=pace
+    )
     places = places_of(uris, client.settings)
     for uri in places:
         try:
@@ -148,6 +156,7 @@ class _Fetch:
         client: Client,
         task: Task,
         expected: Checksum | None,
+        pace: Pace,
     ) -> None:
         self.partial = partial
         self.deadline = client.deadline()
@@ -157,11 +166,13 @@ class _Fetch:
         self._client = client
         self._task = task
         self._expected = expected
+        self._pace = pace
         self._fetched = 0
         self._attempts = 0
         self._most = partial.total_bytes
         self._is_mixed = False
         self._was_begun_anew = False
+        self._most_at_once = 1
         self._checksums: Mapping[str, Checksum] = {}
 
     def bring(self, origin: Origin) -> None:
@@ -198,6 +209,7 @@ class _Fetch:
             fetched_bytes=self._fetched,
             taken_up_bytes=self.partial.taken_up_bytes,
             attempts=self._attempts,
+            most_at_once=self._most_at_once,
             failures=tuple(self.failures),
             checksums=self._checksums,
         )
@@ -247,40 +259,45 @@ class _Fetch:
     def _receive(self, origin: Origin) -> None:
         """Ask for what is missing until nothing is."""
         self._is_mixed = self._is_mixed or self.partial.total_bytes > 0
-        while True:
-            gaps = (
-                [(self.partial.size_bytes, None)] if self._size_bytes is None else self.partial.gaps(self._size_bytes)
-            )
-            if not gaps:
-                return
-            start, end = gaps[0]
-            self._receive_part(origin, Part(start=start, end=end, size_bytes=self._size_bytes))
-            if self._size_bytes is None:
-                return
+        if self._size_bytes is None:
+            self._receive_unsized(origin)
+            return
+        crew = Crew(
+            origin,
+            self.partial,
+            size_bytes=self._size_bytes,
+            client=self._client,
+            deadline=self.deadline,
+            task=self._task,
+            begin_anew=self._begin_anew,
+            pace=self._pace,
+        )
+        try:
+            crew.run()
+        finally:
+            self._fetched += crew.fetched_bytes
+            self._most_at_once = max(self._most_at_once, crew.most_at_once)
 
-    def _receive_part(self, origin: Origin, part: Part) -> None:
-        part = Part(start=part.start, end=part.end, size_bytes=part.size_bytes, known=known_state(origin, self.partial))
+    def _receive_unsized(self, origin: Origin) -> None:
+        """Take all that comes, up to the limit: nobody signed how much it is."""
+        part = Part(start=self.partial.size_bytes, known=known_state(origin, self.partial))
         with origin.open(part, self.deadline) as body:
             if body.start != part.start:
                 self._begin_anew()
             admitted(body, part, limit_bytes=self._limit_bytes)
             remember(body, origin, self.partial)
-            position = body.start
-            end = (part.end if body.start == part.start else None) or self._limit_bytes
-            for piece in collected(self._paid(body.pieces, end - position, body.shown)):
-                self.partial.write(position, piece)
-                position += len(piece)
-                self._task.reach(self.partial.total_bytes, self._size_bytes)
-            is_end = position == end if self._size_bytes is not None else body.end in {None, position}
-            if not is_end:
-                raise ended_early(body.shown, position, end)
+            for piece in collected(self._paid(body, self._limit_bytes - body.start)):
+                self.partial.append(piece)
+                self._task.reach(self.partial.total_bytes, body.end)
+            if body.end is not None and self.partial.size_bytes != body.end:
+                raise ended_early(body.shown, self.partial.size_bytes, body.end)
 
-    def _paid(self, pieces: Iterable[bytes], most: int, shown: str) -> Iterator[bytes]:
+    def _paid(self, body: Body, most: int) -> Iterator[bytes]:
         received = 0
-        for piece in pieces:
+        for piece in body.pieces:
             received += len(piece)
             self._fetched += len(piece)
             if received > most:
-                raise too_large(shown, self._limit_bytes)
+                raise too_large(body.shown, self._limit_bytes)
             self._client.bandwidth.pay(len(piece))
             yield piece

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.http.credential import Credential
+    from coppice.http.location import Location
     from coppice.model.credential import CredentialReference
 
 _ASKED_AS = {"oci": "https", "oci+http": "http"}
@@ -41,11 +42,12 @@ def credential_for(url: str, accesses: Iterable[Access]) -> Credential | None:
     Raises:
         CredentialError: There is one, and it cannot be read.
     """
-    asked = _origin(url)
-    if asked is None or parse_location(url).authorization is not None:
+    asked = _location(url)
+    if asked is None or asked.authorization is not None:
         return None
     for access in accesses:
-        if access.credential is not None and _origin(access.url) == asked:
+        known = _location(access.url)
+        if access.credential is not None and known is not None and known.origin == asked.origin:
             return resolve_credential(access.credential)
     return None
 
@@ -55,9 +57,9 @@ def server_anchors_for(accesses: Iterable[Access]) -> Path | None:
     return next((access.server_anchors for access in accesses if access.server_anchors is not None), None)
 
 
-def _origin(url: str) -> tuple[str, str, int] | None:
+def _location(url: str) -> Location | None:
     scheme, separator, rest = url.partition("://")
     try:
-        return parse_location(f"{_ASKED_AS.get(scheme.lower(), scheme)}{separator}{rest}").origin
+        return parse_location(f"{_ASKED_AS.get(scheme.lower(), scheme)}{separator}{rest}")
     except AddressRefusedError:
         return None

@@ -105,6 +105,10 @@ class Answer:
         # Python refuses to read numbers of thousands of digits; no length needs more than these.
         return int(text[:_MAX_LENGTH_DIGITS])
 
+    def abort(self) -> None:
+        """End the connection; another thread may call it while this one reads."""
+        self._guard.abort()
+
     def pieces(self, limit_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         """Yield the body as it comes, at most ``limit_bytes`` at a time.
 

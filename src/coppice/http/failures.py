@@ -166,6 +166,7 @@ def stalled(location: Location, verdict: Verdict) -> TransferStalledError:
     what, setting = {
         Verdict.DEADLINE: ("took too long in all", "transfer.total_timeout_seconds"),
         Verdict.TOO_SLOW: ("came too slowly", "transfer.minimum_rate_bytes_per_second"),
+        Verdict.ABORTED: ("was not needed any more", "nothing"),
     }[verdict]
     return TransferStalledError(
         f"{show(location.url)} from {location.host} {what} and was given up",

@@ -28,6 +28,7 @@ class Verdict(StrEnum):
 
     DEADLINE = "deadline"
     TOO_SLOW = "too slow"
+    ABORTED = "aborted"
 
 
 class Guard:
@@ -91,6 +92,11 @@ class Guard:
             ended = self.verdict is not None
         if ended:
             self._shut()
+
+    def abort(self) -> None:
+        """End the connection now, whatever the reader waits for."""
+        self.verdict = self.verdict or Verdict.ABORTED
+        self._shut()
 
     def wait_begins(self) -> None:
         """Say that the reader waits for the server from now on."""

@@ -74,6 +74,7 @@ class Body:
         takes_ranges: Whether the server says that it gives parts.
         pieces: The bytes, as they come.
         shown: The address that answered, for messages.
+        abort: Ends it; another thread may call it.
     """
 
     status: int
@@ -84,6 +85,7 @@ class Body:
     takes_ranges: bool = False
     pieces: Iterator[bytes]
     shown: str
+    abort: Callable[[], object] = lambda: None
 
 
 def body_of(answer: Answer, part: Part, *, piece_bytes: int) -> Body:
@@ -98,7 +100,9 @@ def body_of(answer: Answer, part: Part, *, piece_bytes: int) -> Body:
     if answer.status == PARTIAL_CONTENT:
         start, end = _range(show(answer.location.url), headers.get("content-range"), part)
         if part.known is not None and part.known.contradicts(validators):
-            raise restart(show(answer.location.url), "is not the file any more that it was: its tag or date changed")
+            raise restart(
+                show(answer.location.url), "is not the file any more that it was: its tag or date changed", changed=True
+            )
     return Body(
         status=answer.status,
         headers=headers,
@@ -108,15 +112,22 @@ def body_of(answer: Answer, part: Part, *, piece_bytes: int) -> Body:
         takes_ranges=answer.status == PARTIAL_CONTENT or headers.get("accept-ranges", "").strip().lower() == "bytes",
         pieces=answer.pieces(piece_bytes),
         shown=answer.location.shown,
+        abort=answer.abort,
     )
 
 
-def restart(shown: str, reason: str) -> TransferCutError:
-    """Return the error for an answer that cannot be put to what is here already; ``shown`` is the address."""
+def restart(shown: str, reason: str, *, changed: bool = False) -> TransferCutError:
+    """Return the error for an answer that cannot be put to what is here already.
+
+    Args:
+        shown: The address, for messages.
+        reason: What is wrong with the answer.
+        changed: Whether the server has another file there now.
+    """
     return TransferCutError(
         f"{shown} {reason}",
         resolution="Nothing of that answer is used. If it stays so, ask whoever runs the server.",
-        context={"url": shown, "restart": True, "complete": True},
+        context={"url": shown, "restart": True, "complete": True, "changed": changed},
     )
 
 

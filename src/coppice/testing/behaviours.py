@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import struct
 import threading
@@ -169,6 +170,61 @@ def conditional(data: bytes, *, etag: str | None = None, last_modified: str | No
             talk.whole(200, {**_length(data), **named}, data)
 
     return behave
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranged:
+    """A web server's file, of which it gives parts, with a fault if one is named.
+
+    Attributes:
+        data: The file.
+        etag: What it calls its state; None: nothing.
+        cut_after: It ends the connection after so many bytes of each answer; None: never.
+        stall_after: It falls silent after so many bytes of each answer; None: never.
+        bytes_per_second: How fast each connection is; None: as fast as it goes.
+        lie: ``ignored``: a part is answered with the whole; ``shifted``: with a part one byte further on, which it
+            says; ``unsaid``: without saying which; ``other-total``: as of a longer file; ``refused``: with 416;
+            ``longer``: with more than was asked for; ``no-if-range``: the condition is not looked at.
+    """
+
+    data: bytes
+    etag: str | None = '"one"'
+    cut_after: int | None = None
+    stall_after: int | None = None
+    bytes_per_second: int | None = None
+    lie: str = ""
+
+    def __call__(self, talk: Conversation) -> None:
+        """Answer."""
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", talk.handler.headers.get("Range") or "")
+        condition = talk.handler.headers.get("If-Range")
+        named = {"Accept-Ranges": "bytes", **({} if self.etag is None else {"ETag": self.etag})}
+        holds = condition is None or condition == self.etag or self.lie == "no-if-range"
+        if asked is None or self.lie == "ignored" or not holds:
+            talk.head(200, {**named, "Content-Length": str(len(self.data))})
+            self._send(talk, self.data)
+            return
+        start, end = int(asked[1]), min(int(asked[2] or len(self.data)) + 1, len(self.data))
+        if start >= len(self.data) or self.lie == "refused":
+            talk.whole(416, {"Content-Range": f"bytes */{len(self.data)}", "Content-Length": "0"}, b"")
+            return
+        if self.lie == "shifted":
+            start = min(start + 1, len(self.data) - 1)
+        total = len(self.data) + (self.lie == "other-total")
+        part = self.data[start:end] + (bytes(5_000_000) if self.lie == "longer" else b"")
+        said = {} if self.lie == "unsaid" else {"Content-Range": f"bytes {start}-{end - 1}/{total}"}
+        talk.head(206, {**named, **said, "Content-Length": str(len(part))})
+        self._send(talk, part)
+
+    def _send(self, talk: Conversation, data: bytes) -> None:
+        stop = min(each for each in (self.cut_after, self.stall_after, len(data)) if each is not None)
+        piece = _PIECE_BYTES if self.bytes_per_second is None else max(1, self.bytes_per_second // 50)
+        for start in range(0, stop, piece):
+            talk.body(data[start : min(start + piece, stop)])
+            if self.bytes_per_second is not None and not talk.pause(piece / self.bytes_per_second):
+                return
+        if self.stall_after is not None and stop < len(data):
+            talk.pause(3600)
 
 
 def guarded(authorization: str, then: Behaviour, challenge: str = 'Basic realm="lists"') -> Behaviour:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from coppice.testing.behaviours import (
     Conversation,
+    Ranged,
     chunked,
     conditional,
     cut,
@@ -36,6 +37,7 @@ from coppice.testing.tls import throw_away_tls
 __all__ = [
     "Conversation",
     "LoopbackServer",
+    "Ranged",
     "RecordedRequest",
     "StaticServer",
     "chunked",

@@ -16,7 +16,7 @@ from coppice.cache.origin.protocol import Origin
 from coppice.errors import AddressRefusedError, CredentialError, ToolMissingError
 from coppice.http.access import server_anchors_for
 from coppice.http.credential import read_pair
-from coppice.http.location import show
+from coppice.http.location import parse_location, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,15 +59,16 @@ class BucketOrigin(Origin):
                 resolution="Write s3://bucket/key, with what is special in the key percent-encoded.",
                 context={"url": self.shown},
             )
-        self.host = f"s3://{self._bucket}"
         self._accesses = accesses
         self._signer: Any = None
 
     @contextmanager
     def open(self, part: Part, deadline: float) -> Iterator[Body]:
         """Ask for it by a URL that was signed for this request."""
+        url = self._signed_url()
+        self.host = parse_location(url).authority
         with self.client.opened(
-            self._signed_url(), part, deadline=deadline, server_anchors=server_anchors_for(self._accesses)
+            url, part, deadline=deadline, server_anchors=server_anchors_for(self._accesses)
         ) as body:
             yield body
 
@@ -96,9 +97,8 @@ class BucketOrigin(Origin):
         from botocore.config import Config
 
         session = botocore.session.Session()
-        provider = session.get_component("credential_provider")
-        for name in _INSTANCE_PROVIDERS:
-            provider.remove(name)
+        resolver = session.get_component("credential_provider")
+        resolver.providers = [each for each in resolver.providers if each.METHOD not in _INSTANCE_PROVIDERS]
         given: dict[str, Any] = {}
         pair = self._named_keys()
         if pair is not None:
