@@ -68,5 +68,6 @@ def fetch_and_verify(
         now=now,
         limits=settings.lists,
         terms=settings.subscriptions,
+        previous=None if identifier is None else lambda: store.last_message(subscription.name),
     )
     return source.verify(source.fetch(subscription, None).body or b"", subscription, circumstances)

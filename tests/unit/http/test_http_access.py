@@ -30,7 +30,11 @@ def test_a_lists_credential_is_for_images_on_the_very_server_of_the_list(secret)
         Access(url="https://Lists.example.org/list", credential=reference(secret)),
         Access(url="oci://registry.example.org/vo/list:1", credential=reference(secret)),
     ]
-    for url in ("https://lists.example.org:443/images/a?b", "https://registry.example.org/v2/vo/images/blobs/x"):
+    for url in (
+        "https://lists.example.org:443/images/a?b",
+        "https://registry.example.org/v2/vo/images/blobs/x",
+        f"oci://registry.example.org/vo/images@sha256:{'0' * 64}",
+    ):
         assert credential_for(url, accesses).authorization == "Bearer canary"
     for url in (
         "http://lists.example.org/a",
@@ -39,6 +43,8 @@ def test_a_lists_credential_is_for_images_on_the_very_server_of_the_list(secret)
         "https://lists.example.org.evil.example/a",
         "https://evil.example/https://lists.example.org/a",
         "https://jane:own@lists.example.org/a",
+        f"oci+http://registry.example.org/vo/images@sha256:{'0' * 64}",
+        f"oci://other.example.org/vo/images@sha256:{'0' * 64}",
         "file:///etc/passwd",
         "nonsense",
         "",

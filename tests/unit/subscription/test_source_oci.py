@@ -325,7 +325,8 @@ def test_nobody_trusted_is_an_error_of_its_own():
         SOURCE.verify(message, subscribed({}), circumstances)
 
 
-@pytest.mark.threat("T29", "T34")
+@pytest.mark.threat("T29")
+@pytest.mark.threat("T34")
 def test_the_rules_of_all_lists_hold():
     first = verified(egi())
     with pytest.raises(ExpiredListError):

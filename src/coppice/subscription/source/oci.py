@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from coppice.errors import InputError, StateError, TransferError, UnverifiedSourceError
+from coppice.errors import InputError, OlderListError, StateError, TransferError, UnverifiedSourceError
 from coppice.formats.oci import digest_of
 from coppice.http import Fetched, Validators, resolve_credential
 from coppice.model.checksum import Checksum
@@ -27,6 +27,7 @@ from coppice.subscription.source.gathered import (
     write_gathered,
 )
 from coppice.subscription.source.oci_gather import Gatherer
+from coppice.subscription.source.oci_image import BUILT
 from coppice.subscription.source.oci_options import DRIVER, OciOptions, load_keys, read_address, read_options
 from coppice.subscription.source.oci_read import read_message
 from coppice.subscription.source.oci_registry import RegistryReader
@@ -98,6 +99,8 @@ class OciSource:
         options, keys = _trusting(subscription)
         gathered = read_gathered(message, driver=DRIVER, limits=circumstances.limits)
         reading = read_message(gathered, subscription, options, keys, circumstances.limits)
+        if keys:
+            self._refuse_older(reading.content, subscription, options, circumstances)
         version = version_when_gathered(gathered.gathered_at, reading.payload, circumstances.last)
         return judge(
             replace(reading.content, version=version),
@@ -114,6 +117,31 @@ class OciSource:
         gathered = read_gathered(message, driver=DRIVER, limits=limits)
         reading = read_message(gathered, subscription, options, keys, limits)
         return replace(reading.content, version=version_when_gathered(gathered.gathered_at, reading.payload, None))
+
+    def _refuse_older(
+        self, content: ImageList, subscription: Subscription, options: OciOptions, circumstances: Circumstances
+    ) -> None:
+        """Refuse a tag that was moved back: to a manifest that was signed, and built before the one in force.
+
+        A signature says who made an image, not that it is the newest; when it was built stands in what was signed.
+        """
+        before = circumstances.previous() if circumstances.previous is not None else None
+        if before is None:
+            return
+        # It was judged when it was taken, perhaps by keys that are not pinned any more.
+        gathered = read_gathered(before, driver=DRIVER, limits=circumstances.limits)
+        known = read_message(gathered, subscription, options, (), circumstances.limits).content.images
+        dates = {image.identifier: str(image.extra.get(BUILT, "")) for image in known}
+        for image in content.images:
+            built, last = str(image.extra.get(BUILT, "")), dates.get(image.identifier, "")
+            common = min(len(built), len(last))
+            if built[:common] < last[:common]:
+                raise OlderListError(
+                    f"the tag {image.extra['oci:repository']}:{image.extra['oci:tag']} was moved back",
+                    details=f"it names an image that was built on {built}; one of {last} was verified before",
+                    resolution="Somebody may be replaying an old image. If its publisher went back, have the image "
+                    f"built anew, or take it with `coppice subscription reset-version {subscription.name}`.",
+                )
 
     def trust_state(self, subscription: Subscription) -> str:
         """Return what changes when a pinned key does."""

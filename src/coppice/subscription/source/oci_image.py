@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from coppice.subscription.source.oci_options import OciAddress
     from coppice.subscription.source.oci_table import TagRow
 
+BUILT = "oci:built"
+"""Key of `ListedImage.extra`: when it was built."""
 _WHAT = "OCI manifest"
 _WORD = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _CREATED = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})")
@@ -157,6 +159,15 @@ def _version(build: Build, said: dict[str, str]) -> str:
     return "-".join([*parts, f"x{digits}"])
 
 
+def built_on(said: dict[str, str]) -> str | None:
+    """Return when an image was built, by what stands in its manifest: a date, or an instant that begins with one."""
+    tag = said.get(f"{EGI}tag", "")
+    if is_staying_version(tag):
+        return tag[:10]
+    created = _CREATED.match(said.get(f"{OCI}created", ""))
+    return None if created is None else "{}-{}-{}T{}:{}:{}".format(*created.groups())
+
+
 def _declared(layer: OciDescriptor, said: dict[str, str]) -> str | None:
     found = declared_format(layer, said)
     return found.lower() if found is not None and _WORD.fullmatch(found) else None
@@ -167,6 +178,9 @@ def _extra(build: Build, said: dict[str, str]) -> dict[str, object]:
     found["oci:repository"] = build.row.repository
     found["oci:tag"] = build.row.tag
     found["oci:manifest"] = build.digest
+    built = built_on(said)
+    if built is not None:
+        found[BUILT] = built
     if build.row.attached:
         found["oci:attached"] = [
             {"artifact_type": each.artifact_type, "digest": each.digest} for each in build.row.attached

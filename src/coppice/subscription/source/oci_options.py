@@ -71,7 +71,6 @@ class OciOptions:
         check_reference: Whether a signature must name the very repository.
         basis: By what the list is trusted.
         valid_days: How long a list holds after it was gathered.
-        token_server: URL of another server that the credential may be shown to, for a token; None: there is none.
     """
 
     api: str
@@ -84,7 +83,6 @@ class OciOptions:
     check_reference: bool
     basis: TrustBasis | None
     valid_days: float
-    token_server: str | None
 
     @property
     def choice(self) -> tuple[str, ...]:
@@ -128,7 +126,6 @@ def read_options(values: Mapping[str, object]) -> OciOptions:
         check_reference=options.flag("check_reference"),
         basis=TrustBasis.COSIGN if keys else basis,
         valid_days=options.valid_days(DEFAULT_VALID_DAYS),
-        token_server=options.optional_text("token_server"),
     )
     options.finish()
     _check(found)

@@ -94,8 +94,16 @@ def read_message(
             resolution="Have the publisher sign them with cosign. Where nobody signs, the option `trust` = transport "
             "instead of `cosign_key` believes whoever holds the registry's name.",
         )
+    content = reader.content()
+    if not content.images and not content.unreadable:
+        # A project that lost everything, or a name that was mistyped, is no list of nothing.
+        raise MalformedListError(
+            f"nothing that is asked for at {subscription.uri} is a disk image",
+            details=f"tags: {len(rows)}",
+            resolution="Check the address and the options `repositories` and `tags`.",
+        )
     return Reading(
-        content=reader.content(),
+        content=content,
         payload=table,
         keys=tuple(each for each in keys if str(each.fingerprint) in used),
     )

@@ -96,10 +96,21 @@ class RegistryReader:
         if options.repositories:
             prefix = f"{project}/" if project else ""
             return tuple(sorted(f"{prefix}{name}" for name in options.repositories))
+        if not project and options.api != "catalog":
+            raise TransferError(
+                f"{self._address.root} names no project",
+                resolution=f"Write oci://registry/project, which `api` = {options.api} needs.",
+            )
         if options.api == "repository":
             return (project,)
         found = self._harbor(project) if options.api == "harbor" else self._catalog()
-        return tuple(sorted({name for name in found if not project or name.startswith(f"{project}/")}))
+        below = tuple(sorted({name for name in found if not project or name.startswith(f"{project}/")}))
+        if not below:
+            raise TransferError(
+                f"the registry lists no repository below {self._address.uri(project)}",
+                resolution="Check the address; it may be one repository (`api` = repository), or need a credential.",
+            )
+        return below
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return the tags of a repository.
@@ -185,7 +196,6 @@ class RegistryReader:
                 reference,
                 credential=self._credential,
                 server_anchors=self._server_anchors,
-                token_server=self._options.token_server,
             )
         return found
 

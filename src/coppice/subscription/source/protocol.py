@@ -53,6 +53,8 @@ class Circumstances:
         terms: Tolerances and terms of warning.
         first_verified_at: Only for a message that was verified before and is judged again: the dates of certificates
             and keys are judged then. Revocation, and the dates of the list itself, are judged now all the same.
+        previous: Returns the message in force before this one, for sources whose lists have no signed date of their
+            own: None when there is none. None: this one itself was in force.
     """
 
     last: TrustedVersion | None
@@ -60,6 +62,7 @@ class Circumstances:
     limits: ListLimits
     terms: SubscriptionsSettings
     first_verified_at: datetime | None = None
+    previous: Callable[[], bytes | None] | None = None
 
 
 class Source(Protocol):
