@@ -518,6 +518,25 @@ def test_a_key_that_cannot_be_read_is_an_error_of_its_own(signed):
             signed.verify()
 
 
+@pytest.mark.threat("T29")
+def test_a_tag_that_was_moved_back_to_an_older_image_that_was_signed_is_refused(signed):
+    signed.sign()
+    before = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
+
+    def again(build, previous=lambda: before):
+        digest = signed.registry.put(REPOSITORY, disk_manifest(b"other", egi_annotations(build)), "24.04")
+        signed.sign(digest=digest, place=digest)
+        message = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
+        circumstances = Circumstances(last=None, now=NOW, limits=DEFAULT_LIMITS, terms=DEFAULT_TERMS, previous=previous)
+        return SOURCE.verify(message, subscribed(signed.options), circumstances).content.images
+
+    with pytest.raises(OlderListError, match="was moved back"):
+        again("2025-09-03-4d7122d6")
+    assert again("2025-09-04-aaaaaaaa")
+    assert again("2026-01-01-00000000")
+    assert again("2025-09-03-4d7122d6", lambda: None)
+
+
 def test_a_kept_message_is_read_without_its_dates(signed):
     signed.sign()
     message = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
