@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.testing.stages.hepix import HepixOverHttp
+from coppice.testing.stages.oci import OciByKey, OciByTransport
+from coppice.testing.stages.simplestreams import StreamsByKey, StreamsByTransport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,5 +20,9 @@ if TYPE_CHECKING:
 
 STAGES: Mapping[str, type[SourceStage]] = {
     "hepix": HepixOverHttp,
+    "oci-transport": OciByTransport,
+    "oci-cosign": OciByKey,
+    "simplestreams-openpgp": StreamsByKey,
+    "simplestreams-transport": StreamsByTransport,
 }
 """Name of a stage → its class; several may be of one driver."""
