@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coppice.cli.envelope import Result
+from coppice.cli.source_options import apply_source, source_options, try_source
 from coppice.cli.subscription_data import (
     change_messages,
     overview_as_dict,
     show_subscription,
     shown_state,
     subscription_as_dict,
+    trusted_in_short,
+    unsigned_messages,
 )
 from coppice.cli.subscription_endorser import command as endorser
 from coppice.cli.subscription_import import import_vmcatcher
@@ -42,42 +45,44 @@ command = noun("subscription", "The image lists that this site follows.")
         "  --endorser-dn '/DC=org/CN=Jane' --endorser-ca '/DC=org/CN=CA' --revocation if-present",
         "coppice subscription add vo https://lists.example.org/vo --endorser-certificate jane.pem \\",
         "  --anchors /etc/grid-security/certificates --token-file /etc/coppice/vo.token --where 'arch = x86_64'",
+        "coppice subscription add debian https://cloud.example.org/images/ --source files \\",
+        "  --keyring /etc/coppice/debian.gpg --option pattern='debian-12-*.qcow2'",
+        "coppice subscription add own catalogue:own --source catalogue --trust local",
+        "coppice subscription add comfy file:///var/spool/comfy/appliances --source descriptors --trust local",
         exits="0 subscribed, 3 a value is wrong, 5 no usable trust anchor, 12 the name is taken",
     ),
 )
 @click.argument("name")
 @click.argument("uri")
 @subscription_options
+@source_options
 @pass_context
 def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
-    """Follow the image list at URI under NAME, if one of these endorsers signed it; nothing is fetched yet."""
+    """Follow the image list at URI under NAME; nothing is fetched yet.
+
+    By default that is a list that one of the named endorsers signed. With --source it is made of something else, which
+    other keys sign (--keyring, --cosign-key), or nobody: then --trust says who is believed.
+    """
     from coppice.subscription.anchor_report import report_anchors
     from coppice.subscription.anchors import load_anchors
     from coppice.subscription.model import Subscription, TrustPolicy
+    from coppice.subscription.source.drivers import HEPIX
     from coppice.subscription.store import SubscriptionStore
 
-    if given["anchors"] is None:
-        raise UsageError(
-            "--anchors is missing",
-            resolution="Name the trust anchors that the endorser's certificate must come from: a PEM file, or a "
-            "directory such as /etc/grid-security/certificates.",
-        )
     empty = Subscription(
         name=name,
         uri=uri,
         list_identifier=None,
-        trust=TrustPolicy(endorsers=(), anchors=given["anchors"].absolute()),
+        trust=TrustPolicy(endorsers=(), anchors=None),
         added_at=context.clock.now(),
     )
-    subscription = apply_options(empty, given)
-    if not subscription.trust.endorsers and not subscription.trust.trust_on_first_use:
-        raise UsageError(
-            "the endorser is missing",
-            resolution="Give --endorser-certificate FILE, or both --endorser-dn and --endorser-ca; or, to trust "
-            "whoever signed the first list, --trust-on-first-use. A list is trusted because of who signed it, so there "
-            "is no default.",
-        )
-    problems = report_anchors(load_anchors(subscription.trust.anchors), context.clock.now()).problems
+    subscription = apply_source(apply_options(empty, given), given)
+    problems: tuple[str, ...] = ()
+    if subscription.source.driver == HEPIX:
+        _require_endorser(subscription)
+        problems = report_anchors(load_anchors(subscription.trust.anchors), context.clock.now()).problems
+    else:
+        try_source(subscription, context.settings.lists, context.clock)
     SubscriptionStore(context.database).add(subscription)
     return Result(
         command="subscription add",
@@ -86,9 +91,10 @@ def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
             *(f"trust anchors: {each}" for each in problems),
             *(
                 ()
-                if subscription.trust.endorsers
+                if subscription.trust.endorsers or subscription.source.driver != HEPIX
                 else ("Whoever signed the first list that is fetched will be trusted, and nobody else after that.",)
             ),
+            *unsigned_messages(subscription),
             f"Subscribed. `coppice subscription refresh {name}` fetches and verifies the list.",
         ),
         show=lambda output: show_subscription(output, subscription),
@@ -101,6 +107,7 @@ def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
         "coppice subscription edit egi --set revocation=require",
         "coppice subscription edit egi --set 'where=os = Debian' --set images=",
         "coppice subscription edit egi --token-file /etc/coppice/egi.token",
+        "coppice subscription edit debian --keyring /etc/coppice/debian-2027.gpg",
         exits="0 changed, or nothing to change, 3 a value is wrong, 12 no such subscription, or it is to another list",
     ),
 )
@@ -108,6 +115,7 @@ def add(context: Context, /, *, name: str, uri: str, **given: Any) -> Result:
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set a value (may be repeated).")
 @click.option("--no-credential", is_flag=True, help="Show no credential to the server any more.")
 @subscription_options
+@source_options
 @pass_context
 def edit(context: Context, /, *, name: str, assignments: tuple[str, ...], no_credential: bool, **given: Any) -> Result:
     """Change the subscription NAME; what is not named stays. Endorsers that are named take the place of all before.
@@ -117,16 +125,20 @@ def edit(context: Context, /, *, name: str, assignments: tuple[str, ...], no_cre
     from dataclasses import replace
 
     from coppice.cli.subscription_assign import assign
-    from coppice.subscription.anchors import load_anchors
 
     def change(before: Subscription) -> Subscription:
-        after = apply_options(before, given)
+        if given["driver"] not in {None, before.source.driver}:
+            raise UsageError(
+                f"the source of {name} is {before.source.driver}, and stays so",
+                resolution="Subscribe to the other source under another name, and remove this subscription.",
+            )
+        after = apply_source(apply_options(before, given), given)
         for assignment in assignments:
             after = assign(after, assignment)
         if no_credential:
             after = replace(after, credential=None)
-        if after.trust.anchors != before.trust.anchors:
-            load_anchors(after.trust.anchors)
+        if (after.trust.anchors, after.source) != (before.trust.anchors, before.source):
+            try_source(after, context.settings.lists, context.clock)
         return after
 
     return edited(context, "subscription edit", name, change)
@@ -213,8 +225,9 @@ def list_subscriptions(context: Context) -> Result:
             [
                 each.name,
                 shown_state(states[each.name]),
+                each.source.driver,
                 each.uri,
-                ", ".join(str(one.subject) for one in each.trust.endorsers) or "whoever signs first",
+                trusted_in_short(each),
                 len(each.selection.images) or "all",
                 states[each.name].version,
                 states[each.name].expires,
@@ -222,7 +235,7 @@ def list_subscriptions(context: Context) -> Result:
             for each in found
             if each.name in states
         ]
-        output.table(["subscription", "state", "uri", "endorser", "images", "version", "expires"], rows)
+        output.table(["subscription", "state", "source", "uri", "trusted", "images", "version", "expires"], rows)
 
     data = [
         {**subscription_as_dict(each), "standing": overview_as_dict(states[each.name])}
@@ -278,6 +291,23 @@ def remove(context: Context, name: str, *, dry_run: bool) -> Result:
         },
         messages=(f"{verb} {name} and {archived} archived lists; {then}.",),
     )
+
+
+def _require_endorser(subscription: Subscription) -> None:
+    if subscription.trust.anchors is None:
+        raise UsageError(
+            "--anchors is missing",
+            resolution="Name the trust anchors that the endorser's certificate must come from: a PEM file, or a "
+            "directory such as /etc/grid-security/certificates. Where there is no signed image list, --source says "
+            "what there is.",
+        )
+    if not subscription.trust.endorsers and not subscription.trust.trust_on_first_use:
+        raise UsageError(
+            "the endorser is missing",
+            resolution="Give --endorser-certificate FILE, or both --endorser-dn and --endorser-ca; or, to trust "
+            "whoever signed the first list, --trust-on-first-use. A list is trusted because of who signed it, so there "
+            "is no default.",
+        )
 
 
 def edited(context: Context, words: str, name: str, change: Callable[[Subscription], Subscription]) -> Result:

@@ -25,6 +25,8 @@ def subscription_as_dict(subscription: Subscription) -> dict[str, object]:
     return {
         "name": subscription.name,
         "uri": redact(subscription.uri),
+        "source": {"driver": subscription.source.driver, "options": dict(subscription.source.options)},
+        "trusted_by": trusted_in_short(subscription),
         "list_identifier": subscription.list_identifier,
         "endorser_dn": ", ".join(str(each.subject) for each in trust.endorsers),
         "endorser_ca": ", ".join(str(each.issuer) for each in trust.endorsers),
@@ -58,6 +60,30 @@ def subscription_as_dict(subscription: Subscription) -> dict[str, object]:
     }
 
 
+def trusted_in_short(subscription: Subscription) -> str:
+    """Return on one line who must vouch for a subscription's lists."""
+    source = subscription.source
+    for key, words in (("keyring", "keys in"), ("cosign_key", "the key")):
+        if key in source.options:
+            return f"{words} {_shown(key, source.options[key])}"
+    believed = {"transport": "the server alone", "local": "whoever may write there"}
+    if "trust" in source.options:
+        return believed.get(str(source.options["trust"]), str(source.options["trust"]))
+    if subscription.trust.endorsers:
+        return ", ".join(str(each.subject) for each in subscription.trust.endorsers)
+    return "whoever signs first" if subscription.trust.trust_on_first_use else "as the source says"
+
+
+def unsigned_messages(subscription: Subscription) -> tuple[str, ...]:
+    """Return what is to be said when nobody signs what a subscription believes."""
+    said = {
+        "transport": "Nobody signs what is there: whoever holds the server, or its name, decides what runs here.",
+        "local": "Nobody signs what is there: whoever may write there decides what runs here.",
+    }
+    found = said.get(str(subscription.source.options.get("trust")))
+    return () if found is None else (found,)
+
+
 def endorser_as_dict(endorser: PinnedEndorser) -> dict[str, object]:
     """Return a trusted endorser as data."""
     return {
@@ -71,12 +97,19 @@ def endorser_as_dict(endorser: PinnedEndorser) -> dict[str, object]:
 def show_subscription(output: Output, subscription: Subscription) -> None:
     """Print a subscription; what was left at nothing is left out, save what people must see."""
     from coppice.subscription.changes import describe_endorser
+    from coppice.subscription.source.drivers import HEPIX
 
     data = subscription_as_dict(subscription)
-    access = data.pop("access")
+    access, source = data.pop("access"), subscription.source
     pairs: dict[str, object] = {}
     for key, value in data.items():
         if key in {"endorser_dn", "endorser_ca", "endorsers"}:
+            continue
+        if source.driver != HEPIX and key in {"anchors", "revocation", "namespaces", "profile"}:
+            continue
+        if key == "source":
+            pairs[key] = source.driver
+            pairs.update({f"option {name}": _shown(name, kept) for name, kept in sorted(source.options.items())})
             continue
         if value not in (None, (), False) or key in {"list_identifier", "images"}:
             pairs[key.replace("_", " ")] = _shown(key, value)
@@ -129,6 +162,7 @@ def archived_as_dict(found: ArchivedList) -> dict[str, object]:
         "expires": found.expires,
         "payload_checksum": str(found.payload_checksum),
         "message_checksum": str(found.message_checksum),
+        "basis": found.basis,
         "signer": found.signer,
         "signer_fingerprint": None if found.signer_fingerprint is None else f"sha256:{found.signer_fingerprint}",
         "verified_at": found.verified_at,
@@ -155,4 +189,4 @@ def change_messages(changes: Iterable[Change]) -> tuple[str, ...]:
 def _shown(key: str, value: object) -> object:
     if key == "images" and not value:
         return "all"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else value

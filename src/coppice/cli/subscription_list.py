@@ -57,10 +57,17 @@ def archive(context: Context, name: str) -> Result:
 
     def render(output: Output) -> None:
         rows = [
-            [each.version, "current" if each.is_current else None, each.verified_at, each.expires, each.signer]
+            [
+                each.version,
+                "current" if each.is_current else None,
+                each.verified_at,
+                each.expires,
+                each.basis,
+                each.signer,
+            ]
             for each in found
         ]
-        output.table(["version", "in force", "verified", "expires", "signer"], rows)
+        output.table(["version", "in force", "verified", "expires", "trusted by", "signer"], rows)
 
     return Result(
         command="subscription archive",
@@ -187,6 +194,7 @@ def _show_list(output: Output, found: ArchivedList, content: ImageList) -> None:
             "in force": found.is_current,
             "created": content.validity.created,
             "expires": content.validity.expires,
+            "trusted by": found.basis,
             "signer": found.signer,
             "verified": found.verified_at,
         }

@@ -110,11 +110,11 @@ def _read_file(path: Path, limit_bytes: int, validators: Validators | None) -> F
             before = os.fstat(handle)
             if not stat.S_ISREG(before.st_mode):
                 raise UnreachableError(f"{path} is no regular file", context={"path": str(path)})
-            found = _state(before)
+            found = state_of_file(before)
             if validators is not None and found and validators.etag == found.etag:
                 return Fetched(body=None, validators=found)
             data = stream.read(limit_bytes + 1)
-            after = _state(os.fstat(handle))
+            after = state_of_file(os.fstat(handle))
     except (OSError, ValueError) as problem:
         raise UnreachableError(f"the list {path} cannot be read: {problem}", context={"path": str(path)}) from problem
     if len(data) > limit_bytes:
@@ -123,7 +123,7 @@ def _read_file(path: Path, limit_bytes: int, validators: Validators | None) -> F
     return Fetched(body=data, validators=found if found == after else Validators())
 
 
-def _state(found: os.stat_result) -> Validators:
+def state_of_file(found: os.stat_result) -> Validators:
     """Return what a file's state is called, or nothing as long as it may change once more under the same name.
 
     A file system's clock ticks: two writes within one tick bear the same time. Where it counts whole seconds, a tick is
