@@ -237,25 +237,41 @@ def literals(patch: Patch, stream: BinaryIO, read_origin: ReadAt) -> Iterator[by
         DeltaError: A segment cannot be read.
     """
     for segment in patch.segments:
-        stream.seek(segment.offset)
-        frame = stream.read(segment.length)
-        if len(frame) != segment.length:
-            malformed(WHAT, "it is cut off")
-        reference = b"".join(
-            _padded(read_origin(part.block * BLOCK_BYTES, part.count * BLOCK_BYTES), part.count)
-            for part in segment.reference
-        )
-        yield from _unfold(frame, segment.blocks * BLOCK_BYTES, reference)
+        # What one segment takes is gone before the next one begins.
+        yield from _segment(segment, stream, read_origin)
 
 
-def _padded(data: bytes, blocks: int) -> bytes:
-    return data.ljust(blocks * BLOCK_BYTES, b"\0")
+def _segment(segment: Segment, stream: BinaryIO, read_origin: ReadAt) -> Iterator[bytes]:
+    # The reference first: it is held once, in the decoder's form, when the frame is read.
+    prefix = _prefix(segment, read_origin)
+    stream.seek(segment.offset)
+    frame = stream.read(segment.length)
+    if len(frame) != segment.length:
+        malformed(WHAT, "it is cut off")
+    yield from _unfold(frame, segment.blocks * BLOCK_BYTES, prefix)
 
 
-def _unfold(frame: bytes, expected_bytes: int, reference: bytes) -> Iterator[bytes]:
+def _prefix(segment: Segment, read_origin: ReadAt) -> zstandard.ZstdCompressionDict | None:
+    """Return what a segment was compressed against."""
+    reference = bytearray(sum(part.count for part in segment.reference) * BLOCK_BYTES)
+    position = 0
+    for part in segment.reference:
+        end = position + part.count * BLOCK_BYTES
+        while position < end and (
+            piece := read_origin(
+                part.block * BLOCK_BYTES + part.count * BLOCK_BYTES - (end - position),
+                min(_PIECE_BYTES, end - position),
+            )
+        ):
+            reference[position : position + len(piece)] = piece
+            position += len(piece)
+        position = end
+    return zstandard.ZstdCompressionDict(reference, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if reference else None
+
+
+def _unfold(frame: bytes, expected_bytes: int, prefix: zstandard.ZstdCompressionDict | None) -> Iterator[bytes]:
     head = check_frame(WHAT, frame[: _HEAD_OF_FRAME_BYTES + 1], expected_bytes)
     at_most(WHAT, "the window of a segment", head.window_size, MAX_WINDOW_BYTES)
-    prefix = zstandard.ZstdCompressionDict(reference, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if reference else None
     try:
         decompressor = zstandard.ZstdDecompressor(dict_data=prefix, max_window_size=MAX_WINDOW_BYTES)
         done = 0
