@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import threading
@@ -9,12 +10,14 @@ from dataclasses import replace
 
 import pytest
 
+from coppice.cache.handout import HandOut, name_of
 from coppice.cache.store import ImageCache
 from coppice.errors import (
     AddressRefusedError,
     ChecksumMismatchError,
     HttpStatusError,
     NoSpaceError,
+    QuotaError,
     SizeMismatchError,
     TransferCutError,
     TransferError,
@@ -81,7 +84,8 @@ def make(tmp_path, **more):
 
 
 def leftovers(cache):
-    return [path for path in cache.directory.rglob("*") if path.is_file() and "locks" not in path.parts]
+    own = {"locks", "reservations"}
+    return [path for path in cache.directory.rglob("*") if path.is_file() and not own & set(path.parts)]
 
 
 def test_an_image_is_fetched_once_and_reused(cache, tmp_path, loopback_server):
@@ -91,20 +95,21 @@ def test_an_image_is_fetched_once_and_reused(cache, tmp_path, loopback_server):
     assert (first.reused, again.reused, len(loopback_server.requests)) == (False, True, 1)
     assert first.path.read_bytes() == DATA
     assert stat.S_IMODE(first.path.stat().st_mode) == 0o444
-    assert cache.find(first.checksum, len(DATA)) == first.path
-    assert cache.find(first.checksum, 1) is None
+    assert (cache.find(listed(url)).path, cache.find(listed(url, data=b"other"))) == (first.path, None)
     assert [entry.checksum for entry in cache.entries()] == [first.checksum]
 
 
 @pytest.mark.threat("T46")
 @pytest.mark.parametrize("reset", [True, False])
-def test_a_cut_download_starts_again_and_leaves_nothing_when_it_fails(cache, loopback_server, reset):
+def test_a_cut_download_is_never_seen_before_it_is_whole(cache, loopback_server, reset):
     bad = behave.cut(DATA, 200_000, reset=reset)
     with pytest.raises(TransferCutError):
         cache.obtain(KEY, listed(loopback_server.set("x", bad)))
-    assert leftovers(cache) == []
+    assert {path.parent.name for path in leftovers(cache)} <= {"partial"}
+    assert cache.entries() == ()
     got = cache.obtain(KEY, listed(loopback_server.set("y", behave.in_turn(bad, behave.serve(DATA)))))
     assert got.path.read_bytes() == DATA
+    assert list(cache.layout.partial.iterdir()) == []
 
 
 BAD_BODIES = [
@@ -123,7 +128,8 @@ BAD_BODIES = [
 def test_what_is_not_what_was_signed_is_never_seen(cache, loopback_server, body, error):
     with pytest.raises(error):
         cache.obtain(KEY, listed(loopback_server.set("x", body)))
-    assert leftovers(cache) == []
+    # What was cut off may be the beginning of the right file; all else is another one.
+    assert leftovers(cache) == [] or error is TransferCutError
     assert cache.entries() == ()
 
 
@@ -179,35 +185,141 @@ def test_a_file_altered_in_the_cache_is_put_aside_and_fetched_again(tmp_path, lo
     assert not got.reused
     assert not got.path.is_symlink()
     assert got.path.read_bytes() == DATA
-    assert len(list((first.directory / "quarantine").iterdir())) == 1
+    # The file, and its record, which says that the cache made it.
+    assert len(list((first.directory / "quarantine").iterdir())) == 2
 
 
-def test_verify_puts_what_was_altered_aside(cache, loopback_server):
-    path = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA)))).path
-    assert len(cache.verify().intact) == 1
-    flip(path)
-    assert len(cache.verify().quarantined) == 1
+def test_a_check_puts_what_was_altered_aside(cache, loopback_server):
+    got = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
+    assert cache.shelf.check(got.checksum)
+    flip(got.path)
+    assert not cache.shelf.check(got.checksum)
     assert cache.entries() == ()
+    assert cache.shelf.old_quarantine(older_than_seconds=60) == ()
+    assert len(cache.shelf.old_quarantine(older_than_seconds=0)) == 1
+    assert list(cache.layout.quarantine.iterdir()) == []
 
 
-def test_prune_removes_only_what_the_cache_made_and_nothing_needs(cache, loopback_server):
-    kept = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
-    gone = cache.obtain(KEY, listed(loopback_server.set("y", behave.serve(b"other")), data=b"other"))
+def test_only_what_the_cache_made_and_no_run_uses_is_removed(cache, tmp_path, loopback_server):
+    used = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
     foreign = cache.directory / "objects" / "aa" / ("a" * 128)
     foreign.parent.mkdir(exist_ok=True)
     foreign.write_bytes(b"not ours")
-    assert [entry.checksum for entry in cache.prune({kept.checksum})] == [gone.checksum]
-    assert kept.path.exists()
+    other = make(tmp_path)
+    assert other.shelf.drop(Checksum("sha512", "a" * 128)) is None
+    assert other.shelf.drop(used.checksum) is None
+    assert other.layout.foreign() == (foreign,)
+    cache.close()
+    removed = other.shelf.drop(used.checksum)
+    assert removed is not None
+    assert removed.checksum == used.checksum
+    assert not used.path.exists()
     assert foreign.exists()
-    assert not gone.path.exists()
 
 
-def test_what_a_dead_run_left_is_swept(cache, loopback_server):
-    partial = cache.directory / "partial" / f".coppice-{'b' * 128}-0123456789ab.partial"
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(b"half")
-    cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
-    assert not partial.exists()
+def test_a_foreign_file_with_the_right_bytes_serves_and_stays_foreign(cache, loopback_server):
+    path = cache.layout.path(Checksum.of(DATA))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA)
+    got = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
+    assert (got.reused, got.path, loopback_server.requests) == (True, path, [])
+    cache.close()
+    assert cache.shelf.drop(got.checksum) is None
+    assert path.exists()
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384"])
+def test_other_algorithms_are_verified_and_the_same_bytes_are_held_once(cache, tmp_path, loopback_server, algorithm):
+    url = loopback_server.set("x", behave.serve(DATA))
+    other = replace(listed(url), checksum=Checksum.of(DATA, algorithm))
+    first = cache.obtain(KEY, other)
+    assert (first.checksum, first.listed_checksum) == (Checksum.of(DATA), Checksum.of(DATA, algorithm))
+    fresh = make(tmp_path)
+    assert fresh.obtain(KEY, other).reused
+    assert fresh.obtain(KEY, listed(url)).reused
+    assert len(loopback_server.requests) == len(fresh.entries()) == 1
+    with pytest.raises(ChecksumMismatchError):
+        cache.obtain(KEY, replace(listed(url), checksum=Checksum.of(b"x", algorithm)))
+
+
+def test_a_record_that_lies_about_another_digest_is_found_out(cache, tmp_path, loopback_server):
+    kept = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(b"bad")), data=b"bad"))
+    record = cache.layout.record(kept.checksum)
+    wanted = Checksum.of(DATA, "sha256")
+    record.write_text(record.read_text().replace('"also": []', f'"also": ["{wanted}"]'))
+    assert make(tmp_path).entries()[0].also == (wanted,)
+    image = replace(listed(loopback_server.set("y", behave.serve(DATA))), checksum=wanted)
+    assert make(tmp_path).obtain(KEY, image).path.read_bytes() == DATA
+
+
+@pytest.mark.threat("T49")
+def test_the_right_bytes_under_a_wrong_size_are_refused_although_they_are_here(cache, loopback_server):
+    url = loopback_server.set("x", behave.serve(DATA))
+    cache.obtain(KEY, listed(url))
+    with pytest.raises(SizeMismatchError):
+        cache.obtain(KEY, listed(url, size=len(DATA) + 1))
+    assert cache.obtain(KEY, listed(url)).reused
+
+
+def test_what_was_left_half_fetched_is_swept_when_nobody_wants_it(cache):
+    wanted, unwanted = (cache.layout.partial_path(Checksum.of(each)) for each in (b"a", b"b"))
+    foreign = cache.layout.partial / "notes.partial"
+    for path in (wanted, unwanted, foreign):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    assert list(cache.shelf.idle_partials(keep={Checksum.of(b"a")}, older_than_seconds=60)) == []
+    assert list(cache.shelf.idle_partials(keep={Checksum.of(b"a")})) == [unwanted]
+    assert wanted.exists()
+    assert foreign.exists()
+
+
+def test_the_quota_removes_what_nothing_needs_and_refuses_what_does_not_fit(tmp_path, loopback_server):
+    urls = {
+        name: loopback_server.set(name, behave.serve(DATA[: 100_000 + number])) for number, name in enumerate("abc")
+    }
+    images = {name: listed(urls[name], data=DATA[: 100_000 + number]) for number, name in enumerate("abc")}
+    removable = []
+    cache = make(tmp_path, quota_bytes=250_000, removable=lambda: removable)
+    held = [cache.obtain(KEY, images[name]) for name in "ab"]
+    with pytest.raises(QuotaError):
+        cache.obtain(KEY, images["c"])
+    assert [request.path for request in loopback_server.requests] == ["/a", "/b"]
+    removable += [each.checksum for each in held]
+    with pytest.raises(QuotaError):
+        # A run uses both.
+        make(tmp_path, quota_bytes=250_000, removable=lambda: removable).obtain(KEY, images["c"])
+    cache.close()
+    cache.obtain(KEY, images["c"])
+    assert [path.exists() for path in (held[0].path, held[1].path)] == [False, True]
+
+
+HOSTILE = ["../../x", "/etc/x", ".", "x" * 300, "A" * 36, "a" * 36, "a/b", "\udcff", "-o", "nul\0"]
+
+
+@pytest.mark.threat("T78")
+@pytest.mark.parametrize("identifier", HOSTILE)
+def test_no_identifier_becomes_part_of_a_path(cache, tmp_path, loopback_server, identifier):
+    key = ImageKey(ListIdentifier(identifier), ImageIdentifier(identifier))
+    image = replace(listed(loopback_server.set("x", behave.serve(DATA))), identifier=key.image_identifier)
+    cached = cache.obtain(key, image)
+    name = name_of(key, ())
+    HandOut(cache.shelf).give(cached, name)
+    assert re.fullmatch(r"[0-9a-f]{40}", name)
+    assert {path.name for path in tmp_path.iterdir()} == {"cache"}
+    for path in cache.directory.rglob("*"):
+        assert path.is_dir() or path.is_relative_to(cache.directory)
+        assert re.fullmatch(r"[0-9a-z.-]+", path.name)
+
+
+@pytest.mark.threat("T78")
+def test_identifiers_that_differ_in_case_only_are_handed_out_under_two_names():
+    upper, lower = (
+        ImageKey(KEY.list_identifier, ImageIdentifier(text * 8 + "-aaaa-4aaa-8aaa-" + text * 12)) for text in "Aa"
+    )
+    first = name_of(upper, ())
+    assert first == upper.image_identifier
+    assert name_of(lower, [(upper, first)]).casefold() != first.casefold()
+    assert name_of(upper, [(upper, first)]) == first
 
 
 def test_runs_at_once_fetch_the_image_once(tmp_path, loopback_server):

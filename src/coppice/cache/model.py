@@ -39,6 +39,9 @@ class CachedImage:
         held: Which bytes these are.
         fingerprint: State of the file (device, inode, size, times in ns) when this process verified its bytes; whoever
             uses the file later verifies again when the state differs, and always when this is empty.
+        method: How the bytes came in this run: ``whole``, ``patch`` or ``blocks``; None: they were here already.
+        fetched_bytes: That came over the network for it in this run.
+        fallback: Why a delta did not serve and the whole file was fetched; None: none was tried, or it served.
     """
 
     key: ImageKey
@@ -51,3 +54,6 @@ class CachedImage:
     reused: bool
     held: Held = Held.PUBLISHED
     fingerprint: tuple[int, ...] = ()
+    method: str | None = None
+    fetched_bytes: int = 0
+    fallback: str | None = None

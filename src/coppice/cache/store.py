@@ -1,61 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ImageCache`: brings the file of a listed image here, and lets nothing be seen that is not what was signed."""
+"""`ImageCache`: brings the bytes of a listed image here, and lets nothing be seen that is not what was signed.
+
+Bytes are gathered in ``partial/``, verified, and renamed to the place of their sha512, so that the same bytes are here
+once whoever lists them. What a caller gets was hashed by its own process; what nobody asks for is not read.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import secrets
-import stat
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from coppice import atomic
-from coppice.cache.model import CachedImage
-from coppice.cache.objects import PIECE_BYTES, CacheEntry, Layout, fingerprint, hash_file
+from coppice.cache.bring import Arrived, Errand, bring_assembled, bring_whole, wrong_size
+from coppice.cache.model import CachedImage, Held
+from coppice.cache.objects import ALGORITHM, CacheEntry, answering, public_uri
+from coppice.cache.room import Room
+from coppice.cache.shelf import Shelf
 from coppice.clock import Clock, SystemClock
-from coppice.errors import (
-    AddressRefusedError,
-    ChecksumMismatchError,
-    ImageRefusedError,
-    NoSpaceError,
-    SizeMismatchError,
-    TransferCutError,
-    TransferTooLargeError,
-    UnreachableError,
-)
-from coppice.http.access import credential_for, server_anchors_for
-from coppice.model.checksum import Checksum
+from coppice.errors import DeltaError, TransferError, TransferTooLargeError
 from coppice.monitor import SILENT, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from typing import BinaryIO
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
+    from coppice.cache.assembly import Seed
     from coppice.http import Client
     from coppice.http.access import Access
     from coppice.imagelist.model import ListedImage
+    from coppice.model.checksum import Checksum
     from coppice.model.identifiers import ImageKey
-    from coppice.monitor import Monitor, Task
+    from coppice.monitor import Monitor
 
-RESERVE_BYTES = 16 * 1024 * 1024
-"""What is left free on the file system beside an image."""
+    Seeds = Callable[[ImageKey, ListedImage], Sequence[Seed]]
+    """Says which disks that are held here an image may have much in common with, most promising first."""
+    Removable = Callable[[], Iterable[Checksum]]
+    """Says which objects nothing needs, what was needed least recently first."""
+
+MAXIMUM_DISK_BYTES = 1024**4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheVerification:
-    """What `ImageCache.verify` found.
-
-    Attributes:
-        intact: Objects whose bytes are what their name says.
-        quarantined: Objects whose bytes were not; they were moved aside.
-    """
-
-    intact: tuple[CacheEntry, ...]
-    quarantined: tuple[CacheEntry, ...]
+def _nothing() -> Iterable[Checksum]:
+    return ()
 
 
 class ImageCache:
@@ -66,37 +55,76 @@ class ImageCache:
         client: Fetches.
         clock: Tells when.
         allow_file_uris: Whether ``file://`` URIs may be read; only where lists come from this machine.
+        quota_bytes: Most bytes that the cache may hold; None: as much as fits.
+        removable: What may be removed when room is short.
+        seeds: What deltas may start from; None: no deltas are used.
+        maximum_disk_bytes: Largest disk that is put together from a delta.
+        shelf: Where its objects are, when other caches of this run share them.
     """
 
     def __init__(
-        self, directory: Path, *, client: Client, clock: Clock | None = None, allow_file_uris: bool = False
+        self,
+        directory: Path,
+        *,
+        client: Client,
+        clock: Clock | None = None,
+        allow_file_uris: bool = False,
+        quota_bytes: int | None = None,
+        removable: Removable = _nothing,
+        seeds: Seeds | None = None,
+        maximum_disk_bytes: int = MAXIMUM_DISK_BYTES,
+        shelf: Shelf | None = None,
     ) -> None:
         self.directory = directory
+        self.shelf = shelf or Shelf(directory)
+        self.layout = self.shelf.layout
         self._client = client
         self._clock = clock or SystemClock()
         self._allow_file_uris = allow_file_uris
-        self._layout = Layout(directory)
-        self._verified: dict[Checksum, tuple[int, ...]] = {}
+        self._removable = removable
+        self._seeds = seeds
+        self._maximum_disk_bytes = maximum_disk_bytes
+        self._room = Room(self.layout, quota_bytes=quota_bytes, make_room=self._make_room)
 
-    def find(self, checksum: Checksum, size_bytes: int) -> Path | None:
-        """Return the file with that checksum if it is here with the right size; its bytes are not read."""
-        path = self._layout.path(checksum)
-        with contextlib.suppress(OSError):
-            state = path.lstat()
-            if stat.S_ISREG(state.st_mode) and state.st_size == size_bytes:
-                return path
-        return None
+    def close(self) -> None:
+        """Give back what was used: from now on it may be removed."""
+        self.shelf.leases.close()
+
+    def entries(self) -> tuple[CacheEntry, ...]:
+        """Return what this cache holds; no bytes are read."""
+        return tuple(self.layout.entries())
+
+    def find(self, listed: ListedImage, *, whole: bool = False) -> CacheEntry | None:
+        """Return what is held of an image; its bytes are not read.
+
+        Args:
+            listed: What its list says of it.
+            whole: Whether the published file is wanted, and no other form of the disk will do.
+        """
+        entry = self.layout.find(listed.checksum)
+        if entry is None and listed.delta is not None and not whole:
+            entry = self.layout.entry(listed.delta.guest_checksum)
+        return entry
 
     def obtain(
-        self, key: ImageKey, listed: ListedImage, monitor: Monitor = SILENT, *, accesses: Sequence[Access] = ()
+        self,
+        key: ImageKey,
+        listed: ListedImage,
+        monitor: Monitor = SILENT,
+        *,
+        accesses: Sequence[Access] = (),
+        whole: bool = False,
     ) -> CachedImage:
-        """Return the image's file, its bytes verified by this process; fetch it if it is not here.
+        """Return the image's bytes, verified by this process; bring them here if they are not.
+
+        Until `close`, nobody removes them.
 
         Args:
             key: Which image.
             listed: What its list says of it.
             monitor: Where progress is told.
             accesses: How the servers of its list are approached.
+            whole: Whether the published file is wanted, and no other form of the disk will do.
 
         Raises:
             CredentialError: The credential for the image's server cannot be read.
@@ -104,6 +132,7 @@ class ImageCache:
             SizeMismatchError: It is shorter than signed.
             ChecksumMismatchError: It has another checksum than signed.
             NoSpaceError: It does not fit on the disk; where that is known before, nothing is fetched.
+            QuotaError: It does not fit into the quota, even without what nothing needs.
             StorageError: The cache's directory cannot be used.
             LockedError: Another run works on the same image for too long.
         """
@@ -115,224 +144,163 @@ class ImageCache:
                 resolution="Raise transfer.image_size_limit_bytes if such images are wanted.",
                 context={"image": str(key), "size_bytes": listed.size_bytes},
             )
-        self._layout.sweep()
-        wait = settings.total_timeout_seconds
         tell = f"waiting for another run that fetches {listed.title!r}"
-        with self._layout.locked(listed.checksum.hexdigest, wait_seconds=wait, on_wait=lambda: monitor.message(tell)):
-            state = self._held(listed, monitor)
-            reused = state is not None
-            if state is None:
-                state = self._fetch(key, listed, accesses, monitor)
-        return CachedImage(
+        errand = Errand(
             key=key,
+            listed=listed,
+            client=self._client,
+            accesses=accesses,
+            monitor=monitor,
+            allow_file_uris=self._allow_file_uris,
+        )
+        with self.shelf.locked(
+            listed.checksum, wait_seconds=settings.total_timeout_seconds, on_wait=lambda: monitor.message(tell)
+        ):
+            entry = self._held(errand, whole=whole)
+            if entry is not None:
+                return self._result(errand, entry)
+            for directory in (self.layout.partial, self.layout.objects):
+                with atomic.storage_errors("making", directory):
+                    directory.mkdir(parents=True, exist_ok=True)
+            return self._bring(errand, whole=whole)
+
+    def _result(
+        self, errand: Errand, entry: CacheEntry, arrived: Arrived | None = None, fallback: str | None = None
+    ) -> CachedImage:
+        listed = errand.listed
+        return CachedImage(
+            key=errand.key,
             version=listed.version,
-            path=self._layout.path(listed.checksum),
-            checksum=listed.checksum,
+            path=entry.path,
+            checksum=entry.checksum,
             listed_checksum=listed.checksum,
-            size_bytes=listed.size_bytes,
+            size_bytes=entry.size_bytes,
             declared_format=listed.declared_format,
-            reused=reused,
-            fingerprint=state,
+            reused=arrived is None,
+            held=entry.held,
+            fingerprint=self.shelf.state_of(entry.checksum),
+            method=arrived.method if arrived is not None else None,
+            fetched_bytes=arrived.fetched_bytes if arrived is not None else 0,
+            fallback=fallback,
         )
 
-    def entries(self) -> tuple[CacheEntry, ...]:
-        """Return what this cache holds."""
-        return tuple(self._layout.entries())
-
-    def verify(self, monitor: Monitor = SILENT) -> CacheVerification:
-        """Read all objects again; those whose bytes are not what their name says go to ``quarantine/``."""
-        intact: list[CacheEntry] = []
-        quarantined: list[CacheEntry] = []
-        entries = self.entries()
-        total = sum(entry.size_bytes for entry in entries)
-        with monitor.task("verifying the cache", total=total, unit=Unit.BYTES) as task:
-            for entry in entries:
-                with self._layout.locked(entry.checksum.hexdigest, wait_seconds=60.0):
-                    good = self._rehash(entry.checksum, task) is not None
-                (intact if good else quarantined).append(entry)
-        return CacheVerification(intact=tuple(intact), quarantined=tuple(quarantined))
-
-    def prune(self, needed: Collection[Checksum]) -> tuple[CacheEntry, ...]:
-        """Remove what this cache made and nothing needs; return it. Other files are left alone."""
-        self._layout.sweep()
-        removed: list[CacheEntry] = []
-        for entry in self.entries():
-            if entry.checksum in needed:
-                continue
-            with (
-                self._layout.locked(entry.checksum.hexdigest, wait_seconds=60.0),
-                atomic.storage_errors("removing", entry.path),
-            ):
-                # The record goes last: a run that dies between leaves no file that nobody owns.
-                entry.path.unlink(missing_ok=True)
-                self._layout.record(entry.checksum).unlink(missing_ok=True)
-            self._verified.pop(entry.checksum, None)
-            removed.append(entry)
-        return tuple(removed)
-
-    def _held(self, listed: ListedImage, monitor: Monitor) -> tuple[int, ...] | None:
-        """Return the state of the object if it is here and good; move it aside if it is here and bad."""
-        path = self._layout.path(listed.checksum)
-        if not os.path.lexists(path):
-            return None
-        known = self._verified.get(listed.checksum)
-        if known is not None and known == fingerprint(path.lstat()):
-            return known
-        with monitor.task(f"verifying {listed.title!r}", total=listed.size_bytes, unit=Unit.BYTES) as task:
-            state = self._rehash(listed.checksum, task)
-        if state is None:
-            monitor.message(f"the cached file of {listed.title!r} was altered and is fetched again")
-        elif not self._layout.record(listed.checksum).exists():
-            self._record(listed)
-        return state
-
-    def _rehash(self, checksum: Checksum, task: Task) -> tuple[int, ...] | None:
-        path = self._layout.path(checksum)
-        with contextlib.suppress(OSError, ImageRefusedError):
-            found, state = hash_file(path, checksum.algorithm, task.advance)
-            if found.matches(checksum):
-                self._verified[checksum] = state
-                return state
-        self._verified.pop(checksum, None)
-        with atomic.storage_errors("moving aside", path):
-            self._layout.quarantine.mkdir(parents=True, exist_ok=True)
-            path.rename(self._layout.quarantine / f"{path.name}-{secrets.token_hex(4)}")
-            self._layout.record(checksum).unlink(missing_ok=True)
+    def _held(self, errand: Errand, *, whole: bool) -> CacheEntry | None:
+        """Return the object if it is here and good; move it aside if it is here and bad."""
+        listed, monitor = errand.listed, errand.monitor
+        for checksum, expected, held in self._candidates(listed, whole=whole):
+            with self._object_lock(checksum, listed):
+                path = self.layout.path(checksum)
+                if not os.path.lexists(path):
+                    continue
+                # From here on nobody removes it.
+                self.shelf.leases.take(checksum)
+                if len(expected) > 1 or not self.shelf.is_verified(checksum):
+                    size = path.lstat().st_size
+                    with monitor.task(f"verifying {listed.title!r}", total=size, unit=Unit.BYTES) as task:
+                        good = self.shelf.rehash(checksum, expected, task.advance) is not None
+                    if not good:
+                        monitor.message(f"the cached file of {listed.title!r} was altered and is fetched again")
+                        continue
+                return self._known(checksum, expected, held, errand)
         return None
 
-    def _fetch(
-        self, key: ImageKey, listed: ListedImage, accesses: Sequence[Access], monitor: Monitor
-    ) -> tuple[int, ...]:
-        destination = self._layout.path(listed.checksum)
-        for directory in (self._layout.partial, destination.parent):
-            with atomic.storage_errors("making", directory):
-                directory.mkdir(parents=True, exist_ok=True)
-        self._admit(key, listed)
-        temporary = self._layout.partial / (
-            f"{atomic.PARTIAL_PREFIX}{listed.checksum.hexdigest}-{secrets.token_hex(6)}{atomic.PARTIAL_SUFFIX}"
-        )
-        try:
-            with (
-                atomic.storage_errors("writing", temporary),
-                monitor.task(f"fetching {listed.title!r}", total=listed.size_bytes, unit=Unit.BYTES) as task,
-                temporary.open("xb") as stream,
-            ):
-                found = self._receive(listed, accesses, stream, task)
-                stream.flush()
-                os.fchmod(stream.fileno(), 0o444)
-                os.fsync(stream.fileno())
-            if not found.matches(listed.checksum):
-                raise _wrong_checksum(key, listed, found)
-            with atomic.storage_errors("writing", destination):
-                temporary.rename(destination)
-                atomic.fsync_directory(destination.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._record(listed)
-        state = fingerprint(destination.lstat())
-        self._verified[listed.checksum] = state
-        return state
-
-    def _record(self, listed: ListedImage) -> None:
-        # User information in a URI is a secret.
-        uri = urlsplit(listed.uri)._replace(netloc=urlsplit(listed.uri).netloc.rpartition("@")[2]).geturl()
-        self._layout.write_record(listed.checksum, size_bytes=listed.size_bytes, fetched_at=self._clock.now(), uri=uri)
-
-    def _admit(self, key: ImageKey, listed: ListedImage) -> None:
-        with atomic.storage_errors("asking for the free space of", self.directory):
-            figures = os.statvfs(self._layout.partial)
-        free = figures.f_bavail * figures.f_frsize
-        if free < listed.size_bytes + RESERVE_BYTES:
-            raise NoSpaceError(
-                f"image {key} has {listed.size_bytes} bytes; {self.directory} has room for {max(0, free)}",
-                resolution="Free space there (`coppice cache prune` removes what nothing needs), then run again.",
-                context={"path": str(self.directory), "free_bytes": free, "size_bytes": listed.size_bytes},
-            )
-
-    def _receive(self, listed: ListedImage, accesses: Sequence[Access], stream: BinaryIO, task: Task) -> Checksum:
-        """Write the published bytes to ``stream``; return their checksum."""
-        algorithm = listed.checksum.algorithm
-        digest = hashlib.new(algorithm)
-
-        def take(piece: bytes) -> None:
-            with atomic.storage_errors("writing to", self._layout.partial):
-                stream.write(piece)
-            digest.update(piece)
-
-        def restart() -> None:
-            nonlocal digest
-            digest = hashlib.new(algorithm)
-            stream.seek(0)
-            stream.truncate()
-
-        if _scheme(listed) == "file":
-            self._copy(listed, take, task)
+    def _candidates(self, listed: ListedImage, *, whole: bool) -> Iterator[tuple[Checksum, tuple[Checksum, ...], Held]]:
+        """Yield what may be held of an image: its sha512, every checksum that it must have, and which bytes it is."""
+        if listed.checksum.algorithm == ALGORITHM:
+            yield listed.checksum, (listed.checksum,), Held.PUBLISHED
         else:
-            try:
-                self._client.download(
-                    listed.uri,
-                    expected_size_bytes=listed.size_bytes,
-                    sink=take,
-                    monitor_task=task,
-                    restart=restart,
-                    credential=credential_for(listed.uri, accesses),
-                    server_anchors=server_anchors_for(accesses),
-                )
-            except TransferCutError as problem:
-                if not problem.context.get("complete"):
-                    raise
-                raise _wrong_size(listed, problem.context.get("received")) from problem
-        return Checksum(algorithm, digest.hexdigest())
+            entry = self.layout.find(listed.checksum)
+            if entry is not None:
+                yield entry.checksum, (entry.checksum, listed.checksum), Held.PUBLISHED
+        delta = listed.delta
+        if delta is not None and not whole and delta.guest_checksum != listed.checksum:
+            yield delta.guest_checksum, (delta.guest_checksum,), Held.GUEST
 
-    def _copy(self, listed: ListedImage, take: Callable[[bytes], None], task: Task) -> None:
-        parts = urlsplit(listed.uri)
-        if not self._allow_file_uris or parts.netloc not in {"", "localhost"}:
-            raise AddressRefusedError(
-                f"the image {listed.title!r} is listed at a file:// URI, and such are not read here",
-                resolution="Only lists that come from this machine may name its files.",
-                context={"uri": listed.uri},
+    def _known(self, checksum: Checksum, expected: tuple[Checksum, ...], held: Held, errand: Errand) -> CacheEntry:
+        """Return the entry of an object that is here and good, and note what was learnt of it."""
+        state = self.shelf.state_of(checksum)
+        listed, size = errand.listed, state[2]
+        if size != (
+            listed.size_bytes if held is Held.PUBLISHED or listed.delta is None else listed.delta.guest_size_bytes
+        ):
+            raise wrong_size(listed, size)
+        entry = self.layout.entry(checksum)
+        if entry is None:
+            # Somebody else's file: its bytes are the signed ones, so they serve; it does not become this cache's.
+            path = self.layout.path(checksum)
+            return CacheEntry(
+                checksum=checksum, size_bytes=size, path=path, fetched_at=self._clock.now(), uri="", held=held
             )
-        path = Path(unquote(parts.path))
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except (OSError, ValueError) as problem:
-            raise UnreachableError(f"the image file {path} cannot be read", details=str(problem)) from problem
-        with os.fdopen(handle, "rb", buffering=0) as source:
-            size = os.fstat(handle).st_size
-            if not stat.S_ISREG(os.fstat(handle).st_mode) or size != listed.size_bytes:
-                raise _wrong_size(listed, size)
-            received = 0
-            while received < size and (piece := source.read(min(PIECE_BYTES, size - received))):
-                take(piece)
-                received += len(piece)
-                task.reach(received, size)
-            if received != size:
-                raise _wrong_size(listed, received)
+        known = replace(answering(entry, errand.key, listed.checksum, expected), fingerprint=state)
+        if known != entry:
+            self.layout.write_record(known)
+        # The same bytes may be one list's file and another's disk.
+        return replace(known, held=held)
 
+    def _bring(self, errand: Errand, *, whole: bool) -> CachedImage:
+        listed, delta = errand.listed, errand.listed.delta
+        fallback = None
+        if self._seeds is not None and delta is not None and (not whole or delta.guest_checksum == listed.checksum):
+            try:
+                cached = self._assemble(errand, self._seeds(errand.key, listed))
+            except (DeltaError, TransferError) as problem:
+                told = f"the delta of {listed.title!r} does not serve ({problem.message}); its file is fetched"
+                errand.monitor.message(told)
+                fallback = f"{problem.code}: {problem.message}"
+            else:
+                if cached is not None:
+                    return cached
+        path = self.layout.partial_path(listed.checksum)
+        with self._room.reserved(listed.checksum, listed.size_bytes, path, name=f"image {errand.key}"):
+            arrived = bring_whole(errand, path)
+            entry = self._put(errand, arrived, Held.PUBLISHED)
+        return self._result(errand, entry, arrived, fallback)
 
-def _scheme(listed: ListedImage) -> str:
-    try:
-        return urlsplit(listed.uri).scheme.lower()
-    except ValueError as problem:
-        raise AddressRefusedError(
-            f"the URI of the image {listed.title!r} cannot be read: {problem}",
-            resolution="Tell whoever publishes the list.",
-            context={"uri": listed.uri[:200]},
-        ) from problem
+    def _assemble(self, errand: Errand, seeds: Sequence[Seed]) -> CachedImage | None:
+        """Return what a delta gave; None: the file is fetched as if there were no delta."""
+        listed, delta = errand.listed, errand.listed.delta
+        if delta is None or not seeds:
+            return None
+        for seed in seeds:
+            self.shelf.leases.take(seed.checksum)
+        path = self.layout.partial / f"guest-{self.layout.partial_path(listed.checksum).name}"
+        name = f"the disk of image {errand.key}"
+        with self._room.reserved(listed.checksum, delta.guest_size_bytes, path, name=name):
+            arrived = bring_assembled(
+                errand, path, seeds=seeds, directory=self.directory, limit_bytes=self._maximum_disk_bytes
+            )
+            if arrived is None:
+                return None
+            held = Held.PUBLISHED if delta.guest_checksum == listed.checksum else Held.GUEST
+            return self._result(errand, self._put(errand, arrived, held), arrived)
 
+    def _put(self, errand: Errand, arrived: Arrived, held: Held) -> CacheEntry:
+        checksum = arrived.checksum
+        with self._object_lock(checksum, errand.listed):
+            known = self.layout.entry(checksum)
+            entry = known or CacheEntry(
+                checksum=checksum,
+                size_bytes=arrived.size_bytes,
+                path=self.layout.path(checksum),
+                fetched_at=self._clock.now(),
+                uri=public_uri(arrived.uri),
+                held=held,
+            )
+            return self.shelf.put(arrived.path, answering(entry, errand.key, errand.listed.checksum, arrived.also))
 
-def _wrong_size(listed: ListedImage, received: object) -> SizeMismatchError:
-    return SizeMismatchError(
-        f"the file of {listed.title!r} has {received} bytes; its list says {listed.size_bytes}",
-        resolution="Nothing of it is used. Tell whoever publishes the list.",
-        context={"uri": listed.uri, "size_bytes": received, "expected_bytes": listed.size_bytes},
-    )
+    def _make_room(self, short_bytes: int) -> None:
+        """Remove what nothing needs, least recently needed first, and then what is half-fetched and rests."""
+        aim = self._room.used_bytes() - short_bytes
+        for checksum in self._removable():
+            if self._room.used_bytes() <= aim:
+                return
+            self.shelf.drop(checksum)
+        for _ in self.shelf.idle_partials():
+            if self._room.used_bytes() <= aim:
+                return
 
-
-def _wrong_checksum(key: ImageKey, listed: ListedImage, found: Checksum) -> ChecksumMismatchError:
-    return ChecksumMismatchError(
-        f"the file of {listed.title!r} (image {key}) is not the one that was signed: its checksum differs",
-        details=f"signed {listed.checksum}\nfound  {found}",
-        resolution="Nothing of it is used. Tell whoever publishes the list; a new run fetches it again.",
-        context={"image": str(key), "expected": str(listed.checksum), "found": str(found)},
-    )
+    def _object_lock(self, checksum: Checksum, listed: ListedImage) -> AbstractContextManager[object]:
+        """Lock an object, unless it is what the lock on the wanted digest stands for already."""
+        if checksum == listed.checksum:
+            return contextlib.nullcontext()
+        return self.shelf.locked(checksum, wait_seconds=self._client.settings.total_timeout_seconds)

@@ -1,89 +1,278 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``coppice cache``: the verified files that this site holds."""
+"""``coppice cache``: the verified files that this site holds, who needs them, and what hooks are handed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
 from coppice.cli.envelope import Result, Status
 from coppice.cli.output import format_size
 from coppice.cli.words import examples, noun, pass_context
-from coppice.errors import ChecksumMismatchError, StateError
+from coppice.errors import StateError
 
 if TYPE_CHECKING:
-    from coppice.cache.store import ImageCache
     from coppice.cli.context import Context
     from coppice.cli.output import Output
+    from coppice.workflows.cached import CachedObject
+    from coppice.workflows.fetch import FetchReport, ImageOutcome
 
 command = noun("cache", "The verified files that this site holds.")
+_SIGNS = {"fetched": "+", "handed-out": "+", "taken-back": "-", "failed": "!"}
 
 
-@command.command("list", epilog=examples("coppice cache list"))
+@command.command("list", epilog=examples("coppice cache list", "coppice cache list --json"))
 @pass_context
 def list_entries(context: Context) -> Result:
-    """List the files that the cache holds; their bytes are not read."""
-    entries = _cache(context).entries()
+    """List the files that the cache holds and how many need each; their bytes are not read."""
+    from coppice.workflows.cached import describe_cache
+
+    found = describe_cache(context.settings, context.database, context.clock)
+    total = sum(each.entry.size_bytes for each in found.objects)
 
     def render(output: Output) -> None:
-        output.table(
-            ["checksum", "size"], [[str(each.checksum)[:24], format_size(each.size_bytes)] for each in entries]
-        )
+        rows = [
+            [each.entry.checksum.hexdigest[:24], format_size(each.entry.size_bytes), str(each.entry.held), _why(each)]
+            for each in found.objects
+        ]
+        output.table(["sha512", "size", "holds", "needed by"], rows)
 
-    total = sum(each.size_bytes for each in entries)
     return Result(
         command="cache list",
-        data={"entries": entries, "size_bytes": total},
-        messages=(f"{len(entries)} files, {format_size(total)}.",),
+        data={
+            "entries": [_as_data(each) for each in found.objects],
+            "size_bytes": total,
+            "foreign": found.foreign,
+            "unknown": _unknown(found.unknown),
+        },
+        messages=(
+            f"{len(found.objects)} files, {format_size(total)}.",
+            *(f"{path} was not made by Coppice, and is left alone." for path in found.foreign),
+        ),
         show=render,
     )
 
 
-@command.command("verify", epilog=examples("coppice cache verify", exits="0 all intact, 7 some were not"))
+@command.command(
+    "show", epilog=examples("coppice cache show 1f40fc92da24", exits="0 shown, 12 there is no such file, or several")
+)
+@click.argument("digest")
 @pass_context
-def verify(context: Context) -> Result:
-    """Read every file again; what is not what its name says is moved aside and fetched anew when needed."""
-    found = _cache(context).verify(context.monitor)
-    errors = tuple(
-        ChecksumMismatchError(
-            f"{each.path} is not what its name says; it was moved aside",
-            resolution="Check the disk. The next sync fetches the image again when it needs it.",
-            context={"path": str(each.path)},
+def show(context: Context, digest: str) -> Result:
+    """Show who needs the file whose checksum begins with DIGEST: by sha512, or by another that a list has."""
+    from coppice.workflows.cached import describe_cache
+
+    each = describe_cache(context.settings, context.database, context.clock).named(digest)
+
+    def render(output: Output) -> None:
+        output.heading(str(each.entry.checksum))
+        output.line(
+            f"{format_size(each.entry.size_bytes)}, {each.entry.held}, fetched {each.entry.fetched_at:%Y-%m-%d}"
         )
-        for each in found.quarantined
+        output.line(f"from {each.entry.uri or 'nowhere that is known'}")
+        for needer in each.needers:
+            who = f"subscription {needer.subscription}" if needer.subscription else "handed out to hooks"
+            output.line(f"needed by {who}: {needer.title or needer.image_identifier} {needer.version}")
+        output.line(_why(each) if not each.needers else "")
+
+    return Result(command="cache show", data=_as_data(each), show=render)
+
+
+@command.command(
+    "fetch",
+    epilog=examples(
+        "coppice cache fetch --dry-run",
+        "coppice cache fetch --refresh",
+        "coppice cache fetch --retry",
+        exits="0 done, 1 some images failed, the failure's own code when one thing failed, 75 another run is at work",
+    ),
+)
+@click.option("--refresh", "refresh_lists", is_flag=True, help="Fetch and verify the lists first.")
+@click.option("--retry", is_flag=True, help="Try also images that were given up.")
+@click.option("--dry-run", is_flag=True, help="Show what would be fetched, handed out and taken back.")
+@click.option("--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait for another run.")
+@pass_context
+def fetch_images(context: Context, *, refresh_lists: bool, retry: bool, dry_run: bool, wait: float) -> Result:
+    """Bring here every selected image, take back what left, and tell hooks of both.
+
+    For sites whose hooks register images. With `cache.fetch = "all"`, each sync does it.
+    """
+    from coppice.workflows.fetch import fetch
+
+    report = fetch(
+        settings=context.settings,
+        database=context.database,
+        clock=context.clock,
+        monitor=context.monitor,
+        client=context.client(),
+        refresh_lists=refresh_lists,
+        retry=retry,
+        dry_run=dry_run,
+        wait_seconds=wait,
     )
+    errors = report.errors
+    done = [each for each in report.images if each.error is None]
+    said = f"{report.wanted} images wanted, {len(done)} {'changes to make' if dry_run else 'changes made'}."
+
+    def render(output: Output) -> None:
+        for each in report.images:
+            output.line(f"{_SIGNS[each.change]} {_outcome(each)}")
+
+    return Result(
+        command="cache fetch",
+        data=fetch_data(report, dry_run=dry_run),
+        status=Status.SUCCESS if not errors else Status.PARTIAL if done else Status.ERROR,
+        errors=errors,
+        messages=(said, *_unknown_messages(report)),
+        show=render,
+        exit_code=None if len(errors) == 1 else 1 if errors else 0,
+    )
+
+
+@command.command(
+    "verify",
+    epilog=examples(
+        "coppice cache verify",
+        "coppice cache verify --no-fetch",
+        exits="0 all intact, 7 some were not, or could not be fetched again",
+    ),
+)
+@click.option("--no-fetch", is_flag=True, help="Move aside what is corrupt, and fetch nothing.")
+@pass_context
+def verify(context: Context, *, no_fetch: bool) -> Result:
+    """Read every file again, move aside what is corrupt, and fetch it again where a list names it.
+
+    `cache.verify_rate_bytes_per_second` bounds how fast files are read.
+    """
+    from coppice.workflows.verify_cache import verify_cache
+
+    found = verify_cache(
+        settings=context.settings,
+        database=context.database,
+        clock=context.clock,
+        monitor=context.monitor,
+        client=context.client(),
+        fetch_again=not no_fetch,
+    )
+    counts = (len(found.intact), len(found.quarantined), len(found.fetched_again))
+    said = "{} files intact, {} moved aside, {} fetched again.".format(*counts)
     return Result(
         command="cache verify",
-        data={"intact": found.intact, "quarantined": found.quarantined},
-        status=Status.ERROR if errors else Status.SUCCESS,
-        errors=errors,
-        messages=(f"{len(found.intact)} files intact, {len(found.quarantined)} moved aside.",),
+        data={
+            "intact": found.intact,
+            "quarantined": found.quarantined,
+            "fetched_again": found.fetched_again,
+            "busy": found.busy,
+            "foreign": found.foreign,
+        },
+        status=Status.ERROR if found.errors else Status.SUCCESS,
+        errors=found.errors,
+        messages=(
+            said,
+            *(f"{each.path} is being worked on and was not read." for each in found.busy),
+            *(f"{path} was not made by Coppice, and is left alone." for path in found.foreign),
+        ),
     )
 
 
-@command.command("prune", epilog=examples("coppice cache prune", exits="0 pruned, 12 a list is not known"))
+@command.command(
+    "prune",
+    epilog=examples(
+        "coppice cache prune --dry-run",
+        "coppice cache prune --now",
+        exits="0 pruned, 12 a list is not known",
+    ),
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
+@click.option("--now", "at_once", is_flag=True, help="Remove what nothing needs however lately it was needed.")
 @pass_context
-def prune(context: Context) -> Result:
-    """Remove files that no subscribed list names any more."""
-    from coppice.subscription.store import SubscriptionStore
-    from coppice.workflows.listed import listed_images
+def prune(context: Context, *, dry_run: bool, at_once: bool) -> Result:
+    """Remove files that nothing has needed for `cache.keep_unneeded_days`.
 
-    known, unknown = listed_images(SubscriptionStore(context.database), context.clock, context.settings.lists)
-    if unknown:
+    Every sync and every `cache fetch` does so as well. A file that Coppice did not make is never removed, nor one that
+    a run is using.
+    """
+    from coppice.workflows.cached import prune_cache
+
+    pruned, demand = prune_cache(context.settings, context.database, context.clock, at_once=at_once, dry_run=dry_run)
+    if demand.unknown:
         raise StateError(
-            f"what the subscription {unknown[0][0]!r} needs is not known, so nothing is removed",
-            details="\n".join(f"{name}: {problem.message}" for name, problem in unknown),
+            f"what the subscription {demand.unknown[0][0]!r} needs is not known, so nothing is removed",
+            details="\n".join(f"{name}: {problem.message}" for name, problem in demand.unknown),
             resolution="`coppice subscription refresh` fetches its list; or remove the subscription.",
         )
-    removed = _cache(context).prune({image.checksum for _, image in known})
-    freed = format_size(sum(each.size_bytes for each in removed))
+    freed = format_size(sum(each.size_bytes for each in pruned.removed))
+    said = f"{len(pruned.removed)} files {'would be removed' if dry_run else 'removed'}, {freed} freed."
     return Result(
         command="cache prune",
-        data={"removed": removed},
-        messages=(f"{len(removed)} files removed, {freed} freed.",),
+        data={"dry_run": dry_run, "removed": pruned.removed, "other_files": pruned.files},
+        messages=(said,),
     )
 
 
-def _cache(context: Context) -> ImageCache:
-    from coppice.cache.store import ImageCache
+def fetch_data(report: FetchReport, *, dry_run: bool) -> dict[str, object]:
+    """Return a cache run for ``--json``."""
+    return {
+        "dry_run": dry_run,
+        "wanted": report.wanted,
+        "images": [
+            {
+                "list": each.key.list_identifier,
+                "image": each.key.image_identifier,
+                "version": each.version,
+                "title": each.title,
+                "change": each.change,
+                "reason": each.reason,
+                "error": each.error.as_dict() if each.error is not None else None,
+            }
+            for each in report.images
+        ],
+        "unknown": _unknown(report.unknown),
+        "removed": report.pruned.removed,
+    }
 
-    return ImageCache(context.settings.state_directory / "cache", client=context.client(), clock=context.clock)
+
+def _unknown(unknown: tuple[tuple[str, object], ...]) -> list[str]:
+    return [name for name, _ in unknown]
+
+
+def _unknown_messages(report: FetchReport) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: its list is not known today, so what is here of it stays ({problem.message})"
+        for name, problem in report.unknown
+    )
+
+
+def _outcome(each: ImageOutcome) -> str:
+    name = each.title or each.key.image_identifier
+    why = f" ({each.reason})" if each.reason else ""
+    return f"{each.change.replace('-', ' ')} {name} {each.version}{why}" + (
+        f" [{each.error.code}]" if each.error is not None else ""
+    )
+
+
+def _why(each: CachedObject) -> str:
+    if each.needers:
+        names = dict.fromkeys(needer.subscription or "hooks" for needer in each.needers)
+        return ", ".join(names)
+    if each.in_use:
+        return "a run that is at work"
+    return "nothing" if each.unneeded_since is None else f"nothing since {each.unneeded_since:%Y-%m-%d}"
+
+
+def _as_data(each: CachedObject) -> dict[str, object]:
+    entry = each.entry
+    return {
+        "checksum": entry.checksum,
+        "size_bytes": entry.size_bytes,
+        "path": entry.path,
+        "fetched_at": entry.fetched_at,
+        "uri": entry.uri,
+        "held": entry.held,
+        "also": entry.also,
+        "answers": entry.answers,
+        "in_use": each.in_use,
+        "unneeded_since": each.unneeded_since,
+        "needed_by": each.needers,
+    }

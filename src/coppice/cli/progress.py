@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -122,14 +123,17 @@ class RichMonitor:
         self._stream, self._color = stream, color
         self._progress: Progress | None = None
         self._open = 0
+        # Images are fetched side by side.
+        self._lock = threading.Lock()
 
     @contextmanager
     def task(self, label: str, *, total: int | None = None, unit: Unit = Unit.STEPS) -> Iterator[_RichTask]:
         """Open a task with a bar."""
-        progress = self._display()
-        self._open += 1
-        if self._open == 1:
-            progress.start()
+        with self._lock:
+            progress = self._display()
+            self._open += 1
+            if self._open == 1:
+                progress.start()
         shown = _markup_free(label)
         identifier = progress.add_task(shown, total=total, unit=unit, note="")
         task = _RichTask(progress, identifier, unit, total)
@@ -141,10 +145,11 @@ class RichMonitor:
         else:
             task.end("done")
         finally:
-            self._open -= 1
-            if self._open == 0:
-                progress.stop()
-                self._progress = None
+            with self._lock:
+                self._open -= 1
+                if self._open == 0:
+                    progress.stop()
+                    self._progress = None
 
     def message(self, text: str) -> None:
         """Print one line above the bars."""

@@ -18,15 +18,18 @@ from coppice.cloud.properties import metadata_digest, metadata_of
 from coppice.errors import ChecksumMismatchError, CloudError, CoppiceError, PlanError, StalePlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from coppice.clock import Clock
     from coppice.cloud.model import Action, Cloud, DesiredImage, Plan, Policy, RegisteredImage
     from coppice.conversion.model import ConvertedImage, Formats
+    from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
 
     Obtain = Callable[[DesiredImage, Formats, Monitor], ConvertedImage]
     """Gives an image in one of the formats that a cloud takes."""
+    Soonest = Callable[[Sequence[DesiredImage]], int]
+    """Returns the position of the image that is here first, when it is."""
 
 MAXIMUM_CLOCK_JUMP = timedelta(days=1)
 
@@ -48,8 +51,12 @@ def apply(
     policy: Policy,
     monitor: Monitor,
     on_result: Callable[[ActionResult], None] | None = None,
+    soonest: Soonest | None = None,
 ) -> ApplyResult:
     """Carry out ``plan`` on ``cloud``, one action after the other.
+
+    Steps on one image keep their order, and none is done before the one that it depends on. Otherwise an image that is
+    not here yet is waited for last, so that it holds up no other.
 
     Args:
         plan: What to do.
@@ -59,6 +66,7 @@ def apply(
         policy: The one that the plan was made with; the grace period is asked again before each removal.
         monitor: Where progress is told.
         on_result: Called after each action, before the next.
+        soonest: Says which of several images is here first, and waits for it; None: in the order of the plan.
 
     Raises:
         StalePlanError: What is registered has changed since the plan was made; nothing was done.
@@ -66,16 +74,35 @@ def apply(
     """
     _refuse_stale(plan, cloud)
     run = _Run(cloud, obtain=obtain, clock=clock, policy=policy, monitor=monitor)
-    results: list[ActionResult] = []
+    results: dict[int, ActionResult] = {}
+    pending = list(range(len(plan.actions)))
     with monitor.task(f"cloud {plan.cloud}", total=len(plan.actions)) as task:
-        for action in plan.actions:
+        while pending:
+            number = _next(plan, pending, soonest)
+            pending.remove(number)
+            action = plan.actions[number]
             task.note(f"{action.kind} {action.key} version {action.version}")
-            result = run.carry_out(action, results)
-            results.append(result)
+            results[number] = result = run.carry_out(action, results)
             if on_result is not None:
                 on_result(result)
             task.advance(1)
-    return ApplyResult(plan=plan, results=tuple(results))
+    return ApplyResult(plan=plan, results=tuple(results[number] for number in range(len(plan.actions))))
+
+
+def _next(plan: Plan, pending: Sequence[int], soonest: Soonest | None) -> int:
+    """Return which step comes next: the first that waits for no other and for no image, else the image here first."""
+    if soonest is None:
+        return pending[0]
+    awaited: list[tuple[int, DesiredImage]] = []
+    blocked: set[ImageKey] = set()
+    for number in pending:
+        action = plan.actions[number]
+        if action.key not in blocked and action.after not in pending:
+            if action.kind is not ActionKind.REGISTER or action.desired is None:
+                return number
+            awaited.append((number, action.desired))
+        blocked.add(action.key)
+    return awaited[soonest([desired for _, desired in awaited])][0]
 
 
 def plan_as_dict(plan: Plan) -> dict[str, object]:
@@ -135,7 +162,7 @@ class _Run:
         # A step may follow another on the same image: it goes on from what that one left.
         self._current: dict[str, RegisteredImage] = {}
 
-    def carry_out(self, action: Action, done: list[ActionResult]) -> ActionResult:
+    def carry_out(self, action: Action, done: Mapping[int, ActionResult]) -> ActionResult:
         """Do one action; whatever Coppice knows to fail becomes part of the result."""
         begun = self._clock.monotonic()
         try:
@@ -149,7 +176,7 @@ class _Run:
             self._current[registered.cloud_identifier] = registered
         return ActionResult(action=action, registered=registered, seconds=self._clock.monotonic() - begun)
 
-    def _refuse_without(self, action: Action, done: list[ActionResult]) -> None:
+    def _refuse_without(self, action: Action, done: Mapping[int, ActionResult]) -> None:
         if action.after is not None and done[action.after].error is not None:
             raise _NotTried(
                 PlanError(

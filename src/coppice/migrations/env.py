@@ -6,6 +6,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import create_engine
 
+import coppice.cache.tables
 import coppice.catalogue.tables
 import coppice.events.tables
 import coppice.subscription.tables  # noqa: F401 - imported for the tables that they declare

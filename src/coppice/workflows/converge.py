@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from coppice.clock import Clock
-    from coppice.cloud.apply import Obtain
+    from coppice.cloud.apply import Obtain, Soonest
     from coppice.cloud.model import ActionResult, ApplyResult, Cloud, Desired, Plan
     from coppice.events.journal import Journal
     from coppice.monitor import Monitor
     from coppice.settings.model import PlanSettings
+    from coppice.workflows.fetch import FetchReport
     from coppice.workflows.refresh import RefreshReport
 
 LOCK_NAME = "run.lock"
@@ -68,16 +69,19 @@ class SyncReport:
         refreshed: What became of the lists; None when none was asked for.
         unreadable: One error an entry of a list that could not be read.
         clouds: What became of the clouds, in the order of their names.
+        cache: What became of the cache run; None: the site fetches only what plans need.
     """
 
     refreshed: RefreshReport | None
     unreadable: tuple[CoppiceError, ...]
     clouds: tuple[CloudReport, ...]
+    cache: FetchReport | None = None
 
     @property
     def errors(self) -> tuple[CoppiceError, ...]:
         """Everything that failed or is held, each error once; what was merely not tried is none."""
         found: list[CoppiceError] = [*(self.refreshed.errors if self.refreshed else ()), *self.unreadable]
+        found.extend(self.cache.errors if self.cache else ())
         for cloud in self.clouds:
             found.extend(held.error for held in (cloud.plan.held if cloud.plan else ()))
             results = cloud.applied.results if cloud.applied else ()
@@ -118,8 +122,12 @@ def converge(
     monitor: Monitor,
     journal: Journal,
     dry_run: bool,
+    soonest: Soonest | None = None,
 ) -> tuple[CloudReport, ...]:
-    """Describe, plan and apply, one cloud after the other in the order of their names."""
+    """Describe, plan and apply, one cloud after the other in the order of their names.
+
+    ``soonest`` says which of several images is here first, and waits for it.
+    """
     reports = []
     for name, cloud in sorted(clouds.items()):
         made: Plan | None = None
@@ -135,6 +143,7 @@ def converge(
                     policy=policy,
                     monitor=monitor,
                     on_result=lambda result, name=name: record(journal, name, result, clock),  # type: ignore[misc]
+                    soonest=soonest,
                 )
             reports.append(CloudReport(cloud=name, plan=made, applied=applied))
         except CoppiceError as problem:

@@ -9,12 +9,40 @@ from coppice.errors import CoppiceError
 from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.subscription.selection import Selector, Wish
 from coppice.subscription.source.drivers import judging_shelf
+from coppice.workflows.refresh import ListOutcome, is_distrusted
 
 if TYPE_CHECKING:
     from coppice.clock import Clock
     from coppice.formats.limits import ListLimits
     from coppice.imagelist.model import ListedImage
     from coppice.subscription.store import SubscriptionStore
+
+
+def recall_lists(
+    store: SubscriptionStore, clock: Clock, limits: ListLimits = DEFAULT_LIMITS
+) -> tuple[ListOutcome, ...]:
+    """Return what is known of each subscription's list today, as a refresh does that asks no source.
+
+    Raises:
+        DatabaseError: The database failed.
+    """
+    outcomes = []
+    sources = judging_shelf(clock, limits)
+    for subscription in store.all():
+        try:
+            verified = store.recall(subscription.name, sources, clock.now(), limits=limits)
+            outcomes.append(ListOutcome(subscription=subscription, verified=verified, fresh=False))
+        except CoppiceError as problem:
+            outcomes.append(
+                ListOutcome(
+                    subscription=subscription,
+                    verified=None,
+                    fresh=False,
+                    error=problem,
+                    distrusted=is_distrusted(problem, subscription),
+                )
+            )
+    return tuple(outcomes)
 
 
 def listed_images(
@@ -29,18 +57,25 @@ def listed_images(
     """
     known: list[tuple[str, ListedImage]] = []
     unknown: list[tuple[str, CoppiceError]] = []
-    sources = judging_shelf(clock, limits)
-    for subscription in store.all():
-        try:
-            recalled = store.recall(subscription.name, sources, clock.now(), limits=limits)
-            selector = Selector(subscription.selection)
-        except CoppiceError as problem:
-            unknown.append((subscription.name, problem))
+    for outcome in recall_lists(store, clock, limits):
+        name = outcome.subscription.name
+        if outcome.verified is None:
+            unknown.append((name, outcome.error or CoppiceError("its list is not known")))
             continue
-        vo = recalled.content.vo
-        known += [
-            (subscription.name, image)
-            for image in recalled.content.images
-            if selector.wish(image, vo) is not Wish.UNWANTED
-        ]
+        try:
+            known += [(name, image) for image in maybe_wanted(outcome)]
+        except CoppiceError as problem:
+            unknown.append((name, problem))
     return tuple(known), tuple(unknown)
+
+
+def maybe_wanted(outcome: ListOutcome) -> tuple[ListedImage, ...]:
+    """Return the images of a known list that are wanted, or of which that cannot be told.
+
+    Raises:
+        InputError: The selection's expression is none.
+    """
+    if outcome.verified is None:
+        return ()
+    selector, content = Selector(outcome.subscription.selection), outcome.verified.content
+    return tuple(image for image in content.images if selector.wish(image, content.vo) is not Wish.UNWANTED)

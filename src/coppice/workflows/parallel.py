@@ -15,7 +15,7 @@ _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 
-class _Outcome(Generic[_Result]):
+class Outcome(Generic[_Result]):
     """Carries what became of a job from its thread to the caller's, where an exception is raised again."""
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class _Outcome(Generic[_Result]):
         return True
 
     def value(self) -> _Result:
+        """Return the result, or raise what was raised instead."""
         if self._problem is not None:
             raise self._problem
         return self.result  # type: ignore[return-value]
@@ -60,7 +61,7 @@ def in_parallel(
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(jobs)):
         waiting.put(number)
-    ended: queue.SimpleQueue[tuple[int, _Outcome[_Result]]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[int, Outcome[_Result]]] = queue.SimpleQueue()
     stopping = threading.Event()
 
     def serve() -> None:
@@ -69,7 +70,7 @@ def in_parallel(
                 number = waiting.get_nowait()
             except queue.Empty:
                 return
-            outcome = _Outcome[_Result]()
+            outcome = Outcome[_Result]()
             with outcome:
                 outcome.result = work(jobs[number])
             ended.put((number, outcome))

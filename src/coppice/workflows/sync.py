@@ -13,9 +13,12 @@ from coppice.events.journal import Journal
 from coppice.schedule.lock import run_lock
 from coppice.subscription.store import SubscriptionStore
 from coppice.workflows.converge import LOCK_NAME, SyncReport, converge, policy_of
-from coppice.workflows.obtain import Obtainer, approach_of
+from coppice.workflows.fetch import LOCK_NAME as CACHE_LOCK_NAME
+from coppice.workflows.fetch import cache_run
+from coppice.workflows.obtain import Obtainer
 from coppice.workflows.refresh import ListOutcome, refresh
 from coppice.workflows.select import select, unreadable_entries
+from coppice.workflows.tell import tell
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
     from coppice.subscription.model import Subscription
+
+FETCH_ALL = "all"
+"""Value of `cache.fetch` at sites whose hooks register images."""
 
 
 def sync(
@@ -70,21 +76,43 @@ def sync(
         idle = tuple(
             ListOutcome(subscription=each, verified=None, fresh=False) for each in followed if each not in chosen
         )
-        desired = select((*refreshed.outcomes, *idle), store.unsubscribed(), store.taken_back())
-        obtainer = Obtainer(
-            settings=settings, client=client, clock=clock, journal=journal, approach=approach_of(refreshed.outcomes)
+        outcomes = (*refreshed.outcomes, *idle)
+        desired = select(outcomes, store.unsubscribed(), store.taken_back())
+        with Obtainer(
+            settings=settings, client=client, clock=clock, database=database, outcomes=outcomes, monitor=monitor
+        ) as obtainer:
+            cache = None
+            if settings.cache.fetch == FETCH_ALL:
+                with run_lock(settings.state_directory / CACHE_LOCK_NAME, wait_seconds):
+                    cache = cache_run(
+                        desired,
+                        obtainer=obtainer,
+                        settings=settings,
+                        database=database,
+                        clock=clock,
+                        monitor=monitor,
+                        dry_run=dry_run,
+                    )
+            reports = converge(
+                desired,
+                clouds,
+                policy=policy_of(settings.plan, allow_withdrawals=allow_withdrawals),
+                obtain=obtainer.obtain,
+                clock=clock,
+                monitor=monitor,
+                journal=journal,
+                dry_run=dry_run,
+                soonest=obtainer.prefetch.soonest,
+            )
+            if cache is None and not dry_run:
+                obtainer.pruning().prune()
+        report = SyncReport(
+            refreshed=refreshed, unreadable=unreadable_entries(refreshed.outcomes), clouds=reports, cache=cache
         )
-        reports = converge(
-            desired,
-            clouds,
-            policy=policy_of(settings.plan, allow_withdrawals=allow_withdrawals),
-            obtain=obtainer.obtain,
-            clock=clock,
-            monitor=monitor,
-            journal=journal,
-            dry_run=dry_run,
-        )
-        return SyncReport(refreshed=refreshed, unreadable=unreadable_entries(refreshed.outcomes), clouds=reports)
+    if not dry_run:
+        # Hooks may take their time: the next run need not wait for them.
+        tell(settings, database, clock, monitor)
+    return report
 
 
 def _chosen(followed: tuple[Subscription, ...], only: Collection[str] | None) -> tuple[Subscription, ...]:

@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
+import coppice.cache.tables
 import coppice.catalogue.tables
 import coppice.events.tables
 import coppice.subscription.tables  # noqa: F401 - declares its tables

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Needed: who needs which file of the cache, and what of it may be removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from coppice.cache.assembly import sweep_assemblies
+from coppice.cache.handed import HandedOut
+from coppice.cache.handout import HandOut
+from coppice.cache.needs import Needs
+from coppice.conversion.keep import prune_guest_bytes
+from coppice.errors import CoppiceError, ExpiredListError
+from coppice.model.identifiers import ImageKey
+from coppice.workflows.listed import maybe_wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from coppice.cache.objects import CacheEntry
+    from coppice.cache.shelf import Shelf
+    from coppice.database import Database
+    from coppice.imagelist.model import ListedImage
+    from coppice.model.checksum import Checksum
+    from coppice.settings.model import Settings
+    from coppice.workflows.refresh import ListOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needer:
+    """Why an object is needed.
+
+    Attributes:
+        by: ``subscription``, or ``handed-out``.
+        subscription: Its name; None where hooks have the image, whatever became of the subscription.
+        list_identifier: The list.
+        list_version: Its version; None: not known today.
+        image_identifier: The image.
+        version: Its version.
+        title: Its title.
+    """
+
+    by: str
+    subscription: str | None
+    list_identifier: str
+    list_version: str | None
+    image_identifier: str
+    version: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What of the cache is needed.
+
+    Attributes:
+        needers: Of each object that is here, by its sha512.
+        wanted: Checksums, as lists have them, of all that is wanted, whether it is here or not.
+        images: Keys of all images that are wanted, as records have them.
+        unknown: Subscriptions of whose list nothing is known today, with why.
+    """
+
+    needers: Mapping[Checksum, tuple[Needer, ...]] = field(default_factory=dict)
+    wanted: frozenset[Checksum] = frozenset()
+    images: frozenset[str] = frozenset()
+    unknown: tuple[tuple[str, CoppiceError], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What was removed, or would be.
+
+    Attributes:
+        removed: Objects.
+        files: Other files of the cache: half-fetched, moved aside, expired, made for deltas alone.
+    """
+
+    removed: tuple[CacheEntry, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+def demand_of(outcomes: Iterable[ListOutcome], shelf: Shelf, database: Database, now: datetime) -> Demand:
+    """Return what of the cache is needed, as far as the lists are known.
+
+    A list that has expired needs nothing any more; one that is distrusted neither.
+
+    Raises:
+        DatabaseError: The database failed.
+    """
+    needers: dict[Checksum, list[Needer]] = {}
+    wanted: set[Checksum] = set()
+    images: set[str] = set()
+    unknown: list[tuple[str, CoppiceError]] = []
+    for outcome in outcomes:
+        name = outcome.subscription.name
+        if outcome.verified is None:
+            if not outcome.distrusted and not isinstance(outcome.error, ExpiredListError):
+                unknown.append((name, outcome.error or CoppiceError("its list is not looked at in this run")))
+            continue
+        content = outcome.verified.content
+        try:
+            found = maybe_wanted(outcome)
+        except CoppiceError as problem:
+            unknown.append((name, problem))
+            continue
+        for listed in found:
+            if listed.expires is not None and listed.expires <= now:
+                continue
+            wanted.add(listed.checksum)
+            images.add(str(ImageKey(content.identifier, listed.identifier)))
+            entry = _entry(shelf, listed)
+            if entry is not None:
+                needers.setdefault(entry.checksum, []).append(
+                    Needer(
+                        by="subscription",
+                        subscription=name,
+                        list_identifier=content.identifier,
+                        list_version=content.version,
+                        image_identifier=listed.identifier,
+                        version=listed.version,
+                        title=listed.title,
+                    )
+                )
+    for checksum, needer in _handed_out(database):
+        needers.setdefault(checksum, []).append(needer)
+    return Demand(
+        needers={checksum: tuple(found) for checksum, found in needers.items()},
+        wanted=frozenset(wanted),
+        images=frozenset(images),
+        unknown=tuple(unknown),
+    )
+
+
+class Pruning:
+    """Says what may be removed, and removes it.
+
+    Args:
+        settings: All settings.
+        database: Where it is kept what nothing needs.
+        shelf: Of the cache.
+        demand: What is needed.
+        now: This instant.
+    """
+
+    def __init__(self, settings: Settings, database: Database, shelf: Shelf, demand: Demand, now: datetime) -> None:
+        self._settings = settings
+        self._needs = Needs(database)
+        self._shelf = shelf
+        self._demand = demand
+        self._now = now
+
+    def unneeded(self) -> Mapping[Checksum, datetime]:
+        """Return what nothing needs and since when, what was needed least recently first; seeds for deltas last.
+
+        Raises:
+            DatabaseError: The database failed.
+        """
+        held = {entry.checksum: entry for entry in self._shelf.layout.entries()}
+        since = self._needs.note(
+            held.keys(), self._demand.needers.keys(), all_known=not self._demand.unknown, now=self._now
+        )
+        # An earlier version of what is wanted may save most of the next one's bytes.
+        order = sorted(
+            (each for each in since if each in held),
+            key=lambda each: (bool(self._demand.images.intersection(held[each].images)), since[each]),
+        )
+        return {each: since[each] for each in order}
+
+    def noted(self) -> Mapping[Checksum, datetime]:
+        """Return what was noted before, and note nothing.
+
+        Raises:
+            DatabaseError: The database failed.
+        """
+        return self._needs.unneeded()
+
+    def removable(self) -> Iterable[Checksum]:
+        """Yield what may be removed when room is short, in the order in which it goes.
+
+        Raises:
+            DatabaseError: The database failed.
+        """
+        return tuple(self.unneeded())
+
+    def prune(self, *, at_once: bool = False, dry_run: bool = False) -> Pruned:
+        """Remove what nothing has needed for `cache.keep_unneeded_days`.
+
+        Args:
+            at_once: Remove what nothing needs however lately it was needed.
+            dry_run: Remove nothing; return what would be.
+
+        Raises:
+            DatabaseError: The database failed.
+            StorageError: Something cannot be removed.
+        """
+        keep = timedelta(0) if at_once else timedelta(days=self._settings.cache.keep_unneeded_days)
+        due = [each for each, since in self.unneeded().items() if self._now - since >= keep]
+        if dry_run:
+            found = (self._shelf.layout.entry(each) for each in due if not self._shelf.leases.is_used(each))
+            return Pruned(removed=tuple(entry for entry in found if entry is not None))
+        removed = tuple(entry for each in due if (entry := self._shelf.drop(each)) is not None)
+        seconds = keep.total_seconds()
+        files = [
+            *self._shelf.old_quarantine(older_than_seconds=seconds),
+            *HandOut(self._shelf).prune(taken_back_before=self._now - keep),
+            *sweep_assemblies(self._shelf.layout.directory),
+            *prune_guest_bytes(self._settings.state_directory / "conversion"),
+        ]
+        if not self._demand.unknown:
+            files += self._shelf.idle_partials(keep=self._demand.wanted, older_than_seconds=seconds)
+        return Pruned(removed=removed, files=tuple(files))
+
+
+def _handed_out(database: Database) -> Iterator[tuple[Checksum, Needer]]:
+    for each in HandedOut(database).all():
+        yield (
+            each.checksum,
+            Needer(
+                by="handed-out",
+                subscription=None,
+                list_identifier=each.key.list_identifier,
+                list_version=None,
+                image_identifier=each.key.image_identifier,
+                version=each.version,
+            ),
+        )
+
+
+def _entry(shelf: Shelf, listed: ListedImage) -> CacheEntry | None:
+    entry = shelf.layout.find(listed.checksum)
+    if entry is None and listed.delta is not None:
+        entry = shelf.layout.entry(listed.delta.guest_checksum)
+    return entry
