@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,7 @@ from coppice.testing.server import LoopbackServer, StaticServer, throw_away_tls
 
 pytestmark = pytest.mark.integration
 DATA = os.urandom(3_000_000)
+SIZE = len(DATA)
 SIGNED = Checksum.of(DATA)
 
 
@@ -49,7 +51,7 @@ def partial(tmp_path):
         yield found
 
 
-def fetch(uris, partial, *, size=len(DATA), expected=SIGNED, client=None, **more):
+def fetch(uris, partial, *, size=SIZE, expected=SIGNED, client=None, **more):
     given = [uris] if isinstance(uris, str) else uris
     known = {
         name: more.pop(name) for name in list(more) if name in {"accesses", "task", "allow_file_uris", "max_bytes"}
@@ -64,7 +66,7 @@ def ranges_of(server):
 
 
 class Notes:
-    def __init__(self):
+    def __init__(self) -> None:
         self.texts = []
 
     def advance(self, amount):
@@ -375,7 +377,7 @@ def test_other_bytes_from_everywhere_leave_nothing(loopback_server, partial):
     "name", ["a b", "a'b\"c", "x;touch y", "$(id)", "`id`", "ä€😀", "%2e%2e/x", "..;/x", "a\\b", "<x>|&"]
 )
 def test_an_odd_address_reaches_the_server_as_one_path(loopback_server, partial, tmp_path, name):
-    before = sorted(os.listdir("."))
+    before = sorted(Path.cwd().iterdir())
     served = []
 
     def answer(talk):
@@ -388,7 +390,7 @@ def test_an_odd_address_reaches_the_server_as_one_path(loopback_server, partial,
     assert len(served) == 1
     assert not set(' "<>`\\') & set(served[0])
     assert served[0].isascii()
-    assert sorted(os.listdir(".")) == before
+    assert sorted(Path.cwd().iterdir()) == before
 
 
 @pytest.mark.threat("T57")

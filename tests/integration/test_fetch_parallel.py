@@ -55,11 +55,11 @@ def test_a_quick_connection_stays_alone(loopback_server, tmp_path):
 class Shared:
     """A server whose connections share one rate: more of them do not help."""
 
-    def __init__(self, rate):
+    def __init__(self, rate) -> None:
         self.rate = rate
         self.lock = threading.Lock()
 
-    def __call__(self, talk):
+    def __call__(self, talk) -> None:
         asked = talk.handler.headers.get("Range")
         start, end = (0, len(DATA)) if asked is None else [int(each) for each in asked[6:].split("-")]
         end = end + 1 if asked else end

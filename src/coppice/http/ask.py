@@ -17,6 +17,7 @@ from coppice.http import failures
 from coppice.http.exchange import Answer, Timeouts, Wire, exchange
 from coppice.http.location import Location, parse_location, redirected, show
 from coppice.http.message import BodyFile, Question
+from coppice.http.route import Route, Router
 
 if TYPE_CHECKING:
     import ssl
@@ -61,6 +62,7 @@ class Asker:
         self._settings = settings
         self._clock = clock
         self._dialer = dialer
+        self._router = Router(settings, dialer)
         self._contexts = contexts
         self._hosts = hosts
 
@@ -91,10 +93,10 @@ class Asker:
     def _connected(
         self, location: Location, question: Question, deadline: float, task: Task | None
     ) -> Iterator[Answer]:
-        """Connect to the first judged address of the location's host that answers."""
-        addresses = self._dialer.addresses(location.host, location.port)
+        """Connect to the first judged address of the location's host that answers, or have the proxy do it."""
+        routes = self._router.routes(location)
         wire = _wire(location, question, task)
-        if location.scheme == "http" and "Authorization" in wire.headers and not all(map(_is_loopback, addresses)):
+        if location.scheme == "http" and "Authorization" in wire.headers and not all(map(_stays_here, routes)):
             raise failures.clear_text(location)
         context = self._context(location, question)
         timeouts = Timeouts(
@@ -102,17 +104,17 @@ class Asker:
         )
         with ExitStack() as stack:
             stack.enter_context(self._counted(location, deadline))
-            for position, address in enumerate(addresses):
+            for position, route in enumerate(routes):
                 if self._clock.monotonic() >= deadline:
                     break
                 guard = self._dialer.guard(deadline)
                 try:
                     answer = stack.enter_context(
-                        exchange(location, address, wire, context=context, timeouts=timeouts, guard=guard)
+                        exchange(location, route, wire, context=context, timeouts=timeouts, guard=guard)
                     )
                 except UnreachableError as problem:
                     # A server that answers with the wrong certificate is not passed over for another one.
-                    if position == len(addresses) - 1 or problem.context.get("final"):
+                    if position == len(routes) - 1 or problem.context.get("final"):
                         raise
                     continue
                 yield answer
@@ -179,5 +181,6 @@ def _authorization(location: Location, question: Question) -> str | None:
     return location.authorization
 
 
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback
+def _stays_here(route: Route) -> bool:
+    """Whether what is sent is seen by this machine alone."""
+    return route.proxy is None and ipaddress.ip_address(route.address).is_loopback

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from coppice.http.guard import Guard
     from coppice.http.location import Location
+    from coppice.http.route import Route
 
 _MAX_LENGTH_DIGITS = 24
 
@@ -129,14 +130,14 @@ class Answer:
 @contextmanager
 def exchange(
     location: Location,
-    address: str,
+    route: Route,
     wire: Wire,
     *,
     context: ssl.SSLContext | None,
     timeouts: Timeouts,
     guard: Guard,
 ) -> Iterator[Answer]:
-    """Ask ``address`` for ``location`` and yield the answer; the connection is closed with the block.
+    """Ask for ``location`` by ``route`` and yield the answer; the connection is closed with the block.
 
     Raises:
         UnreachableError: No connection could be made.
@@ -145,7 +146,8 @@ def exchange(
         UnreadableFileError: The body cannot be read.
     """
     with guard:
-        pool = _pool(location, address, context, timeouts, guard)
+        pool = _pool(location, route, context, timeouts, guard)
+        in_clear = route.proxy is not None and location.scheme == "http"
         headers = {
             **wire.headers,
             "Host": location.authority,
@@ -156,10 +158,10 @@ def exchange(
         if wire.length_bytes is not None:
             headers["Content-Length"] = str(wire.length_bytes)
         try:
-            with translated(location, guard):
+            with translated(location, guard, route.proxy):
                 response = pool.urlopen(
                     wire.method,
-                    location.target,
+                    location.url if in_clear else location.target,
                     body=None if wire.body is None else wire.pieces(guard),
                     headers=headers,
                     retries=False,
@@ -187,7 +189,7 @@ def _split(body: bytes | BodyFile | None) -> Iterator[bytes]:
 
 
 def _pool(
-    location: Location, address: str, context: ssl.SSLContext | None, timeouts: Timeouts, guard: Guard
+    location: Location, route: Route, context: ssl.SSLContext | None, timeouts: Timeouts, guard: Guard
 ) -> HTTPConnectionPool:
     import urllib3
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -209,21 +211,24 @@ def _pool(
             return connection
 
         def connect(self) -> None:
+            if route.proxy is not None:
+                destination = route.destination
+                self.set_tunnel(f"[{destination}]" if ":" in destination else destination, location.port)
             super().connect()
             _connected(self.sock, timeouts, guard)
 
     common: dict[str, Any] = {
-        "port": location.port,
+        "port": route.port,
         "timeout": urllib3.Timeout(connect=timeouts.connect_seconds, read=timeouts.read_seconds),
         "maxsize": 1,
         "retries": False,
     }
     if location.scheme == "http":
-        plain = urllib3.HTTPConnectionPool(address, **common)
+        plain = urllib3.HTTPConnectionPool(route.address, **common)
         plain.ConnectionCls = WatchedConnection
         return plain
     # The connection goes to the address; the certificate has to be the name's.
-    secure = urllib3.HTTPSConnectionPool(address, ssl_context=context, server_hostname=location.host, **common)
+    secure = urllib3.HTTPSConnectionPool(route.address, ssl_context=context, server_hostname=location.host, **common)
     secure.ConnectionCls = WatchedTlsConnection
     return secure
 
@@ -235,7 +240,7 @@ def _connected(connection: socket.socket, timeouts: Timeouts, guard: Guard) -> N
 
 
 @contextmanager
-def translated(location: Location, guard: Guard) -> Iterator[None]:
+def translated(location: Location, guard: Guard, proxy: Location | None = None) -> Iterator[None]:
     """Turn urllib3's errors into transfer errors that name the host; what the guard did goes before all else."""
     from urllib3 import exceptions
 
@@ -248,4 +253,4 @@ def translated(location: Location, guard: Guard) -> Iterator[None]:
     except (exceptions.HTTPError, OSError, ValueError) as problem:
         if guard.verdict is not None:
             raise failures.stalled(location, guard.verdict) from problem
-        raise failures.translate(location, problem, was_connected=guard.is_connected) from problem
+        raise failures.translate(location, problem, was_connected=guard.is_connected, proxy=proxy) from problem

@@ -37,6 +37,7 @@ _NOT_ALLOWED = (
     "What was there before stays as it is. Name a credential that this server takes, or check the one that is named: "
     "it may have ended, or may not be for this."
 )
+_TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3}).{0,100}")
 _WORTH_RETRYING = frozenset({429, 500, 502, 503, 504})
 
 
@@ -175,17 +176,22 @@ def stalled(location: Location, verdict: Verdict) -> TransferStalledError:
     )
 
 
-def translate(location: Location, problem: Exception, *, was_connected: bool) -> CoppiceError:
+def translate(
+    location: Location, problem: Exception, *, was_connected: bool, proxy: Location | None = None
+) -> CoppiceError:
     """Return what an error of urllib3 or of the machine means.
 
     Args:
         location: What was asked for.
         problem: The error.
         was_connected: Whether there was a connection, verified where it is one with TLS: something may have been sent.
+        proxy: What stands between.
     """
     from urllib3 import exceptions
 
     context = {"url": location.shown, "host": location.host}
+    if proxy is not None and not was_connected and (error := _of_proxy(location, problem, proxy)) is not None:
+        return error
     if isinstance(problem, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
         return UnreachableError(
             f"{location.host} port {location.port} cannot be reached",
@@ -209,6 +215,30 @@ def translate(location: Location, problem: Exception, *, was_connected: bool) ->
         details=str(problem),
         resolution="Run again; what was there before stays as it is.",
         context=context,
+    )
+
+
+def _of_proxy(location: Location, problem: Exception, proxy: Location) -> UnreachableError | None:
+    """Return what the proxy failed of; None: it did its part."""
+    from urllib3 import exceptions
+
+    context = {"url": location.shown, "host": location.host, "proxy": proxy.authority}
+    if isinstance(problem, exceptions.NewConnectionError | exceptions.ConnectTimeoutError):
+        return UnreachableError(
+            f"the proxy {proxy.authority} cannot be reached",
+            details=_spoken(problem),
+            resolution="Check transfer.proxy, and that the proxy runs.",
+            context=context,
+        )
+    said = _TUNNEL.search(str(problem))
+    if said is None:
+        return None
+    return UnreachableError(
+        f"the proxy {proxy.authority} does not connect to {location.host} port {location.port}: {said[1]}",
+        details=show(said[0])[1:-1],
+        resolution="Ask whoever runs the proxy; it is told the server's address, not its name. Where no proxy is "
+        "needed, name the server in transfer.no_proxy.",
+        context={**context, "final": int(said[1]) not in _WORTH_RETRYING},
     )
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,4 +30,4 @@ def test_stretches_are_the_set_of_positions_that_were_added(pairs, size):
 def test_stretches_stand_in_order_and_do_not_touch(pairs):
     found = list(Stretches(pairs))
     assert all(start < end for start, end in found)
-    assert all(one[1] < two[0] for one, two in zip(found, found[1:], strict=False))
+    assert all(one[1] < two[0] for one, two in itertools.pairwise(found))
