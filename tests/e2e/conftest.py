@@ -40,7 +40,8 @@ path = "{root}/cloud"
 {cloud}
 """
 # What may differ between two runs that end in the same state: when something happened, and what says so.
-VOLATILE = re.compile(r'"[^"\n]*(?:state[-_]since|fetched_at)":\s*"[^"]*"')
+# The state of a file (inode, times) differs wherever it lies.
+VOLATILE = re.compile(r'"[^"\n]*(?:state[-_]since|fetched_at)":\s*"[^"]*"|"fingerprint": \[[^\]]*\]')
 FACTS = (
     "SELECT name, uri, list_identifier FROM subscription ORDER BY name",
     (

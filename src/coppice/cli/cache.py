@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coppice.cli.cache_run import cache_data, describe_outcome
 from coppice.cli.envelope import Result, Status
 from coppice.cli.output import format_size
 from coppice.cli.words import examples, noun, pass_context
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from coppice.cli.context import Context
     from coppice.cli.output import Output
     from coppice.workflows.cached import CachedObject
-    from coppice.workflows.fetch import FetchReport, ImageOutcome
+    from coppice.workflows.fetch import FetchReport
 
 command = noun("cache", "The verified files that this site holds.")
-_SIGNS = {"fetched": "+", "handed-out": "+", "taken-back": "-", "failed": "!"}
 
 
 @command.command("list", epilog=examples("coppice cache list", "coppice cache list --json"))
@@ -44,7 +44,7 @@ def list_entries(context: Context) -> Result:
             "entries": [_as_data(each) for each in found.objects],
             "size_bytes": total,
             "foreign": found.foreign,
-            "unknown": _unknown(found.unknown),
+            "unknown": [name for name, _ in found.unknown],
         },
         messages=(
             f"{len(found.objects)} files, {format_size(total)}.",
@@ -117,11 +117,11 @@ def fetch_images(context: Context, *, refresh_lists: bool, retry: bool, dry_run:
 
     def render(output: Output) -> None:
         for each in report.images:
-            output.line(f"{_SIGNS[each.change]} {_outcome(each)}")
+            output.line(describe_outcome(each))
 
     return Result(
         command="cache fetch",
-        data=fetch_data(report, dry_run=dry_run),
+        data=cache_data(report, dry_run=dry_run),
         status=Status.SUCCESS if not errors else Status.PARTIAL if done else Status.ERROR,
         errors=errors,
         messages=(said, *_unknown_messages(report)),
@@ -211,44 +211,10 @@ def prune(context: Context, *, dry_run: bool, at_once: bool) -> Result:
     )
 
 
-def fetch_data(report: FetchReport, *, dry_run: bool) -> dict[str, object]:
-    """Return a cache run for ``--json``."""
-    return {
-        "dry_run": dry_run,
-        "wanted": report.wanted,
-        "images": [
-            {
-                "list": each.key.list_identifier,
-                "image": each.key.image_identifier,
-                "version": each.version,
-                "title": each.title,
-                "change": each.change,
-                "reason": each.reason,
-                "error": each.error.as_dict() if each.error is not None else None,
-            }
-            for each in report.images
-        ],
-        "unknown": _unknown(report.unknown),
-        "removed": report.pruned.removed,
-    }
-
-
-def _unknown(unknown: tuple[tuple[str, object], ...]) -> list[str]:
-    return [name for name, _ in unknown]
-
-
 def _unknown_messages(report: FetchReport) -> tuple[str, ...]:
     return tuple(
         f"{name}: its list is not known today, so what is here of it stays ({problem.message})"
         for name, problem in report.unknown
-    )
-
-
-def _outcome(each: ImageOutcome) -> str:
-    name = each.title or each.key.image_identifier
-    why = f" ({each.reason})" if each.reason else ""
-    return f"{each.change.replace('-', ' ')} {name} {each.version}{why}" + (
-        f" [{each.error.code}]" if each.error is not None else ""
     )
 
 

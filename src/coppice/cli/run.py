@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coppice.cli.cache_run import cache_data, describe_outcome
 from coppice.cli.envelope import Result, Status
 from coppice.cli.subscription_data import errors_by_name
 from coppice.cloud.apply import action_as_dict, plan_as_dict
@@ -38,6 +39,8 @@ def run_result(command: str, report: SyncReport, *, dry_run: bool) -> Result:
     status = Status.SUCCESS if not errors else Status.PARTIAL if (done or fresh) and not lost else Status.ERROR
 
     def render(output: Output) -> None:
+        for image in report.cache.images if report.cache else ():
+            output.line(describe_outcome(image))
         for cloud in report.clouds:
             _show_cloud(output, cloud)
 
@@ -134,7 +137,9 @@ def _as_data(report: SyncReport, *, dry_run: bool) -> dict[str, object]:
         }
         for outcome in (report.refreshed.outcomes if report.refreshed else ())
     ]
-    return {"dry_run": dry_run, "lists": lists, "clouds": [_cloud_data(cloud) for cloud in report.clouds]}
+    cache = None if report.cache is None else cache_data(report.cache, dry_run=dry_run)
+    clouds = [_cloud_data(cloud) for cloud in report.clouds]
+    return {"dry_run": dry_run, "lists": lists, "clouds": clouds, "cache": cache}
 
 
 def _cloud_data(cloud: CloudReport) -> dict[str, object]:
