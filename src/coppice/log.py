@@ -27,13 +27,16 @@ REDACTED = "[redacted]"
 _SECRET_WORDS = (
     r"passwords?|passwd|passphrase|secrets?|tokens?|api[_-]?key|private[_-]?key|authorization|cookie|credentials?"  # noqa: S105 - the names of secrets, no secret
 )
-_SECRET_KEY = re.compile(rf"(?:^|[._-])(?:x-[a-z-]*)?(?:{_SECRET_WORDS})$", re.IGNORECASE)
-_HEADER = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*token)(\s*[:=]\s*)[^\r\n]+", re.IGNORECASE)
+_SECRET_KEY = re.compile(rf"(?:^|[._-])(?:x-[a-z-]{{0,60}})?(?:{_SECRET_WORDS})$", re.IGNORECASE)
+_HEADER = re.compile(
+    r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]{0,60}token)(\s*[:=]\s*)[^\r\n]+", re.IGNORECASE
+)
 _ASSIGNMENT = re.compile(
-    rf"""(?P<name>[\w.-]*(?:{_SECRET_WORDS})["']?)(?P<sign>\s*[:=]\s*)(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&"']+)""",
+    # Only where a name begins: a search within each would take a long text's length squared.
+    rf"""(?P<name>(?<![\w.-])[\w.-]*(?:{_SECRET_WORDS})["']?)(?P<sign>\s*[:=]\s*)(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&"']+)""",
     re.IGNORECASE,
 )
-_USERINFO = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/\s@?#]*(?:@[^/\s@?#]*)*@", re.IGNORECASE)
+_USERINFO = re.compile(r"(?P<scheme>[a-z0-9+.-]{1,30}://)[^/\s@?#]*(?:@[^/\s@?#]*)*@", re.IGNORECASE)
 # C0 and C1 controls, line and paragraph separators, direction marks and overrides, byte order mark, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
