@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from coppice.cache.store import ImageCache
 from coppice.clock import ShiftedClock
 from coppice.database import Database
 from coppice.errors import CoppiceError, InputError, MalformedListError, OlderListError, TransferError, TrustError
@@ -25,7 +27,7 @@ from coppice.subscription.source.drivers import BUILT_IN, judging_shelf
 from coppice.subscription.source.protocol import Circumstances
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.stages import STAGES
-from coppice.workflows.obtain import approach_of, open_cache
+from coppice.workflows.obtain import approach_of
 from coppice.workflows.refresh import refresh
 from coppice.workflows.select import select
 from coppice.workflows.sources import open_sources
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from coppice.workflows.refresh import ListOutcome
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(180)]
-FAILURES = ("gone", "empty", "down")
+FAILURES = [(name, how) for name, stage in STAGES.items() for how in stage.failures]
+SHARED = [name for name, stage in STAGES.items() if stage.is_shared]
 SIGNED = [name for name, stage in STAGES.items() if stage.is_signed]
 SETTINGS = """
 state_directory = "{path}/state"
@@ -65,6 +68,7 @@ class Site:
         self.database = Database(self.settings.database_url)
         self.store = SubscriptionStore(self.database)
         self.client = Client(self.settings.transfer)
+        stage.enter(self.database)
 
     def follow(self, **changed: Any) -> Subscription:
         subscription = replace(self.stage.subscription(), **changed)
@@ -140,12 +144,18 @@ def test_what_did_not_change_is_not_fetched_again_and_stays_in_force(site: Site)
     site.follow()
     first = site.verified()
     again = site.refresh()
-    assert (again.error, again.fresh) == (None, True)
+    for _ in range(5):
+        assert (again.error, again.fresh) == (None, True)
+        if again.unchanged:
+            break
+        # Where a server tells no more than a date, it counts once the second that it names is over.
+        time.sleep(1)
+        again = site.refresh()
+    assert again.unchanged
     known = site.store.known()["demo"]
     source = open_sources(site.database, site.client, site.clock, site.settings).open(known.subscription.source)
     validators = Validators(etag=known.etag, last_modified=known.last_modified)
     assert source.fetch(known.subscription, validators).body is None
-    assert site.refresh().unchanged
     assert again.verified is not None
     assert again.verified.content == first.content
 
@@ -167,6 +177,7 @@ def test_a_newer_version_takes_its_place_and_every_identifier_stays(site: Site) 
     ]
 
 
+@pytest.mark.parametrize("stage", SHARED, indirect=True)
 def test_a_second_site_gives_the_same_identifiers(site: Site, tmp_path: Path) -> None:
     site.stage.publish(1)
     site.follow()
@@ -225,7 +236,7 @@ def test_an_older_message_is_refused(site: Site) -> None:
         source.verify(old, subscription, site.circumstances(last=last))
 
 
-@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize(("stage", "how"), FAILURES, indirect=["stage"])
 def test_a_source_that_fails_changes_nothing(site: Site, how: str) -> None:
     site.stage.publish(1)
     site.follow()
@@ -241,7 +252,7 @@ def test_a_source_that_fails_changes_nothing(site: Site, how: str) -> None:
     assert site.store.last_trusted(before.content.identifier) is not None
 
 
-@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize(("stage", "how"), FAILURES, indirect=["stage"])
 def test_a_source_that_fails_at_first_is_not_a_list_without_images(site: Site, how: str) -> None:
     site.stage.publish(1)
     site.follow()
@@ -343,7 +354,7 @@ def test_images_come_into_the_cache_with_the_digest_that_the_source_gives(site: 
     approach = approach_of([outcome])
     is_local = content.identifier in approach.local
     assert is_local or site.stage.basis is not TrustBasis.LOCAL
-    cache = open_cache(site.settings, site.client, site.clock, allow_file_uris=is_local)
+    cache = ImageCache(site.path / "cache", client=site.client, clock=site.clock, allow_file_uris=is_local)
     for image in content.images:
         held = cache.obtain(
             ImageKey(content.identifier, image.identifier),

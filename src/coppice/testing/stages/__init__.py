@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coppice.testing.stages.hepix import HepixOverHttp
+from coppice.testing.stages.files import FilesByClearKey, FilesByDetachedKey, FilesByTransport
+from coppice.testing.stages.hepix import HepixInBucket, HepixInFolder, HepixInRegistry, HepixOverHttp
+from coppice.testing.stages.local import Descriptors, OwnCatalogue
 from coppice.testing.stages.oci import OciByKey, OciByTransport
 from coppice.testing.stages.simplestreams import StreamsByKey, StreamsByTransport
 
@@ -20,9 +22,17 @@ if TYPE_CHECKING:
 
 STAGES: Mapping[str, type[SourceStage]] = {
     "hepix": HepixOverHttp,
+    "hepix-folder": HepixInFolder,
+    "hepix-oci": HepixInRegistry,
+    "hepix-s3": HepixInBucket,
+    "catalogue": OwnCatalogue,
+    "descriptors": Descriptors,
     "oci-transport": OciByTransport,
     "oci-cosign": OciByKey,
     "simplestreams-openpgp": StreamsByKey,
     "simplestreams-transport": StreamsByTransport,
+    "files-detached": FilesByDetachedKey,
+    "files-clear-signed": FilesByClearKey,
+    "files-transport": FilesByTransport,
 }
 """Name of a stage → its class; several may be of one driver."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from coppice.database import Database
     from coppice.subscription.model import SourceReference
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -28,6 +29,8 @@ class SourceStage:
         basis: By what its lists come to be trusted.
         is_signed: Whether somebody signs: what was tampered with is found out then, and keys can be taken back.
         tampered_codes: With which of these errors a version is refused that was changed by whoever holds the server.
+        failures: What `fail` can do.
+        is_shared: Whether two sites can follow it.
 
     Args:
         directory: Of its own.
@@ -37,6 +40,8 @@ class SourceStage:
     basis: ClassVar[TrustBasis]
     is_signed: ClassVar[bool]
     tampered_codes: ClassVar[frozenset[str]] = frozenset()
+    failures: ClassVar[tuple[str, ...]] = ("gone", "empty", "down")
+    is_shared: ClassVar[bool] = True
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -53,6 +58,9 @@ class SourceStage:
 
     def start(self) -> None:
         """Start the server."""
+
+    def enter(self, database: Database) -> None:
+        """Learn of the database of a site that is about to follow; before anything is published."""
 
     def stop(self) -> None:
         """End the server: nothing can be fetched any more."""
