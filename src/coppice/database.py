@@ -162,9 +162,12 @@ def _database_errors(shown_url: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as problem:
-        cause = getattr(problem, "orig", None) or problem
+        cause = str(getattr(problem, "orig", None) or problem)
+        is_full = "full" in cause or "No space left" in cause
         raise DatabaseError(
             f"the database {shown_url} failed: {cause}",
-            resolution="Nothing was changed. Check the disk and the file's rights; restore it from a backup if it "
+            resolution="Nothing was changed. Free space on its file system, then run again."
+            if is_full
+            else "Nothing was changed. Check the disk and the file's rights; restore it from a backup if it "
             "is damaged. What is registered in clouds is described by the clouds themselves and is not lost.",
         ) from problem

@@ -259,7 +259,7 @@ def read_archived(directory: Path, name: ArchivedName) -> ArchivedEvent:
     if variables.get(TYPE, name.type) != name.type:
         raise DocumentError(f"it says that it is {variables[TYPE][:80]!r}, and its name says {name.type!r}")
     if label_of(variables.get(f"{PREFIX}DC_IDENTIFIER")).lower() != name.label.lower():
-        raise DocumentError(f"it is about another image than its name says")
+        raise DocumentError("it is about another image than its name says")
     digest = hashlib.sha256(name.file_name.encode() + b"\0" + content).hexdigest()
     return ArchivedEvent(name=name, kind=kind, variables=variables, digest=digest)
 

@@ -156,12 +156,10 @@ def newest_number(session: Session) -> int:
 def _prune(session: Session, before: datetime, hooks: Collection[str]) -> int:
     old = delete(EventRow).where(EventRow.at < before)
     if hooks:
-        met = dict(
-            session.execute(select(HookRow.name, HookRow.told_up_to).where(HookRow.name.in_(hooks))).tuples().all()
-        )
+        met = session.scalars(select(HookRow.told_up_to).where(HookRow.name.in_(hooks))).all()
         # A hook that was not met yet begins with what comes then: nothing that is there is for it.
         if met:
-            old = old.where(EventRow.number <= min(met.values()))
+            old = old.where(EventRow.number <= min(met))
         undelivered = select(DeliveryRow.event).where(
             DeliveryRow.hook.in_(hooks), DeliveryRow.state.in_([DeliveryState.WAITING, DeliveryState.PARKED])
         )

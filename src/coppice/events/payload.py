@@ -191,8 +191,8 @@ def kept_facts(facts: Mapping[str, object]) -> dict[str, object]:
     """
     kept: dict[str, object] = {}
     for name, value in facts.items():
-        shown = value if name == LISTED else redact_value(name, value)
-        kept[name] = _bounded(shown, MAX_LISTED_TEXT_BYTES if name == LISTED else MAX_TEXT_BYTES, 0)
+        bounded = _bounded(value, MAX_LISTED_TEXT_BYTES if name == LISTED else MAX_TEXT_BYTES, 0)
+        kept[name] = bounded if name == LISTED else redact_value(name, bounded)
     if _size(kept) > MAX_FACTS_BYTES:
         for name in sorted(kept, key=lambda each: _size(kept[each]), reverse=True):
             kept[name] = f"[left out: {_size(kept[name])} bytes]"
