@@ -222,7 +222,7 @@ def _by_blocks(work: Work, chosen: Choice) -> int:
     _admit(work, assembly.stored_bytes + cost)
     label = f"fetching what is missing of {work.listed.title!r}"
     with work.monitor.task(label, total=cost, unit=Unit.BYTES) as task:
-        assembly.fetch_blocks(work.remote, task)
+        assembly.fetch_blocks(task)
     with _writer(work) as writer:
         assembly.write(writer, [each.handle for each in work.held])
         _verify(work, writer)

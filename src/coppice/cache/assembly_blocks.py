@@ -44,13 +44,15 @@ class BlockAssembly:
         delta: What the list signed.
         index: The index file, as it came.
         folder: Where ranges of packs are kept.
+        remote: Fetches.
 
     Raises:
         DeltaError: The index is malformed, or of another disk.
     """
 
-    def __init__(self, delta: ImageDelta, index: bytes | memoryview, folder: Path) -> None:
+    def __init__(self, delta: ImageDelta, index: bytes | memoryview, folder: Path, remote: Remote) -> None:
         self._delta = delta
+        self._remote = remote
         self._folder = folder
         self._index = read_index(index)
         same = (self._index.guest_size_bytes, self._index.guest_checksum)
@@ -109,7 +111,7 @@ class BlockAssembly:
                     cost += self._guess(number) + total_bytes(without([self._table_range(number)], spool.whole))
         return cost
 
-    def fetch_tables(self, remote: Remote, task: Task) -> None:
+    def fetch_tables(self, task: Task) -> None:
         """Learn where the frames of the packs are.
 
         Raises:
@@ -121,11 +123,11 @@ class BlockAssembly:
             pack, layout = self._pack(number)
             wanted = self._table_range(number)
             with self._spool(number) as spool:
-                self._fetch(remote, pack, [wanted], spool, task)
+                self._fetch(pack, [wanted], spool, task)
                 table = spool.read(*wanted)
             self._tables[number] = read_pack_table(table, layout, pack_bytes=pack.size_bytes)
 
-    def fetch_blocks(self, remote: Remote, task: Task) -> None:
+    def fetch_blocks(self, task: Task) -> None:
         """Bring in the frames that hold what is missing.
 
         Raises:
@@ -135,7 +137,15 @@ class BlockAssembly:
         """
         for number in self._wanted_packs():
             with self._spool(number) as spool:
-                self._fetch(remote, self._pack(number)[0], self._ranges(number, spool), spool, task)
+                self._fetch(self._pack(number)[0], self._ranges(number, spool), spool, task)
+
+    def fetched_parts(self) -> list[tuple[RemoteFile, Path, list[Range]]]:
+        """Return what is here of packs: which, where its bytes lie at their places, and which of them."""
+        parts = []
+        for number in self._wanted_packs():
+            with self._spool(number) as spool:
+                parts.append((self._delta.packs[number], spool.path, list(spool.whole)))
+        return parts
 
     def write(self, writer: DiskWriter, seeds: Sequence[int]) -> None:
         """Put the disk together.
@@ -175,12 +185,12 @@ class BlockAssembly:
                 start = (first - frame * layout.frame_blocks) * BLOCK_BYTES
                 writer.place(block * BLOCK_BYTES, blocks[start : start + length_on_disk(block, count, size)])
 
-    def _fetch(self, remote: Remote, file: RemoteFile, ranges: Sequence[Range], spool: Spool, task: Task) -> None:
+    def _fetch(self, file: RemoteFile, ranges: Sequence[Range], spool: Spool, task: Task) -> None:
         wanted = without(ranges, spool.whole)
         if not wanted:
             return
         self.requests += len(wanted)
-        remote.read_ranges(file, wanted, self._sink(spool), task)
+        self._remote.read_ranges(file, wanted, self._sink(spool), task)
         if without(wanted, spool.whole):
             raise DeltaError("not all of a pack that was asked for came")
 
@@ -195,6 +205,8 @@ class BlockAssembly:
         """Return what is to be asked for of a pack, so that few requests bring all that is not here yet."""
         frames = frames_of(self._pieces[number], self._pack(number)[1].frame_blocks)
         wanted = without(united(bytes_of(frames, self._tables[number])), spool.whole)
+        if self._remote.is_near(self._pack(number)[0]):
+            return wanted
         return coalesced(wanted, maximum=max(8, MAXIMUM_REQUESTS // len(self._wanted_packs())))
 
     def _guess(self, number: int) -> int:

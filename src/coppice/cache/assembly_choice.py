@@ -178,12 +178,12 @@ def _is_index_worth_it(work: Work, whole: int, patch_bytes: int | None) -> bool:
 def _look_into_blocks(work: Work, most: int) -> tuple[BlockAssembly, int]:
     index = work.delta.index
     path = work.fetch(index, "index", "the index")
-    blocks = BlockAssembly(work.delta, read_index_file(path, index), work.folder)
+    blocks = BlockAssembly(work.delta, read_index_file(path, index), work.folder, work.remote)
     label = f"looking for what is held of {work.listed.title!r}"
     with work.monitor.task(label, unit=Unit.BYTES) as task:
         blocks.look_for([(each.checksum, each.handle) for each in work.held], work.directory / "blocks", task)
         cost = blocks.cost_bytes()
         if cost < most:
-            blocks.fetch_tables(work.remote, task)
+            blocks.fetch_tables(task)
             cost = blocks.cost_bytes()
     return blocks, cost

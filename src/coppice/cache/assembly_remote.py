@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from coppice.cache.origin.bundle import SCHEME as BUNDLE
 from coppice.cache.origin.table import open_origin
 from coppice.cache.partial import PartialFile
 from coppice.cache.transfer import fetch_file
@@ -36,6 +37,10 @@ class Remote(Protocol):
             SizeMismatchError: It has another size than was signed.
             StorageError: It cannot be written.
         """
+        ...
+
+    def is_near(self, file: RemoteFile) -> bool:
+        """Tell whether requests for it cost nothing: then nothing is fetched along to spare some."""
         ...
 
     def read_ranges(
@@ -92,6 +97,10 @@ class ClientRemote:
                     context={"expected": str(file.checksum), "found": str(found)},
                 )
         return fetched
+
+    def is_near(self, file: RemoteFile) -> bool:
+        """See `Remote.is_near`."""
+        return file.uri.startswith(("file:", f"{BUNDLE}:"))
 
     def read_ranges(
         self, file: RemoteFile, ranges: Sequence[Range], sink: Callable[[int, bytes], object], task: Task

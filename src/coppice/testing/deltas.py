@@ -154,6 +154,10 @@ class MemoryRemote:
         self.given_bytes += len(content) - len(had)
         return len(content) - len(had)
 
+    def is_near(self, file: RemoteFile) -> bool:
+        """Say that it is far."""
+        return False
+
     def read_ranges(
         self, file: RemoteFile, ranges: Sequence[tuple[int, int]], sink: Callable[[int, bytes], object], task: Task
     ) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from coppice.cache.origin.bucket import BucketOrigin
+from coppice.cache.origin.bundle import SCHEME as BUNDLE
+from coppice.cache.origin.bundle import BundleOrigin
 from coppice.cache.origin.local import LocalOrigin
 from coppice.cache.origin.registry import RegistryOrigin
 from coppice.cache.origin.ssh import SshOrigin
@@ -27,6 +29,7 @@ SCHEMES: dict[str, Callable[[str, Client, Sequence[Access], bool], Origin]] = {
     "file": lambda uri, client, _, is_allowed: LocalOrigin(uri, client, is_allowed=is_allowed),
     "oci": lambda uri, client, accesses, _: RegistryOrigin(uri, client, accesses),
     "oci+http": lambda uri, client, accesses, _: RegistryOrigin(uri, client, accesses),
+    BUNDLE: lambda uri, client, _, is_allowed: BundleOrigin(uri, client, is_allowed=is_allowed),
     "s3": lambda uri, client, accesses, _: BucketOrigin(uri, client, accesses),
     "sftp": lambda uri, client, accesses, _: SshOrigin(uri, client, accesses),
 }
@@ -61,7 +64,7 @@ def open_origin(uri: str, *, client: Client, accesses: Sequence[Access] = (), al
     if scheme not in SCHEMES:
         raise AddressRefusedError(
             f"the address {shown} is of no kind that can be fetched from",
-            resolution=f"It begins with one of: {', '.join(f'{each}:' for each in SCHEMES)}.",
+            resolution=f"It begins with one of: {', '.join(f'{each}:' for each in SCHEMES if each != BUNDLE)}.",
             context={"url": shown},
         )
     return SCHEMES[scheme](uri, client, accesses, allow_file_uris)
