@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """nginx on loopback, serving a directory: a private instance, with ranges, conditions, and TLS where that is asked for.
 
+Directories are shown as pages of links.
+
 It can be told to answer 503 to everything, as a server does that is down for maintenance.
 """
 
@@ -36,6 +38,7 @@ http {{
     {certificate}
     root {root};
     location / {{
+      autoindex on;
       if (-f {directory}/down) {{ return 503; }}
     }}
   }}
