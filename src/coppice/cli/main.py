@@ -8,6 +8,7 @@ Sub-commands are imported when they are called, so that ``coppice --help`` is qu
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import signal
@@ -23,7 +24,14 @@ from coppice.cli.context import Context
 from coppice.cli.envelope import Result, Status, envelope
 from coppice.cli.output import Output
 from coppice.cli.words import Group
-from coppice.errors import CoppiceError, InterruptedRunError, UsageError
+from coppice.errors import (
+    CoppiceError,
+    InterruptedRunError,
+    MachineError,
+    NoSpaceError,
+    StorageError,
+    UsageError,
+)
 from coppice.log import LogFormat, configure, redact
 
 if TYPE_CHECKING:
@@ -195,7 +203,31 @@ def _as_error(problem: Exception, known: Context) -> CoppiceError:
         return UsageError(problem.format_message())
     if isinstance(problem, click.Abort):
         return _interrupted(problem)
-    return _defect(problem, known)
+    return _exhausted(problem) or _defect(problem, known)
+
+
+def _exhausted(problem: Exception) -> CoppiceError | None:
+    """Return what the machine lacks, where a library met that (a module that cannot be opened); else None."""
+    found = problem.errno if isinstance(problem, OSError) else None
+    if found in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        return MachineError(
+            f"this machine lacks what the run needs: {os.strerror(found or 0)}",
+            details=str(problem),
+            resolution="Raise the limit (`ulimit -n` for open files), or end what uses it up; then run again.",
+        )
+    if found in {errno.ENOSPC, errno.EDQUOT}:
+        return NoSpaceError(
+            "no space left",
+            details=str(problem),
+            resolution="Free space on that file system, then run again.",
+        )
+    if found in {errno.EIO, errno.EROFS}:
+        return StorageError(
+            f"the disk failed: {os.strerror(found or 0)}",
+            details=str(problem),
+            resolution="Look at the system's log; run again when the disk is well.",
+        )
+    return None
 
 
 def _is_terminated(problem: BaseException) -> bool:
