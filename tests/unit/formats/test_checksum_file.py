@@ -107,7 +107,7 @@ def test_no_text_breaks_the_reader_of_checksum_files(parts: list[str]):
 
 PAGES = {
     "nginx": b'<html><head><title>Index of /</title></head><body><h1>Index of /</h1><hr><pre><a href="../">../</a>\n'
-    b'<a href="20260101/">20260101/</a>  01-Jan-2026 00:00  -\n<a href="a%20b.img">a b.img</a>  5\n</pre></body></html>',
+    b'<a href="20260101/">20260101/</a>  01-Jan-2026 00:00  -\n<a href="a%20b.img">a b.img</a>  5\n</pre></body>',
     "apache": b'<table><tr><th><a href="?C=N;O=D">Name</a></th></tr><tr><td><a href="/images/">Parent Directory</a>'
     b'</td></tr><tr><td><a href="20260101/">20260101/</a></td></tr><tr><td><a href="a%20b.img">a b.img</a></td></tr>',
     "python": b'<ul>\n<li><a href="20260101/">20260101/</a></li>\n<li><a href="a%20b.img">a b.img</a></li>\n</ul>',
