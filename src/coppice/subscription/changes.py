@@ -17,7 +17,7 @@ from coppice.log import redact
 from coppice.model.identifiers import is_name, is_uuid
 from coppice.subscription.expression import parse_expression
 from coppice.subscription.model import NamespacePolicy, RevocationPolicy, TrustBasis
-from coppice.subscription.source.drivers import HEPIX, load_driver, schemes_of
+from coppice.subscription.source.drivers import HEPIX, load_driver, schemes_of, understands
 from coppice.subscription.source.options import COSIGN_KEY, KEYRING, TRUST
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _check_uri(uri: str, driver: str) -> None:
     except ValueError:
         scheme = ""
     known = schemes_of(driver)
-    if not scheme or (known is not None and scheme not in known) or len(uri) > MAX_URI_LENGTH or _UNSAFE.search(uri):
+    if not scheme or not understands(driver, uri) or len(uri) > MAX_URI_LENGTH or _UNSAFE.search(uri):
         shown = ", ".join(sorted(_shown_scheme(each) for each in known or {"https"}))
         raise InputError(
             f"the source {driver} cannot be at {redact(uri[:200])!r}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
@@ -37,18 +38,26 @@ class _BuiltIn:
         module: Where it is.
         name: What it is there.
         schemes: Of the addresses that it understands.
+        address: Pattern of all of them, where the scheme does not say enough.
     """
 
     module: str
     name: str
     schemes: frozenset[str]
+    address: str = r".+"
 
 
 _FILES = frozenset({"https", "http", "file"})
+_NAMED_LIST = r"catalogue:[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+_FOLDER = r"file://(?:localhost)?/[^?#]*"
 BUILT_IN: dict[str, _BuiltIn] = {
     "hepix": _BuiltIn("coppice.subscription.source.hepix", "HepixSource", _FILES | {"oci", "oci+http"}),
-    "catalogue": _BuiltIn("coppice.subscription.source.catalogue", "CatalogueSource", frozenset({"catalogue"})),
-    "descriptors": _BuiltIn("coppice.subscription.source.descriptors", "DescriptorsSource", frozenset({"file"})),
+    "catalogue": _BuiltIn(
+        "coppice.subscription.source.catalogue", "CatalogueSource", frozenset({"catalogue"}), _NAMED_LIST
+    ),
+    "descriptors": _BuiltIn(
+        "coppice.subscription.source.descriptors", "DescriptorsSource", frozenset({"file"}), _FOLDER
+    ),
     "oci": _BuiltIn("coppice.subscription.source.oci", "OciSource", frozenset({"oci", "oci+http"})),
     "simplestreams": _BuiltIn("coppice.subscription.source.simplestreams", "SimplestreamsSource", _FILES),
     "files": _BuiltIn("coppice.subscription.source.files", "FilesSource", _FILES),
@@ -103,6 +112,14 @@ def load_driver(driver: str) -> SourceDriver:
         details=f"there are: {', '.join(known)}",
         resolution="Name one of them with --source, or install the package that brings it.",
     )
+
+
+def understands(driver: str, uri: str) -> bool:
+    """Tell whether a driver can be asked for an address; one of another's says so itself."""
+    built_in = BUILT_IN.get(driver)
+    if built_in is None:
+        return True
+    return uri.partition(":")[0].lower() in built_in.schemes and re.fullmatch(built_in.address, uri) is not None
 
 
 def schemes_of(driver: str) -> frozenset[str] | None:
