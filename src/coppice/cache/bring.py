@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coppice import atomic
 from coppice.cache.assembly import Method, assemble
 from coppice.cache.assembly_remote import ClientRemote
-from coppice.cache.objects import ALGORITHM
+from coppice.cache.objects import ALGORITHM, hash_file
 from coppice.cache.partial import PartialFile
 from coppice.cache.transfer import fetch_file
-from coppice.errors import ChecksumMismatchError, NoSpaceError, SizeMismatchError
+from coppice.errors import ChecksumMismatchError, ImageRefusedError, NoSpaceError, SizeMismatchError
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:
@@ -148,6 +151,31 @@ def bring_assembled(
         method=made.method,
         fetched_bytes=made.fetched_bytes,
     )
+
+
+def left_assembled(errand: Errand, path: Path) -> Arrived | None:
+    """Return the disk that a run left at ``path``, which died before it put it to its place; None: there is none."""
+    delta = errand.listed.delta
+    if delta is None or not os.path.lexists(path):
+        return None
+    label = f"verifying what was put together of {errand.listed.title!r}"
+    with (
+        contextlib.suppress(OSError, ImageRefusedError),
+        errand.monitor.task(label, total=delta.guest_size_bytes, unit=Unit.BYTES) as task,
+    ):
+        found, state = hash_file(path, [ALGORITHM], task.advance)
+        if found[ALGORITHM].matches(delta.guest_checksum) and state[2] == delta.guest_size_bytes:
+            return Arrived(
+                path=path,
+                checksum=delta.guest_checksum,
+                size_bytes=delta.guest_size_bytes,
+                uri=delta.index.uri,
+                method=Method.BLOCKS,
+                fetched_bytes=0,
+            )
+    with atomic.storage_errors("removing", path):
+        path.unlink()
+    return None
 
 
 def wrong_size(listed: ListedImage, received: object) -> SizeMismatchError:

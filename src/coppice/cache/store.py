@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coppice import atomic
-from coppice.cache.bring import Arrived, Errand, bring_assembled, bring_whole, wrong_size
+from coppice.cache.bring import Arrived, Errand, bring_assembled, bring_whole, left_assembled, wrong_size
 from coppice.cache.model import CachedImage, Held
 from coppice.cache.objects import ALGORITHM, CacheEntry, answering, public_uri
 from coppice.cache.room import Room
@@ -266,7 +266,7 @@ class ImageCache:
         path = self.layout.partial / f"guest-{self.layout.partial_path(listed.checksum).name}"
         name = f"the disk of image {errand.key}"
         with self._room.reserved(listed.checksum, delta.guest_size_bytes, path, name=name):
-            arrived = bring_assembled(
+            arrived = left_assembled(errand, path) or bring_assembled(
                 errand, path, seeds=seeds, directory=self.directory, limit_bytes=self._maximum_disk_bytes
             )
             if arrived is None:

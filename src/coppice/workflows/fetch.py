@@ -194,6 +194,7 @@ class _Run:
         self._files = HandOut(obtainer.shelf)
         self._session = new_session()
         self._done: list[ImageOutcome] = []
+        self._names: dict[ImageKey, str] | None = None
         now = clock.now()
         self._wanted = {image.key: image for one in desired.lists for image in one.images if image.expires > now}
 
@@ -211,12 +212,14 @@ class _Run:
         for wanted in self._wanted.values():
             if wanted.key in came:
                 self._hand_out(wanted, came[wanted.key])
-        demand = self._obtainer.demand()
-        pruned = self._obtainer.pruning().prune()
+        pruning = self._obtainer.pruning()
+        pruned = pruning.prune()
         failed = sum(each.error is not None for each in self._done)
         facts = run_facts(self._session, images=len(self._wanted), changes=len(self._done) - failed, failed=failed)
         self._tell(EventKind.CACHE_RUN_ENDED, facts, self._clock.now())
-        return FetchReport(wanted=len(self._wanted), images=tuple(self._done), unknown=demand.unknown, pruned=pruned)
+        return FetchReport(
+            wanted=len(self._wanted), images=tuple(self._done), unknown=pruning.demand.unknown, pruned=pruned
+        )
 
     def preview(self) -> FetchReport:
         """Say what would be done."""
@@ -229,9 +232,11 @@ class _Run:
         for each in missing:
             is_here = self._obtainer.find(each, whole=True) is not None
             self._note(each.key, each.listed.version, each.listed.title, "handed-out" if is_here else "fetched")
-        demand = self._obtainer.demand()
-        pruned = self._obtainer.pruning().prune(dry_run=True)
-        return FetchReport(wanted=len(self._wanted), images=tuple(self._done), unknown=demand.unknown, pruned=pruned)
+        pruning = self._obtainer.pruning()
+        pruned = pruning.prune(dry_run=True)
+        return FetchReport(
+            wanted=len(self._wanted), images=tuple(self._done), unknown=pruning.demand.unknown, pruned=pruned
+        )
 
     def _fetch(self, missing: Sequence[DesiredImage]) -> Mapping[ImageKey, CachedImage]:
         """Bring images here, several at a time; those that fail are told, and stop no other."""
@@ -334,8 +339,9 @@ class _Run:
             self._note(image.key, listed.version, listed.title, "handed-out")
 
     def _coming(self, image: DesiredImage, cached: CachedImage, now: datetime) -> HandedImage:
-        others = [(each.key, each.file_name) for each in self._handed_out.all()]
-        name = name_of(image.key, others)
+        if self._names is None:
+            self._names = {each.key: each.file_name for each in self._handed_out.all()}
+        self._names[image.key] = name = name_of(image.key, self._names.items())
         facts = self._obtainer.facts(
             image,
             file_name=name,

@@ -150,7 +150,7 @@ class Pruning:
         self._settings = settings
         self._needs = Needs(database)
         self._shelf = shelf
-        self._demand = demand
+        self.demand = demand
         self._now = now
 
     def unneeded(self) -> Mapping[Checksum, datetime]:
@@ -161,12 +161,12 @@ class Pruning:
         """
         held = {entry.checksum: entry for entry in self._shelf.layout.entries()}
         since = self._needs.note(
-            held.keys(), self._demand.needers.keys(), all_known=not self._demand.unknown, now=self._now
+            held.keys(), self.demand.needers.keys(), all_known=not self.demand.unknown, now=self._now
         )
         # An earlier version of what is wanted may save most of the next one's bytes.
         order = sorted(
             (each for each in since if each in held),
-            key=lambda each: (bool(self._demand.images.intersection(held[each].images)), since[each]),
+            key=lambda each: (bool(self.demand.images.intersection(held[each].images)), since[each]),
         )
         return {each: since[each] for each in order}
 
@@ -210,8 +210,8 @@ class Pruning:
             *sweep_assemblies(self._shelf.layout.directory),
             *prune_guest_bytes(self._settings.state_directory / "conversion"),
         ]
-        if not self._demand.unknown:
-            files += self._shelf.idle_partials(keep=self._demand.wanted, older_than_seconds=seconds)
+        if not self.demand.unknown:
+            files += self._shelf.idle_partials(keep=self.demand.wanted, older_than_seconds=seconds)
         return Pruned(removed=removed, files=tuple(files))
 
 
