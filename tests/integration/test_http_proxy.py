@@ -78,11 +78,7 @@ def test_a_name_that_only_the_proxy_knows_is_told_to_it(tls_server):
 def test_metadata_is_not_asked_for_through_the_proxy_either(proxy, loopback_server, scheme, host):
     client = loopback_client(
         proxy=proxy.url,
-        resolver=lambda name, port: (
-            ["169.254.169.254"]
-            if name == "trap.example"
-            else __import__("coppice.http.address", fromlist=["resolve"]).resolve(name, port)
-        ),
+        resolver=lambda name, port: ["169.254.169.254"] if name == "trap.example" else resolve(name, port),
     )
     with pytest.raises(AddressRefusedError):
         client.get_bytes(f"{scheme}://{host}/x", limit_bytes=10)

@@ -199,8 +199,7 @@ class Crew:
                     raise ended_early(body.shown, job.position, job.end)
         finally:
             with self._lock:
-                if job in self._jobs:
-                    self._jobs.remove(job)
+                self._jobs = [each for each in self._jobs if each is not job]
 
     def _begins(self, job: _Job, part: Part, body: Body) -> bool:
         """Take what the server says of its answer; False: it is not needed any more."""

@@ -169,7 +169,7 @@ class _Fetch:
         self._pace = pace
         self._fetched = 0
         self._attempts = 0
-        self._most = partial.total_bytes
+        self._most = self._taken_up = partial.total_bytes
         self._is_mixed = False
         self._was_begun_anew = False
         self._most_at_once = 1
@@ -207,7 +207,7 @@ class _Fetch:
         return Transfer(
             uri=shown,
             fetched_bytes=self._fetched,
-            taken_up_bytes=self.partial.taken_up_bytes,
+            taken_up_bytes=self._taken_up,
             attempts=self._attempts,
             most_at_once=self._most_at_once,
             failures=tuple(self.failures),
@@ -255,6 +255,7 @@ class _Fetch:
     def _begin_anew(self) -> None:
         self.partial.restart()
         self._is_mixed = False
+        self._taken_up = 0
 
     def _receive(self, origin: Origin) -> None:
         """Ask for what is missing until nothing is."""

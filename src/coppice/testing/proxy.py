@@ -59,16 +59,8 @@ class LoopbackProxy:
                     return
                 there = HTTPConnection("127.0.0.1", names.get(parts.hostname or "", parts.port or 80), timeout=10)
                 passed = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-                there.request(self.command, parts.path + (f"?{parts.query}" if parts.query else ""), headers=passed)
-                answer = there.getresponse()
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in _HOP | {"date", "server"}:
-                        self.send_header(name, value)
-                self.end_headers()
-                while piece := answer.read(_PIECE_BYTES):
-                    self.wfile.write(piece)
-                there.close()
+                there.request(self.command, parts._replace(scheme="", netloc="").geturl(), headers=passed)
+                _pass_on(there, self)
 
             do_HEAD = do_GET  # noqa: N815 - the library's names
 
@@ -99,6 +91,18 @@ class LoopbackProxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _pass_on(there: HTTPConnection, handler: BaseHTTPRequestHandler) -> None:
+    answer = there.getresponse()
+    handler.send_response(answer.status)
+    for name, value in answer.getheaders():
+        if name.lower() not in _HOP | {"date", "server"}:
+            handler.send_header(name, value)
+    handler.end_headers()
+    while piece := answer.read(_PIECE_BYTES):
+        handler.wfile.write(piece)
+    there.close()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

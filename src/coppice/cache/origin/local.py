@@ -64,8 +64,9 @@ class LocalOrigin(Origin):
             validators = Validators(etag=tag)
             is_known = part.known is None or not part.known.contradicts(validators)
             start = part.start if is_known and part.start < state.st_size else 0
-            if start != part.start:
-                end = state.st_size
+            if start != part.start or part.size_bytes not in {None, state.st_size}:
+                # All of it comes: what is said of another file shows that it is one.
+                start, end = 0, state.st_size
             yield Body(
                 status=200,
                 start=start,

@@ -101,6 +101,9 @@ class SshOrigin(Origin):
                 is_known = part.known is None or not part.known.contradicts(validators)
                 start = part.start if is_known and part.start < size else 0
                 end = size if part.end is None or start != part.start else min(part.end, size)
+                if part.size_bytes not in {None, size}:
+                    # What is said of another file shows that it is one.
+                    start, end = 0, size
                 yield Body(
                     status=200,
                     start=start,
@@ -236,7 +239,7 @@ class SshOrigin(Origin):
                 f"{' or '.join(str(each) for each in self._known_hosts)}.",
                 context=final,
             )
-        if isinstance(problem, paramiko.AuthenticationException):
+        if isinstance(problem, paramiko.AuthenticationException) or "authentication" in str(problem).lower():
             return UnreachableError(
                 f"{self._name} does not let this user in",
                 details=str(problem) or None,
