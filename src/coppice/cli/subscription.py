@@ -46,7 +46,7 @@ command = noun("subscription", "The image lists that this site follows.")
         "coppice subscription add vo https://lists.example.org/vo --endorser-certificate jane.pem \\",
         "  --anchors /etc/grid-security/certificates --token-file /etc/coppice/vo.token --where 'arch = x86_64'",
         "coppice subscription add debian https://cloud.example.org/images/ --source files \\",
-        "  --keyring /etc/coppice/debian.gpg --option pattern='debian-12-*.qcow2'",
+        "  --keyring /etc/coppice/debian.gpg --option pattern='debian-12-generic-(?P<arch>amd64|arm64)\\.qcow2'",
         "coppice subscription add own catalogue:own --source catalogue --trust local",
         "coppice subscription add comfy file:///var/spool/comfy/appliances --source descriptors --trust local",
         exits="0 subscribed, 3 a value is wrong, 5 no usable trust anchor, 12 the name is taken",

@@ -92,7 +92,8 @@ def warnings_of_content(
             kind=WarningKind.URI_DIFFERS,
             text=f"the list says that it lives at {content.uri}; this site keeps to {subscription.uri}",
         )
-    if not content.endorsers:
+    if not content.endorsers and subscription.source.driver == "hepix":
+        # Only such lists name whoever endorses them.
         yield ListWarning(kind=WarningKind.NO_ENDORSER, text="the list names no endorser; only its signer is known")
     yield from _warnings_of_dates(content, now, terms)
     if content.unreadable:

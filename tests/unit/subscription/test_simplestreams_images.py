@@ -18,7 +18,12 @@ from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ListIdentifier
 from coppice.subscription.source.simplestreams import SimplestreamsSource
 from coppice.subscription.source.simplestreams_images import ImageMaker
-from coppice.subscription.source.simplestreams_options import read_address, read_filter, read_options
+from coppice.subscription.source.simplestreams_options import (
+    read_address,
+    read_filter,
+    read_options,
+    split_filters,
+)
 from coppice.testing import streams
 
 if TYPE_CHECKING:
@@ -121,6 +126,17 @@ def test_servers_of_lxd_give_virtual_machines_with_their_fingerprints():
 def test_filters_are_those_of_sstream_mirror(filters: tuple[str, ...], count: int):
     images, _ = make(released(), *filters)
     assert len(images) == count
+
+
+def test_filters_may_be_one_text_with_commas_between_them():
+    text = "release~(noble|jammy), arch=amd64,version_name~[0-9]{8,9}"
+    assert split_filters(text) == ["release~(noble|jammy)", " arch=amd64", "version_name~[0-9]{8,9}"]
+    document = json.dumps(released()).encode()
+    found = read_streams(document)
+    assert isinstance(found, StreamProducts)
+    options = read_options({"trust": "transport", "filters": text})
+    images, _ = ImageMaker(found, options, read_address(BASE, signed=True), LIST, DEFAULT_LIMITS).make()
+    assert len(images) == 2
 
 
 @pytest.mark.parametrize("text", ["", "release", "~x", "a b=c", "release~(a+)+", "release~(", "release~"])

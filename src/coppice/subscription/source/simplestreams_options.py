@@ -107,7 +107,8 @@ def read_options(values: Mapping[str, object]) -> StreamsOptions:
     Raises:
         InputError: One is unknown, or has a value that cannot be.
     """
-    options = SourceOptions(DRIVER, values)
+    given = values.get("filters")
+    options = SourceOptions(DRIVER, {**values, "filters": split_filters(given)} if isinstance(given, str) else values)
     found = StreamsOptions(
         trust=read_trust(options),
         content_id=options.optional_text("content_id"),
@@ -117,6 +118,18 @@ def read_options(values: Mapping[str, object]) -> StreamsOptions:
         valid_days=options.valid_days(DEFAULT_VALID_DAYS),
     )
     options.finish()
+    return found
+
+
+def split_filters(text: str) -> list[str]:
+    """Return the filters of one text with commas between them; those within brackets belong to a pattern."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth <= 0:
+            found.append("")
+        else:
+            found[-1] += letter
     return found
 
 
