@@ -23,6 +23,7 @@ from coppice.subscription.tables import (
     SubscriptionRow,
     UnsubscribedListRow,
 )
+from coppice.subscription.told_images import tell_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +101,8 @@ def record_verified(
     kept, is_new = archive.keep(session, row.name, verified, message)
     freshness.note_images(session, verified.content)
     shared = freshness.shared_identifiers(session, verified.content.identifier)
-    current = session.get(CurrentListRow, row.name) or CurrentListRow(subscription=row.name, told=[])
+    known = session.get(CurrentListRow, row.name)
+    current = known or CurrentListRow(subscription=row.name, told=[])
     current.archived = kept.number
     current.images = len(verified.content.images)
     current.anchors_state = verified.anchors_state
@@ -110,6 +112,7 @@ def record_verified(
     archive.prune(session, row.name, terms.archive_keep)
     if is_new:
         _tell_verified(session, row, verified)
+    tell_images(session, subscription, verified, had_list=known is not None)
     freshness.tell_dates(session, current, kept, now=verified.verified_at, warn_list_days=terms.warn_list_days)
     row.etag, row.last_modified = etag, last_modified
     row.checked_at = row.fetched_at = verified.verified_at

@@ -141,6 +141,16 @@ class ListedImageRow(Base):
     image_identifier: Mapped[str] = mapped_column(Text, primary_key=True)
 
 
+class ToldImageRow(Base):
+    """A wanted image that the journal told of, for a subscription; the empty identifier: it is told from then on."""
+
+    __tablename__ = "told_image"
+
+    subscription: Mapped[str] = mapped_column(ForeignKey("subscription.name", ondelete="CASCADE"), primary_key=True)
+    image_identifier: Mapped[str] = mapped_column(Text, primary_key=True)
+    version: Mapped[str] = mapped_column(Text)
+
+
 class UnsubscribedListRow(Base):
     """A list whose subscription was removed: what is registered of it is withdrawn."""
 

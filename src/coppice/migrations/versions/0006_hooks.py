@@ -59,6 +59,14 @@ def upgrade() -> None:
     op.create_index("ix_delivery_event", "delivery", ["event"])
     op.create_index("ix_delivery_state", "delivery", ["hook", "state", "event"])
     op.create_table(
+        "told_image",
+        sa.Column("subscription", sa.String(length=64), nullable=False),
+        sa.Column("image_identifier", sa.Text(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["subscription"], ["subscription.name"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("subscription", "image_identifier"),
+    )
+    op.create_table(
         "imported_event",
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
