@@ -112,3 +112,21 @@ def test_a_file_that_changes_between_ranges_is_begun_anew(loopback_server, tmp_p
     with PartialFile(tmp_path / "x") as partial:
         fetch(loopback_server, behave.in_turn(old, new), partial)
     assert (tmp_path / "x").read_bytes() == DATA
+
+
+class Farm:
+    """Servers behind one name, each with another tag for the same file."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, talk) -> None:
+        self.count += 1
+        behave.Ranged(data=DATA, etag=f'"{self.count}"', bytes_per_second=SLOW)(talk)
+
+
+def test_servers_that_do_not_agree_on_a_tag_are_read_by_one_connection(loopback_server, tmp_path):
+    with PartialFile(tmp_path / "x") as partial:
+        transfer = fetch(loopback_server, Farm(), partial)
+    assert transfer.attempts == 1
+    assert (tmp_path / "x").read_bytes() == DATA

@@ -85,7 +85,7 @@ class Crew:
         deadline: Monotonic instant at which it ends.
         task: Told how far it is.
         begin_anew: Called when the server sends the whole file although a part was asked for.
-        pace: When more connections are tried.
+        pace: When more connections are tried; None: never.
     """
 
     def __init__(
@@ -98,10 +98,11 @@ class Crew:
         deadline: float,
         task: Task,
         begin_anew: Callable[[], object],
-        pace: Pace = PACE,
+        pace: Pace | None,
     ) -> None:
         self.fetched_bytes = 0
         self.most_at_once = 1
+        self.saw_change = False
         self._origin = origin
         self._partial = partial
         self._size_bytes = size_bytes
@@ -109,13 +110,13 @@ class Crew:
         self._deadline = deadline
         self._task = task
         self._begin_anew = begin_anew
-        self._pace = pace
+        self._pace = pace or PACE
         self._lock = threading.RLock()
         self._jobs: list[_Job] = []
         self._threads: list[threading.Thread] = []
         self._is_over = False
         self._fatal: CoppiceError | None = None
-        self._may_grow: bool | None = None
+        self._may_grow: bool | None = None if pace is not None else False
         self._rate_before: float | None = None
         self._sample = (time.monotonic(), 0)
 
@@ -304,9 +305,9 @@ class Crew:
                 self._do(job)
         except TransferError as error:
             with self._lock:
+                # Servers behind one name may call the same state differently: the first connection goes on alone.
                 self._may_grow = False
-                if error.context.get("changed"):
-                    self._fatal = error
+                self.saw_change = self.saw_change or bool(error.context.get("changed"))
         except CoppiceError as error:
             with self._lock:
                 self._fatal = error

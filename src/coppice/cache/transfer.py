@@ -171,7 +171,7 @@ class _Fetch:
         self._attempts = 0
         self._most = self._taken_up = partial.total_bytes
         self._is_mixed = False
-        self._was_begun_anew = False
+        self._was_begun_anew = self._is_alone = False
         self._most_at_once = 1
         self._checksums: Mapping[str, Checksum] = {}
 
@@ -227,6 +227,7 @@ class _Fetch:
         if error.context.get("restart") or error.context.get("status") == NOT_SATISFIABLE:
             had_bytes = self.partial.total_bytes > 0
             self._begin_anew()
+            self._is_alone = True
             return had_bytes
         # What stalls under way is gone on with; what stalls from the start is not waited for again.
         return failures.worth_retrying(error) or (isinstance(error, TransferStalledError) and has_progress)
@@ -242,7 +243,7 @@ class _Fetch:
         was_mixed = self._is_mixed
         self._begin_anew()
         if was_mixed and not self._was_begun_anew:
-            self._was_begun_anew = True
+            self._was_begun_anew = self._is_alone = True
             self._task.note("what was put together is not what was signed; fetching it from the beginning")
             return False
         raise ChecksumMismatchError(
@@ -271,12 +272,13 @@ class _Fetch:
             deadline=self.deadline,
             task=self._task,
             begin_anew=self._begin_anew,
-            pace=self._pace,
+            pace=None if self._is_alone else self._pace,
         )
         try:
             crew.run()
         finally:
             self._fetched += crew.fetched_bytes
+            self._is_mixed = self._is_mixed or crew.saw_change
             self._most_at_once = max(self._most_at_once, crew.most_at_once)
 
     def _receive_unsized(self, origin: Origin) -> None:
