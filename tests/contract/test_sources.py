@@ -76,6 +76,10 @@ class Site:
         return subscription
 
     def refresh(self, **options: Any) -> ListOutcome:
+        (outcome,) = self.refresh_all(**options).values()
+        return outcome
+
+    def refresh_all(self, **options: Any) -> dict[str, ListOutcome]:
         settings = options.pop("settings", self.settings)
         report = refresh(
             self.store.all(),
@@ -86,8 +90,7 @@ class Site:
             monitor=SILENT,
             **options,
         )
-        (outcome,) = report.outcomes
-        return outcome
+        return {each.subscription.name: each for each in report.outcomes}
 
     def verified(self) -> VerifiedImageList:
         outcome = self.refresh()
@@ -364,6 +367,24 @@ def test_images_come_into_the_cache_with_the_digest_that_the_source_gives(site: 
         )
         assert held.path.read_bytes() == expected[image.operating_system.architecture]
         assert held.listed_checksum == image.checksum
+
+
+@pytest.mark.threat("T41")
+@pytest.mark.parametrize("stage", [name for name in SIGNED if STAGES[name].driver != "hepix"], indirect=True)
+def test_who_believes_by_less_does_not_take_the_list_of_who_asks_for_more(site: Site) -> None:
+    site.stage.publish(1)
+    demanding = site.follow()
+    before = site.verified()
+    options = {key: value for key, value in demanding.source.options.items() if key not in {"keyring", "cosign_key"}}
+    weaker = replace(demanding.source, options={**options, "trust": "transport"})
+    site.store.add(replace(demanding, name="weaker", source=weaker))
+    site.stage.publish(2)
+    site.stage.tamper()
+    outcomes = site.refresh_all()
+    assert outcomes["weaker"].verified is None
+    assert outcomes["weaker"].error is not None
+    assert outcomes["demo"].verified is not None
+    assert outcomes["demo"].verified.content == before.content
 
 
 @pytest.mark.parametrize("stage", SIGNED, indirect=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.cli.checks import Check, Verdict
+from coppice.cli.subscription_data import trusted_in_short
 from coppice.errors import CoppiceError, SettingsError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def check_subscriptions(context: Context) -> tuple[Check, ...]:
     checks = [*_check_anchors(followed, context.clock.now())]
     for each in followed:
         checks += _check_credential(each)
+        checks += _check_keys(context, each)
         if each.name in stands:
             checks.append(_check_state(stands[each.name]))
     return tuple(checks)
@@ -103,6 +105,23 @@ def _check_credential(subscription: Subscription) -> Iterator[Check]:
     yield Check(
         kind="subscription", name=name, verdict=Verdict.OK, needed_for=purpose, found=subscription.credential.kind
     )
+
+
+def _check_keys(context: Context, subscription: Subscription) -> Iterator[Check]:
+    from coppice.subscription.source.drivers import HEPIX, judging_shelf
+
+    if subscription.source.driver == HEPIX:
+        return  # its trust anchors are looked at for all lists together
+    purpose = f"verifying the list of {subscription.name}"
+    name = f"source of {subscription.name}"
+    try:
+        shelf = judging_shelf(context.clock, context.settings.lists)
+        shelf.open(subscription.source).trust_state(subscription)
+    except CoppiceError as problem:
+        yield _failed(name, purpose, problem)
+        return
+    found = f"{subscription.source.driver}; trusted: {trusted_in_short(subscription)}"
+    yield Check(kind="subscription", name=name, verdict=Verdict.OK, needed_for=purpose, found=found)
 
 
 def _failed(name: str, needed_for: str, problem: CoppiceError) -> Check:

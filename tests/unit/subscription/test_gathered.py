@@ -188,6 +188,7 @@ def test_a_version_is_the_signed_date_or_when_something_else_was_gathered():
     [
         ("https://Example.ORG/images", "https://example.org:443/images/"),
         ("http://example.org:80/a", "http://example.org/a#part"),
+        ("file:///srv/images", "file://localhost/srv/images/"),
         ("oci://r.example.org/p", "oci://R.example.org:443/p/"),
     ],
 )

@@ -96,7 +96,10 @@ def _files(folder: Path, limits: ListLimits) -> Iterator[tuple[Path, float]]:
                         continue
                     count += 1
                     if count > limits.images:
-                        raise TransferTooLargeError(f"the folder {folder} holds more than {limits.images} descriptors")
+                        raise TransferTooLargeError(
+                            f"the folder {folder} holds more than {limits.images} descriptors",
+                            resolution="Remove those of versions that are over, or raise lists.images in the settings.",
+                        )
                     try:
                         # Of a link its own: one that leads nowhere today is a descriptor that cannot be read.
                         written_at = entry.stat(follow_symlinks=not entry.is_symlink()).st_mtime

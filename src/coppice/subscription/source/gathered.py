@@ -105,7 +105,7 @@ def write_gathered(gathered: Gathered, limits: ListLimits) -> bytes:
         raise TransferTooLargeError(
             f"what the source has is {size} bytes in {len(names)} documents; {limits.size_bytes} bytes in "
             f"{MAX_DOCUMENTS} documents are the most",
-            resolution="Narrow what is taken of it, or raise lists.size_bytes in the settings.",
+            resolution="Narrow what is taken of it, or raise transfer.list_size_limit_bytes in the settings.",
         )
     message = _spelled(gathered)
     if len(message) > limits.message_bytes:
@@ -199,9 +199,11 @@ def canonical_address(uri: str) -> str:
     """Return an address in one spelling: two ways to write it are one source."""
     parts = urlsplit(uri)
     host = parts.netloc.lower()
-    default = _DEFAULT_PORTS.get(parts.scheme)
+    default = _DEFAULT_PORTS.get(parts.scheme.lower())
     if default is not None:
         host = host.removesuffix(default)
+    if parts.scheme.lower() == "file" and host == "localhost":
+        host = ""
     return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), parts.query, ""))
 
 
