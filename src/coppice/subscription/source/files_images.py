@@ -112,7 +112,7 @@ def make_images(
     if len(choice.wanted) + len(choice.unclear) > limits.images:
         raise DocumentError(
             f"more than {limits.images} files fit the pattern",
-            resolution="Narrow it, or raise lists.images in the settings.",
+            resolution="Narrow it, or raise lists.maximum_images in the settings.",
         )
     images: list[ListedImage] = []
     unreadable = [

@@ -86,7 +86,7 @@ class ImageMaker:
             if len(images) + len(unreadable) > self._limits.images:
                 raise DocumentError(
                     f"the stream has more than {self._limits.images} images that are wanted",
-                    resolution="Narrow them with the option filters, or raise lists.images in the settings.",
+                    resolution="Narrow them with the option filters, or raise lists.maximum_images in the settings.",
                 )
         return tuple(images), tuple(unreadable.values())
 
