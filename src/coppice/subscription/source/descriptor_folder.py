@@ -98,7 +98,8 @@ def _files(folder: Path, limits: ListLimits) -> Iterator[tuple[Path, float]]:
                     if count > limits.images:
                         raise TransferTooLargeError(
                             f"the folder {folder} holds more than {limits.images} descriptors",
-                            resolution="Remove those of versions that are over, or raise lists.maximum_images in the settings.",
+                            resolution="Remove those of versions that are over, or raise lists.maximum_images in the "
+                            "settings.",
                         )
                     try:
                         # Of a link its own: one that leads nowhere today is a descriptor that cannot be read.
