@@ -182,3 +182,22 @@ def test_nothing_is_believed_that_nobody_signed_unless_somebody_says_so(run: Any
         code, said = run(*words[:at], *words[at + 2 :])
         assert code == 3, said
         assert "trust=transport" in said["errors"][0]["resolution"]
+
+
+def test_an_image_whose_file_comes_late_is_listed_when_it_is_there_and_stays(run: Any, publishers: Publishers):
+    path = publishers.server.root / "noble/current/noble-server-cloudimg-arm64.img"
+    data = path.read_bytes()
+    path.unlink()
+    assert run(*documented(publishers, "noble"))[0] == 0
+
+    def listed() -> int:
+        return json.dumps(run("image", "list")[1]).count('"Ubuntu 24.04 (')
+
+    assert run("subscription", "refresh", "noble")[0] == 0
+    assert listed() == 1
+    path.write_bytes(data[:3])
+    assert run("subscription", "refresh", "noble")[0] == 0
+    path.write_bytes(data)
+    assert run("subscription", "refresh", "noble")[0] == 0
+    assert listed() == 2
+    assert f'"size_bytes": {len(data)}' in json.dumps(run("image", "list")[1])

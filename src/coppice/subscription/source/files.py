@@ -98,7 +98,9 @@ class FilesSource:
         options = read_options(subscription.source.options)
         options.trust.require(subscription.uri)
         gatherer = FilesGatherer(fetcher_of(self._supplies, subscription), _base(subscription), options)
-        documents = gatherer.documents()
+        signed = gatherer.documents()
+        # Sizes are asked for every time: a file that was missing, or being written, is whole one day.
+        documents = (*signed, gatherer.sizes(signed))
         digest = hashlib.sha256()
         for each in documents:
             digest.update(hashlib.sha256(f"{each.name} {each.uri}".encode()).digest())
@@ -107,11 +109,7 @@ class FilesSource:
         found = Validators(etag=f'"files-{digest.hexdigest()}"')
         if known is not None and known[1] == digest.hexdigest():
             return Fetched(body=None, validators=found)
-        gathered = Gathered(
-            driver=DRIVER,
-            gathered_at=self._supplies.clock.now(),
-            documents=(*documents, gatherer.sizes(documents)),
-        )
+        gathered = Gathered(driver=DRIVER, gathered_at=self._supplies.clock.now(), documents=documents)
         return Fetched(body=write_gathered(gathered, self._supplies.limits), validators=found)
 
     def verify(self, message: bytes, subscription: Subscription, circumstances: Circumstances) -> VerifiedImageList:
