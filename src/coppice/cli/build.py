@@ -48,6 +48,7 @@ def command(context: Context, name: str, fresh: bool, boot_test: bool) -> Result
         fresh=fresh,
         boot=boot_test,
     )
+    context.tell_hooks()
     data = {
         "definition": name,
         "key": result.key,

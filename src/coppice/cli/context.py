@@ -124,6 +124,17 @@ class Context:
             return None
         return Path(rest.partition("?")[0].removeprefix("/"))
 
+    def tell_hooks(self) -> None:
+        """Tell hooks what is due: at the end of a run. What fails is tried again later, and does not fail the run.
+
+        Raises:
+            DatabaseError: The database failed.
+        """
+        if self.settings.hooks:
+            from coppice.workflows.tell import tell
+
+            tell(self.settings, self.database, self.clock, self.monitor)
+
     def client(self) -> Client:
         """Return a client that fetches within the bounds of the settings.
 

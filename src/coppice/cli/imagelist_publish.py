@@ -32,6 +32,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
         "coppice imagelist publish general --dry-run",
         "coppice imagelist publish general",
         "coppice imagelist publish general --as joe",
+        "coppice imagelist publish general --deltas",
         exits="0 published, 3 something does not hold of the list, or certificate or key cannot be used, 4 the token "
         "cannot be used, 5 nothing may be signed with this certificate, 6, 10 or 13 the place cannot be reached or "
         "written, 12 no such list, or a newer one is published, 75 another run publishes it",
@@ -39,12 +40,17 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 )
 @click.argument("name")
 @click.option("--as", "signer", metavar="ENDORSER", help="Who signs, of those bound to the list (default: its own).")
+@click.option(
+    "--deltas/--no-deltas",
+    default=None,
+    help="Publish index, packs and patches, from which sites fetch only what changed (default: publishing.deltas).",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would change for subscribers; sign and write nothing.")
 @pass_context
-def publish(context: Context, name: str, signer: str | None, dry_run: bool) -> Result:
+def publish(context: Context, name: str, signer: str | None, deltas: bool | None, dry_run: bool) -> Result:
     """Sign the image list NAME and publish it: images first, the list last."""
     if dry_run:
-        return _preview(context, name, signer)
+        return _preview(context, name, signer, deltas=deltas)
     from coppice.cli.passphrase import asker
     from coppice.workflows.publish import publish as publish_list
 
@@ -56,7 +62,9 @@ def publish(context: Context, name: str, signer: str | None, dry_run: bool) -> R
         monitor=context.monitor,
         signer=signer,
         ask=asker(),
+        deltas=deltas,
     )
+    context.tell_hooks()
     content = report.signed.content
     data = {
         **describe_content(content),
@@ -84,7 +92,7 @@ def publish(context: Context, name: str, signer: str | None, dry_run: bool) -> R
     return Result(command="imagelist publish", data=data, messages=report.warnings, show=render)
 
 
-def _preview(context: Context, name: str, signer: str | None) -> Result:
+def _preview(context: Context, name: str, signer: str | None, *, deltas: bool | None) -> Result:
     from coppice.formats.list_difference import list_difference
     from coppice.workflows.publish import preview
 
@@ -95,6 +103,7 @@ def _preview(context: Context, name: str, signer: str | None) -> Result:
         clock=context.clock,
         monitor=context.monitor,
         signer=signer,
+        deltas=deltas,
     )
     data = {
         "dry_run": True,

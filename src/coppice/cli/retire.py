@@ -36,4 +36,6 @@ def command(context: Context, *, dry_run: bool, clouds: tuple[str, ...], wait: f
         dry_run=dry_run,
         wait_seconds=wait,
     )
+    if not dry_run:
+        context.tell_hooks()
     return run_result("retire", report, dry_run=dry_run)

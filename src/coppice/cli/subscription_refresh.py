@@ -49,6 +49,7 @@ def refresh(context: Context, names: tuple[str, ...], *, force: bool) -> Result:
         with_contents=False,
         force=force,
     )
+    context.tell_hooks()
     rows = [_row(each) for each in report.outcomes]
     fresh = any(each.fresh for each in report.outcomes)
     warnings = [f"{each.subscription.name}: {said.text}" for each in report.outcomes for said in each.warnings]
