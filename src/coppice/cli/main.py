@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "subscription": ("coppice.cli.subscription", "The image lists that this site follows."),
     "image": ("coppice.cli.image", "The images that subscribed lists name."),
     "cache": ("coppice.cli.cache", "The verified files that this site holds."),
+    "bundle": ("coppice.cli.bundle", "Lists and images in one file, for sites without a network."),
     "cloud": ("coppice.cli.cloud", "The clouds that images are registered in."),
     "plan": ("coppice.cli.plan", "Show what sync would do."),
     "sync": ("coppice.cli.sync", "Fetch lists and bring every cloud up to date."),

@@ -2,8 +2,8 @@
 """``coppice-bundle-1``: signed lists and image files in one file, for sites without a network (docs/formats/bundle.md).
 
 An uncompressed tar archive of regular files. The first is a manifest (JSON) that says what the others are, in their
-order. Readers make each header anew from the manifest and compare: what is in the archive is that, byte for byte, or it
-is refused. No name in it becomes a path.
+order; the last has the manifest's checksum. Readers make each header anew from the manifest and compare: what is in the
+archive is that, byte for byte, or it is refused. No name in it becomes a path.
 
 The manifest vouches for nothing. Lists are judged by whom their subscriptions trust, files by the checksums that those
 lists sign.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BUNDLE_FORMAT = "coppice-bundle-1"
 MANIFEST_NAME = "manifest.json"
+END_NAME = "end"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_LISTS = 1000
 MAX_FILES = 20_000
@@ -180,7 +181,7 @@ def write_bundle(stream: BinaryIO, manifest: Manifest, contents: Iterable[Iterab
         if written != size or digest.hexdigest() != checksum.hexdigest:
             _refuse(f"{name} changed while it was written")
         stream.write(_padding(size))
-    stream.write(_END)
+    stream.write(_end(text, manifest))
 
 
 def read_layout(stream: BinaryIO) -> BundleLayout:
@@ -218,8 +219,9 @@ def read_layout(stream: BinaryIO) -> BundleLayout:
         if position > end or stream.read(-length % _BLOCK) != _padding(length):
             _refuse(f"it is cut off, or something follows {name}")
     stream.seek(position)
-    if stream.read(len(_END) + 1) != _END:
-        _refuse("it does not end where its manifest says")
+    last = _end(text, manifest)
+    if stream.read(len(last) + 1) != last:
+        _refuse("it does not end as its manifest says, or the manifest was altered")
     return BundleLayout(manifest=manifest, offsets=tuple(offsets))
 
 
@@ -363,6 +365,11 @@ def _header(name: str, size: int, manifest: Manifest) -> bytes:
     member.size, member.mode = size, 0o444
     member.mtime = int(manifest.created_at.timestamp())
     return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def _end(text: bytes, manifest: Manifest) -> bytes:
+    content = f"{hashlib.sha512(text).hexdigest()}\n".encode("ascii")
+    return _header(END_NAME, len(content), manifest) + content + _padding(len(content)) + _END
 
 
 def _padding(size: int) -> bytes:
