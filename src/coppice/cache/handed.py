@@ -54,6 +54,7 @@ class HandedImage:
         expires: When its endorsement ends, as it was known last.
         since: Since when it is in that state.
         facts: What was told when it came; the same is told when it leaves.
+        given: State of its file, as `coppice.cache.handout` says it; empty: not handed out yet.
     """
 
     number: int
@@ -66,6 +67,7 @@ class HandedImage:
     expires: datetime
     since: datetime
     facts: Mapping[str, object]
+    given: tuple[int, ...] = ()
 
 
 class HandedOut:
@@ -120,20 +122,24 @@ class HandedOut:
                 expires=image.expires,
                 since=now,
                 facts=dict(image.facts),
+                given=[],
             )
             session.add(row)
             _tell(session, EventKind.IMAGE_CACHING, image, image.facts, now)
             session.flush()
             return replace(image, number=row.number, state=HandState.COMING, since=now)
 
-    def is_here(self, image: HandedImage, now: datetime, **more: object) -> HandedImage:
-        """Write that an image is here, and tell so.
+    def is_here(self, image: HandedImage, now: datetime, *, given: tuple[int, ...] = (), **more: object) -> HandedImage:
+        """Write that an image is here, and tell so unless that was told.
 
         Raises:
             DatabaseError: The database failed.
         """
         with self._database.session() as session:
             row = _row(session, image)
+            row.given = list(given)
+            if row.state == HandState.HERE:
+                return _read(row)
             row.state, row.since = str(HandState.HERE), now
             _tell(session, EventKind.IMAGE_CACHED, image, {**image.facts, **more}, now)
             return _read(row)
@@ -201,4 +207,5 @@ def _read(row: HandedOutImageRow) -> HandedImage:
         expires=row.expires,
         since=row.since,
         facts=row.facts,
+        given=tuple(row.given),
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.cache.model import CachedImage
+    from coppice.cache.objects import CacheEntry
     from coppice.cache.shelf import Shelf
 
 _FICLONE = 0x40049409
@@ -63,8 +64,12 @@ class HandOut:
         self.directory = shelf.layout.handed_out
         self.expired = shelf.layout.expired
 
-    def give(self, cached: CachedImage, name: str) -> None:
+    def give(self, cached: CachedImage, name: str) -> tuple[int, ...]:
         """Put an image's published file there; what is there under that name is replaced in one step.
+
+        Returns:
+            What `is_as_given` is asked with later: the inode of the object, and the state of the file where it is one
+            of its own.
 
         Raises:
             ChecksumMismatchError: The file was altered since it was verified.
@@ -77,20 +82,28 @@ class HandOut:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 temporary = atomic.partial_path(destination)
                 try:
-                    if not _reflink(cached.path, temporary) and not _hard_link(cached.path, temporary):
+                    is_own = _reflink(cached.path, temporary)
+                    if not is_own and not _hard_link(cached.path, temporary):
                         _copy(cached, temporary)
+                        is_own = True
                     self._state(cached, but_links=before)
                     temporary.replace(destination)
+                    given = (before[1], *(fingerprint(destination.lstat()) if is_own else ()))
                     atomic.fsync_directory(self.directory)
                 finally:
                     temporary.unlink(missing_ok=True)
             self._shelf.linked(cached.checksum, before)
+        return given
 
-    def has(self, name: str, size_bytes: int) -> bool:
-        """Tell whether a regular file of that size is handed out under that name; its bytes are not read."""
+    def is_as_given(self, name: str, given: tuple[int, ...], entry: CacheEntry) -> bool:
+        """Tell whether what is handed out under that name is what was, of the same object; no bytes are read."""
         with contextlib.suppress(OSError):
-            state = (self.directory / name).lstat()
-            return stat.S_ISREG(state.st_mode) and state.st_size == size_bytes
+            there, kept = (self.directory / name).lstat(), entry.path.lstat()
+            if not stat.S_ISREG(there.st_mode) or not given or given[0] != kept.st_ino:
+                return False
+            if len(given) == 1:
+                return (there.st_dev, there.st_ino) == (kept.st_dev, kept.st_ino)
+            return fingerprint(there) == given[1:]
         return False
 
     def take_back(self, name: str, now: datetime) -> Path | None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from coppice import atomic
 from coppice.cache.model import Held
-from coppice.clock import to_rfc3339
+from coppice.clock import require_aware, to_rfc3339
 from coppice.errors import ImageRefusedError
 from coppice.model.checksum import Checksum
 
@@ -195,7 +195,7 @@ def read_record(record: Path) -> CacheEntry | None:
             checksum=checksum,
             size_bytes=int(content["size_bytes"]),
             path=path,
-            fetched_at=datetime.fromisoformat(content["fetched_at"]),
+            fetched_at=require_aware(datetime.fromisoformat(content["fetched_at"])),
             uri=str(content["uri"]),
             held=Held(content.get("held", Held.PUBLISHED)),
             also=tuple(Checksum.parse(each) for each in content.get("also", ())),

@@ -80,7 +80,9 @@ class Room:
         """Return how many bytes the cache holds, whatever they are; each file counts once."""
         counted: dict[tuple[int, int], int] = {}
         layout = self._layout
-        for top in (layout.objects, layout.partial, layout.quarantine, layout.directory / "blocks"):
+        # What is handed out has the bytes of objects, which count already; what was taken back may have none any more.
+        tops = (layout.objects, layout.partial, layout.quarantine, layout.expired, layout.directory / "blocks")
+        for top in tops:
             for folder, _, names in os.walk(top):
                 for name in names:
                     with contextlib.suppress(OSError):

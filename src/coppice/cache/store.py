@@ -8,12 +8,14 @@ once whoever lists them. What a caller gets was hashed by its own process; what 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.cache.bring import Arrived, Errand, bring_assembled, bring_whole, left_assembled, wrong_size
+from coppice.cache.handout import HandOut
 from coppice.cache.model import CachedImage, Held
 from coppice.cache.objects import ALGORITHM, CacheEntry, answering, public_uri
 from coppice.cache.room import Room
@@ -289,13 +291,12 @@ class ImageCache:
             return self.shelf.put(arrived.path, answering(entry, errand.key, errand.listed.checksum, arrived.also))
 
     def _make_room(self, short_bytes: int) -> None:
-        """Remove what nothing needs, least recently needed first, and then what is half-fetched and rests."""
+        """Remove what was set aside, what nothing needs (least recently needed first), and what rests half-fetched."""
         aim = self._room.used_bytes() - short_bytes
-        for checksum in self._removable():
-            if self._room.used_bytes() <= aim:
-                return
-            self.shelf.drop(checksum)
-        for _ in self.shelf.idle_partials():
+        HandOut(self.shelf).prune(taken_back_before=self._clock.now())
+        self.shelf.old_quarantine(older_than_seconds=0)
+        steps = (self.shelf.drop(checksum) for checksum in self._removable())
+        for _ in itertools.chain([None], steps, self.shelf.idle_partials()):
             if self._room.used_bytes() <= aim:
                 return
 

@@ -37,6 +37,7 @@ class HandedOutImageRow(Base):
     expires: Mapped[datetime] = mapped_column(Instant)
     since: Mapped[datetime] = mapped_column(Instant)
     facts: Mapped[dict[str, object]] = mapped_column(JSON)
+    given: Mapped[list[int]] = mapped_column(JSON)
 
 
 class FailedFetchRow(Base):

@@ -207,6 +207,8 @@ def prune(context: Context, *, dry_run: bool, at_once: bool) -> Result:
     return Result(
         command="cache prune",
         data={"dry_run": dry_run, "removed": pruned.removed, "other_files": pruned.files},
+        status=Status.ERROR if pruned.errors else Status.SUCCESS,
+        errors=pruned.errors,
         messages=(said,),
     )
 

@@ -102,6 +102,8 @@ def _next(plan: Plan, pending: Sequence[int], soonest: Soonest | None) -> int:
                 return number
             awaited.append((number, action.desired))
         blocked.add(action.key)
+    if not awaited:
+        return pending[0]
     return awaited[soonest([desired for _, desired in awaited])][0]
 
 

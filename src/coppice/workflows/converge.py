@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coppice.monitor import Monitor
     from coppice.settings.model import PlanSettings
     from coppice.workflows.fetch import FetchReport
+    from coppice.workflows.needed import Pruned
     from coppice.workflows.refresh import RefreshReport
 
 LOCK_NAME = "run.lock"
@@ -70,18 +71,21 @@ class SyncReport:
         unreadable: One error an entry of a list that could not be read.
         clouds: What became of the clouds, in the order of their names.
         cache: What became of the cache run; None: the site fetches only what plans need.
+        pruned: What was removed from the cache; None: nothing was looked for, or the cache run did it.
     """
 
     refreshed: RefreshReport | None
     unreadable: tuple[CoppiceError, ...]
     clouds: tuple[CloudReport, ...]
     cache: FetchReport | None = None
+    pruned: Pruned | None = None
 
     @property
     def errors(self) -> tuple[CoppiceError, ...]:
         """Everything that failed or is held, each error once; what was merely not tried is none."""
         found: list[CoppiceError] = [*(self.refreshed.errors if self.refreshed else ()), *self.unreadable]
         found.extend(self.cache.errors if self.cache else ())
+        found.extend(self.pruned.errors if self.pruned else ())
         for cloud in self.clouds:
             found.extend(held.error for held in (cloud.plan.held if cloud.plan else ()))
             results = cloud.applied.results if cloud.applied else ()

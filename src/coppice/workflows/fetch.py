@@ -85,8 +85,9 @@ class FetchReport:
 
     @property
     def errors(self) -> tuple[CoppiceError, ...]:
-        """Why images could not be had, and lists not be refreshed."""
-        return (*self.list_errors, *(each.error for each in self.images if each.error is not None))
+        """Why images could not be had, lists not be refreshed, and files not be removed."""
+        images = (each.error for each in self.images if each.error is not None)
+        return (*self.list_errors, *images, *self.pruned.errors)
 
 
 def fetch(
@@ -274,7 +275,9 @@ class _Run:
         if known is None or known.state is not HandState.HERE:
             return False
         entry = self._obtainer.shelf.layout.entry(known.checksum)
-        return entry is not None and entry.is_untouched() and self._files.has(known.file_name, entry.size_bytes)
+        return (
+            entry is not None and entry.is_untouched() and self._files.is_as_given(known.file_name, known.given, entry)
+        )
 
     def _why_it_leaves(self, image: HandedImage, came: Iterable[ImageKey], now: datetime) -> str | None:
         """Return why an image is handed out no more; None: it stays."""
@@ -327,10 +330,8 @@ class _Run:
                 # The version before could not be taken back; the next run goes on.
                 return
             known = handed[0] if handed else self._coming(image, cached, now)
-            is_told = known.state is HandState.HERE
-            self._files.give(cached, known.file_name)
-            if not is_told:
-                self._handed_out.is_here(known, self._clock.now(), session=self._session)
+            given = self._files.give(cached, known.file_name)
+            self._handed_out.is_here(known, self._clock.now(), given=given, session=self._session)
         except DatabaseError:
             raise
         except CoppiceError as problem:

@@ -17,7 +17,7 @@ from coppice.model.identifiers import ImageKey
 from coppice.workflows.listed import maybe_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -77,10 +77,12 @@ class Pruned:
     Attributes:
         removed: Objects.
         files: Other files of the cache: half-fetched, moved aside, expired, made for deltas alone.
+        errors: Why some could not be removed.
     """
 
     removed: tuple[CacheEntry, ...] = ()
     files: tuple[Path, ...] = ()
+    errors: tuple[CoppiceError, ...] = ()
 
 
 def demand_of(outcomes: Iterable[ListOutcome], shelf: Shelf, database: Database, now: datetime) -> Demand:
@@ -95,17 +97,20 @@ def demand_of(outcomes: Iterable[ListOutcome], shelf: Shelf, database: Database,
     wanted: set[Checksum] = set()
     images: set[str] = set()
     unknown: list[tuple[str, CoppiceError]] = []
+    doubted: set[str | None] = set()
     for outcome in outcomes:
         name = outcome.subscription.name
         if outcome.verified is None:
             if not outcome.distrusted and not isinstance(outcome.error, ExpiredListError):
                 unknown.append((name, outcome.error or CoppiceError("its list is not looked at in this run")))
+                doubted.add(outcome.subscription.list_identifier)
             continue
         content = outcome.verified.content
         try:
             found = maybe_wanted(outcome)
         except CoppiceError as problem:
             unknown.append((name, problem))
+            doubted.add(content.identifier)
             continue
         for listed in found:
             if listed.expires is not None and listed.expires <= now:
@@ -125,7 +130,7 @@ def demand_of(outcomes: Iterable[ListOutcome], shelf: Shelf, database: Database,
                         title=listed.title,
                     )
                 )
-    for checksum, needer in _handed_out(database):
+    for checksum, needer in _handed_out(database, images, doubted):
         needers.setdefault(checksum, []).append(needer)
     return Demand(
         needers={checksum: tuple(found) for checksum, found in needers.items()},
@@ -195,28 +200,49 @@ class Pruning:
 
         Raises:
             DatabaseError: The database failed.
-            StorageError: Something cannot be removed.
         """
         keep = timedelta(0) if at_once else timedelta(days=self._settings.cache.keep_unneeded_days)
         due = [each for each, since in self.unneeded().items() if self._now - since >= keep]
         if dry_run:
             found = (self._shelf.layout.entry(each) for each in due if not self._shelf.leases.is_used(each))
             return Pruned(removed=tuple(entry for entry in found if entry is not None))
-        removed = tuple(entry for each in due if (entry := self._shelf.drop(each)) is not None)
         seconds = keep.total_seconds()
-        files = [
-            *self._shelf.old_quarantine(older_than_seconds=seconds),
-            *HandOut(self._shelf).prune(taken_back_before=self._now - keep),
-            *sweep_assemblies(self._shelf.layout.directory),
-            *prune_guest_bytes(self._settings.state_directory / "conversion"),
+        removed: list[CacheEntry] = []
+        files: list[Path] = []
+        errors: list[CoppiceError] = []
+        shelf, wanted = self._shelf, self.demand.wanted
+        steps: list[Callable[[], Iterable[Path]]] = [
+            lambda: shelf.old_quarantine(older_than_seconds=seconds),
+            lambda: HandOut(shelf).prune(taken_back_before=self._now - keep),
+            lambda: sweep_assemblies(shelf.layout.directory),
+            lambda: prune_guest_bytes(self._settings.state_directory / "conversion"),
         ]
         if not self.demand.unknown:
-            files += self._shelf.idle_partials(keep=self.demand.wanted, older_than_seconds=seconds)
-        return Pruned(removed=removed, files=tuple(files))
+            steps.append(lambda: shelf.idle_partials(keep=wanted, older_than_seconds=seconds))
+        # What cannot be removed today stops nothing; the next run tries again.
+        for each in due:
+            try:
+                entry = shelf.drop(each)
+            except CoppiceError as problem:
+                errors.append(problem)
+            else:
+                removed += [] if entry is None else [entry]
+        for step in steps:
+            try:
+                files += step()
+            except CoppiceError as problem:
+                errors.append(problem)
+        return Pruned(removed=tuple(removed), files=tuple(files), errors=tuple(errors))
 
 
-def _handed_out(database: Database) -> Iterator[tuple[Checksum, Needer]]:
+def _handed_out(
+    database: Database, images: Collection[str], doubted: Collection[str | None]
+) -> Iterator[tuple[Checksum, Needer]]:
+    """Yield what hooks have and keep, as far as is known: what is withdrawn makes room for what comes."""
     for each in HandedOut(database).all():
+        # A subscription that does not know its list yet may be to any list.
+        if str(each.key) not in images and None not in doubted and each.key.list_identifier not in doubted:
+            continue
         yield (
             each.checksum,
             Needer(

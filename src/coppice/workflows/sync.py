@@ -104,10 +104,13 @@ def sync(
                 dry_run=dry_run,
                 soonest=obtainer.prefetch.soonest,
             )
-            if cache is None and not dry_run:
-                obtainer.pruning().prune()
+            pruned = obtainer.pruning().prune() if cache is None and not dry_run else None
         report = SyncReport(
-            refreshed=refreshed, unreadable=unreadable_entries(refreshed.outcomes), clouds=reports, cache=cache
+            refreshed=refreshed,
+            unreadable=unreadable_entries(refreshed.outcomes),
+            clouds=reports,
+            cache=cache,
+            pruned=pruned,
         )
     if not dry_run:
         # Hooks may take their time: the next run need not wait for them.
