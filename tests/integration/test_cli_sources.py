@@ -72,6 +72,8 @@ def test_a_folder_of_descriptors_is_followed_and_says_who_is_believed(run: Run, 
     assert (kept["basis"], kept["signer"], kept["signer_fingerprint"]) == ("local", f"the folder {folder}", None)
     code, said = run("subscription", "show", "comfy", "--version", kept["version"])
     assert (code, [each["title"] for each in said["data"]["list"]["images"]]) == (0, ["Debian"])
+    voucher = run("subscription", "show", "comfy")[1]["data"]["subscription"]["vouched_for_by"]
+    assert voucher == {"basis": "local", "signer": f"the folder {folder}"}
     checks = {each["name"]: each for each in run("doctor")[1]["data"]["checks"]}
     assert "whoever may write there" in checks["source of comfy"]["found"]
     assert run("status")[0] == 0

@@ -116,6 +116,7 @@ def diff(context: Context, name: str, *, old: str | None, new: str | None, fetch
 
 
 def _subscription(context: Context, name: str) -> Result:
+    from coppice.subscription.archive import ListArchive
     from coppice.subscription.overview import overview
     from coppice.subscription.store import SubscriptionStore
 
@@ -130,11 +131,14 @@ def _subscription(context: Context, name: str) -> Result:
     data["verified_version"] = trusted.version if trusted else None
     data["last_failure"] = {"code": failure[0], "message": failure[1], "at": failure[2]} if failure else None
     data["standing"] = overview_as_dict(standing)
+    current = next((each for each in ListArchive(context.database).versions(name) if each.is_current), None)
+    data["vouched_for_by"] = None if current is None else {"basis": current.basis, "signer": current.signer}
 
     def render(output: Output) -> None:
         show_subscription(output, subscription)
         output.line()
-        _show_standing(context, output, standing, trusted.version if trusted else None)
+        voucher = None if current is None else f"{current.signer or 'a certificate'} ({current.basis})"
+        _show_standing(context, output, standing, trusted.version if trusted else None, voucher)
 
     return Result(
         command="subscription show",
@@ -144,11 +148,14 @@ def _subscription(context: Context, name: str) -> Result:
     )
 
 
-def _show_standing(context: Context, output: Output, standing: SubscriptionOverview, floor: str | None) -> None:
+def _show_standing(
+    context: Context, output: Output, standing: SubscriptionOverview, floor: str | None, voucher: str | None
+) -> None:
     now = context.clock.now()
     pairs: dict[str, object] = {
         "state": standing.state,
         "version in force": standing.version,
+        "vouched for by": voucher,
         "images": standing.images,
         "highest version verified": floor,
         "verified": moment(standing.verified_at, now),
