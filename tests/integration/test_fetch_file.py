@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from coppice.cache.origin import places_of, read_ranges_of
 from coppice.cache.partial import PartialFile, progress_path
-from coppice.cache.transfer import fetch_file, places_of
+from coppice.cache.transfer import fetch_file
 from coppice.errors import (
     AddressRefusedError,
     ChecksumMismatchError,
@@ -456,6 +457,32 @@ def test_the_mirrors_of_the_site_are_asked_first():
         "https://images.example.org/public/b",
         "https://x.example/c",
     )
+
+
+def test_parts_are_read_from_the_next_place_where_the_first_one_ended(loopback_server):
+    got = bytearray()
+    one = loopback_server.set("one", behave.in_turn(behave.Ranged(data=DATA, cut_after=1000), behave.status(404)))
+    two = loopback_server.set("two/x", behave.Ranged(data=DATA))
+    client = loopback_client(mirrors={"https://images.example.org/": (one.removesuffix("one") + "two",)})
+    ranges = [(10, 2000), (5000, 100)]
+    size = read_ranges_of(
+        [one, two], ranges, size_bytes=len(DATA), sink=lambda _, piece: got.extend(piece), client=client
+    )
+    assert bytes(got) == DATA[10:2010] + DATA[5000:5100]
+    assert size == 2100
+    assert [request.headers["Range"] for request in loopback_server.requests[-2:]] == [
+        "bytes=1010-2009",
+        "bytes=5000-5099",
+    ]
+    got.clear()
+    read_ranges_of(
+        ["https://images.example.org/x"],
+        [(0, 5)],
+        size_bytes=len(DATA),
+        sink=lambda _, piece: got.extend(piece),
+        client=client,
+    )
+    assert bytes(got) == DATA[:5]
 
 
 @pytest.mark.parametrize("said", ["1", "date"])

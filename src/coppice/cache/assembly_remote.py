@@ -106,7 +106,13 @@ class ClientRemote:
         self, file: RemoteFile, ranges: Sequence[Range], sink: Callable[[int, bytes], object], task: Task
     ) -> None:
         """See `Remote.read_ranges`."""
-        with open_origin(
-            file.uri, client=self._client, accesses=self._accesses, allow_file_uris=self._allow_file_uris
-        ) as origin:
-            origin.read_ranges(ranges, size_bytes=file.size_bytes, sink=sink, task=task)
+        read_ranges_of(
+            [file.uri],
+            ranges,
+            size_bytes=file.size_bytes,
+            sink=sink,
+            client=self._client,
+            accesses=self._accesses,
+            allow_file_uris=self._allow_file_uris,
+            task=task,
+        )

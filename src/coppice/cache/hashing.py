@@ -65,7 +65,9 @@ class PrefixHasher:
                 self._thread.start()
             lag = start - self._hashed
             if piece is not None and KEPT_BYTES < lag <= 2 * KEPT_BYTES:
-                self._changed.wait_for(lambda: start - self._hashed <= KEPT_BYTES or self._problem is not None, 10.0)
+                self._changed.wait_for(
+                    lambda: start - self._hashed <= KEPT_BYTES or self._problem is not None or self._is_closed, 10.0
+                )
                 lag = start - self._hashed
             if piece is not None and 0 <= lag <= KEPT_BYTES:
                 self._pieces[start] = piece
@@ -91,6 +93,8 @@ class PrefixHasher:
         with self._changed:
             self._changed.wait_for(lambda: self._hashed == self._whole or self._problem is not None or self._is_closed)
             self._raise_problem()
+            if self._hashed != self._whole:
+                raise StorageError("a file that is being fetched was closed before all of it was hashed")
             return {
                 name: Checksum(name, digest.hexdigest())
                 for name, digest in zip(self._algorithms, self._digests, strict=True)

@@ -49,7 +49,9 @@ class PartialFile:
 
     def __init__(self, path: Path, algorithms: Sequence[str] = ("sha512",)) -> None:
         self.path = path
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._writers = 0
+        self._generation = 0
         self._written = 0
         self._durable_asked = threading.Event()
         self._is_closed = False
@@ -126,20 +128,32 @@ class PartialFile:
         Raises:
             StorageError: The disk failed, or is full; what was written before stays.
         """
+        with self._lock:
+            if self._is_closed:
+                raise StorageError(f"{self.path} was closed while somebody wrote to it")
+            self._writers += 1
+        try:
+            self._write(start, piece)
+        finally:
+            with self._lock:
+                self._writers -= 1
+                self._lock.notify_all()
+
+    def _write(self, start: int, piece: bytes) -> None:
         end = start + len(piece)
         is_zero = piece == (_ZEROS if len(piece) == len(_ZEROS) else bytes(len(piece)))
         with self._lock:
             is_next = start == self._whole.prefix == self._end
             if not is_next and not self._progress.counts_stretches:
                 self._progress.count_stretches(self._whole.prefix)
-            begins_behind = start >= self._end
-            with atomic.storage_errors("writing", self.path):
-                if begins_behind and is_zero:
-                    # A hole reads as zeros, and takes no room. What grows at its end only is as long as what is there.
+            is_hole = is_zero and start >= self._end
+            if is_hole:
+                # A hole reads as zeros, and takes no room. What grows at its end only is as long as what is there.
+                with atomic.storage_errors("writing", self.path):
                     os.ftruncate(self._handle, end)
             if not is_next:
                 self._end = max(self._end, end)
-        if not (begins_behind and is_zero):
+        if not is_hole:
             self._put(start, piece)
         with self._lock:
             self._end = max(self._end, end)
@@ -160,6 +174,8 @@ class PartialFile:
     def restart(self) -> None:
         """Throw away what is there."""
         with self._lock:
+            self._lock.wait_for(lambda: not self._writers)
+            self._generation += 1
             with atomic.storage_errors("writing", self.path):
                 # The file first: what is said of bytes that are not there does not count.
                 os.ftruncate(self._handle, 0)
@@ -174,11 +190,12 @@ class PartialFile:
             StorageError: The disk failed.
         """
         with self._lock:
-            whole = Stretches(self._whole)
+            whole, generation = Stretches(self._whole), self._generation
         with atomic.storage_errors("writing", self.path):
             os.fdatasync(self._handle)
         with self._lock:
-            self._progress.made_durable(whole)
+            if generation == self._generation:
+                self._progress.made_durable(whole)
 
     def finish(self, size_bytes: int | None = None) -> dict[str, Checksum]:
         """Make the whole file durable and return its checksums, by algorithm.
@@ -231,10 +248,14 @@ class PartialFile:
 
     def close(self) -> None:
         """Close it; what is there stays."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        # First: a writer may wait for it.
         self._hasher.close()
+        with self._lock:
+            self._lock.wait_for(lambda: not self._writers)
         self._durable_asked.set()
         if self._syncer is not None:
             self._syncer.join()

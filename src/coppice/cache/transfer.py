@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.cache.crew import PACE, Crew, Pace
-from coppice.cache.origin import open_origin
+from coppice.cache.origin import open_origin, places_of
 from coppice.cache.reception import (
     admitted,
     collected,
@@ -36,7 +36,7 @@ from coppice.http.ranges import NOT_SATISFIABLE, Part
 from coppice.monitor import SILENT_TASK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from coppice.cache.origin import Origin
     from coppice.cache.partial import PartialFile
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from coppice.http.ranges import Body
     from coppice.model.checksum import Checksum
     from coppice.monitor import Task
-    from coppice.settings.model import TransferSettings
 
 PROGRESS_BYTES = 1024 * 1024
 """An attempt that brought so much that was not here before does not count: the time in all is what ends these."""
@@ -73,19 +72,6 @@ class Transfer:
     most_at_once: int = 1
     failures: tuple[tuple[str, str], ...] = ()
     checksums: Mapping[str, Checksum] = field(default_factory=dict)
-
-
-def places_of(uris: Iterable[str], settings: TransferSettings) -> tuple[str, ...]:
-    """Return where to ask, in order: the site's mirrors of each address, then the addresses, each of them once."""
-    given = tuple(uris)
-    found = [
-        other.rstrip("/") + uri[len(start.rstrip("/")) :]
-        for uri in given
-        for start, others in settings.mirrors.items()
-        if uri == start or uri.startswith(start.rstrip("/") + "/")
-        for other in others
-    ]
-    return tuple(dict.fromkeys([*found, *given]))
 
 
 def fetch_file(

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from coppice.cache.origin.mirrors import places_of, read_ranges_of
 from coppice.cache.origin.protocol import Origin
 from coppice.cache.origin.table import SCHEMES, open_origin
 
-__all__ = ["SCHEMES", "Origin", "open_origin"]
+__all__ = ["SCHEMES", "Origin", "open_origin", "places_of", "read_ranges_of"]
