@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -142,6 +144,18 @@ def test_nothing_may_stand_around_the_signed_text(gnupg: GnuPg, jane: ThrowAwayK
 
 
 @pytest.mark.threat("T8")
+def test_a_block_of_signatures_holds_nothing_else(gnupg: GnuPg, jane: ThrowAwayKey, keep):
+    ring, signed = keep(jane), gnupg.clear_sign(TEXT, jane)
+    inline = gnupg.sign_inline(b"other", jane, armour=True).replace(b"PGP MESSAGE", b"PGP SIGNATURE")
+    text = signed[: signed.index(b"-----BEGIN PGP SIGNATURE")]
+    many = gnupg.sign_detached(TEXT, jane) * 4000
+    block = b"-----BEGIN PGP SIGNATURE-----\n\n" + base64.encodebytes(many) + b"-----END PGP SIGNATURE-----\n"
+    for document in (text + inline, text + block):
+        with pytest.raises(SignatureFormError):
+            ring.verify_cleartext(document, what="it")
+
+
+@pytest.mark.threat("T8")
 @pytest.mark.parametrize("armour", [False, True])
 def test_a_detached_signature_brings_no_text_of_its_own(gnupg: GnuPg, jane: ThrowAwayKey, keep, armour: bool):
     ring = keep(jane)
@@ -268,6 +282,10 @@ def test_a_keyring_must_hold_public_keys_and_no_secret_one(gnupg: GnuPg, jane: T
             Keyring.load([path])
     with pytest.raises(KeyringError):
         Keyring.load([])
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(KeyringError):
+            Keyring.load([path])
 
 
 def test_several_keyrings_are_one(gnupg: GnuPg, jane: ThrowAwayKey, mallory: ThrowAwayKey, tmp_path: Path):

@@ -32,6 +32,19 @@ def covered_lines(data: bytes) -> list[bytes]:
     Raises:
         DocumentError: It is no such document, or one that could be read in more than one way.
     """
+    return _parts(data)[0]
+
+
+def signature_block(data: bytes) -> bytes:
+    """Return the armour that holds the signatures of a clear-signed document.
+
+    Raises:
+        DocumentError: As `covered_lines`.
+    """
+    return _parts(data)[1]
+
+
+def _parts(data: bytes) -> tuple[list[bytes], bytes]:
     if not is_cleartext(data):
         raise DocumentError("it is not clear-signed")
     if _CONTROL.search(data):
@@ -53,7 +66,8 @@ def covered_lines(data: bytes) -> list[bytes]:
         start += 1
     if lines[start]:
         raise DocumentError("its head holds something else than the names of digests")
-    return [_unescaped(line) for line in lines[start + 1 : marks[1]]]
+    block = b"\n".join(lines[marks[1] : marks[2] + 1])
+    return [_unescaped(line) for line in lines[start + 1 : marks[1]]], block
 
 
 def is_same_text(covered: list[bytes], text: bytes) -> bool:

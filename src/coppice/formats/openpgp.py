@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coppice.errors import DocumentError
+from coppice.formats.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SIGNATURE_LIMIT_BYTES = MIB // 4
+"""Of all signatures of a document; one takes a few hundred bytes."""
 MAX_KEYS = 1000
 """Most keys, subkeys among them, of one keyring."""
 _MAX_PACKETS = 50_000
@@ -125,6 +128,8 @@ def read_detached_signature(data: bytes) -> bytes:
         DocumentError: It is no such thing. A document with a content of its own would let two readers verify one text
             and use another.
     """
+    if len(data) > SIGNATURE_LIMIT_BYTES:
+        raise DocumentError(f"its signatures are longer than {SIGNATURE_LIMIT_BYTES} bytes")
     binary = _without_armour(data, b"SIGNATURE") if _is_armoured(data) else data
     tags = [tag for tag, _ in packets(binary)]
     if not tags or set(tags) != {_SIGNATURE}:

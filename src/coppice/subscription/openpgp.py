@@ -14,6 +14,8 @@ own, as it has where a certificate has expired. New documents by an expired key 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ from coppice.errors import (
     WeakSignatureError,
     WrongSignerError,
 )
-from coppice.formats.cleartext import covered_lines, is_cleartext, is_same_text
+from coppice.formats.cleartext import covered_lines, is_cleartext, is_same_text, signature_block
 from coppice.formats.limits import MIB
 from coppice.formats.openpgp import read_detached_signature, read_keyring
 from coppice.model.checksum import Checksum
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from coppice.subscription.gpgv_status import SignatureStatus
 
 KEYRING_LIMIT_BYTES = 4 * MIB
-SIGNATURE_LIMIT_BYTES = MIB // 4
-"""Of a detached signature; one takes a few hundred bytes."""
 _TIMEOUT_SECONDS = 60
 _STATUS_LIMIT_BYTES = MIB
 _SIGNATURES_LIMIT = 8
@@ -106,12 +106,7 @@ class Keyring:
         binary = bytearray()
         keys: list[PublicKey] = []
         for path in paths:
-            try:
-                with path.open("rb") as stream:
-                    data = stream.read(KEYRING_LIMIT_BYTES + 1)
-            except (OSError, ValueError) as problem:
-                reason = getattr(problem, "strerror", None) or str(problem)
-                raise _unusable(path, f"cannot be read: {reason}") from problem
+            data = _read(path)
             if len(data) > KEYRING_LIMIT_BYTES:
                 raise _unusable(path, f"is longer than {KEYRING_LIMIT_BYTES} bytes")
             try:
@@ -153,6 +148,7 @@ class Keyring:
             raise UnsignedListError(f"{what} is not signed: it is no clear-signed OpenPGP document")
         try:
             covered = covered_lines(document)
+            read_detached_signature(signature_block(document))
         except DocumentError as problem:
             raise SignatureFormError(f"{what} is signed in a form that is not accepted: {problem.message}") from problem
         text, signatures = self._run(document, None, what)
@@ -176,8 +172,6 @@ class Keyring:
             TrustError: It is not signed as it must be; the class says why.
             ToolMissingError: ``gpgv`` is not installed.
         """
-        if len(signature) > SIGNATURE_LIMIT_BYTES:
-            raise SignatureFormError(f"the signature of {what} is longer than {SIGNATURE_LIMIT_BYTES} bytes")
         try:
             binary = read_detached_signature(signature)
         except DocumentError as problem:
@@ -321,6 +315,19 @@ class Keyring:
                 basis=TrustBasis.OPENPGP, signer=each.primary, fingerprint=Checksum("sha256", primary.sha256)
             ),
         )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Not to wait for a writer, should it be a pipe.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise _unusable(path, "is no regular file")
+            return stream.read(KEYRING_LIMIT_BYTES + 1)
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        raise _unusable(path, f"cannot be read: {reason}") from problem
 
 
 def _unusable(path: Path, reason: str, resolution: str | None = None) -> KeyringError:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coppice.errors import DocumentError
-from coppice.formats.cleartext import covered_lines, is_same_text
+from coppice.formats.cleartext import covered_lines, is_same_text, signature_block
 from coppice.formats.openpgp import packets, read_detached_signature, read_keyring
 
 pytestmark = pytest.mark.unit
@@ -113,6 +113,7 @@ def test_no_bytes_break_the_reader_of_packets(data: bytes):
 
 def test_what_a_signature_covers_is_between_its_marks():
     assert covered_lines(SIGNED) == [b"{}", b"- x"]
+    assert signature_block(SIGNED) == b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----"
     assert covered_lines(SIGNED.replace(b"\n", b" \r\n")) == [b"{}", b"- x"]
     assert is_same_text([b"{}", b"- x"], b"{}\r\n- x\r\n\n")
     assert not is_same_text([b"{}", b"- x"], b"{}\n")

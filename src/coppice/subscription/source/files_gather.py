@@ -23,8 +23,8 @@ from coppice.formats.checksum_file import MAX_BYTES, read_checksum_file
 from coppice.formats.cleartext import covered_lines, is_cleartext
 from coppice.formats.directory_listing import MAX_BYTES as PAGE_BYTES
 from coppice.formats.directory_listing import MAX_NAMES, DirectoryListing, checked_name, read_listing
+from coppice.formats.openpgp import SIGNATURE_LIMIT_BYTES
 from coppice.model.version import Version
-from coppice.subscription.openpgp import SIGNATURE_LIMIT_BYTES
 from coppice.subscription.source.fetching import is_missing
 from coppice.subscription.source.files_images import VERSION, choose
 from coppice.subscription.source.files_options import FilesPlace
