@@ -70,7 +70,7 @@ def _field(field: FieldDifference) -> str:
 
 
 def shown_value(value: object) -> str:
-    """Return a key's value for people: texts as they are, an empty one and what is no text as JSON writes it, in short."""
+    """Return a key's value for people: texts as they are, what is empty or no text as JSON writes it, in short."""
     if value is None:
         return "-"
     if isinstance(value, str) and value:

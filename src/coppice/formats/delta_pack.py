@@ -31,7 +31,7 @@ MAGIC = b"CoppPak1"
 MAX_PACK_BLOCKS = 1 << 24
 MAX_FRAME_BLOCKS = 256
 MAX_TABLE_BYTES = 80 * 1024 * 1024
-FRAME_BLOCKS = 8
+FRAME_BLOCKS = 16
 """How many blocks a frame of a new pack has; measured: docs/explanation/deltas.md."""
 LEVEL = 9
 _WHAT = "pack"

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from coppice.model.checksum import Checksum
 
-LEVEL = 9
+_PLAIN_LEVEL = 9
+_WINDOW_LOG = 27
 _MOST = 0xFFFFFFFF
 
 
@@ -52,11 +53,10 @@ class PatchWriter:
 
     Args:
         segments: Where the segments go, one after the other; `finish` tells what belongs before them.
-        level: How hard zstd tries.
     """
 
-    def __init__(self, segments: BinaryIO, *, level: int = LEVEL) -> None:
-        self._stream, self._level = segments, level
+    def __init__(self, segments: BinaryIO) -> None:
+        self._stream = segments
         self._kinds: array[int] = array("B")
         self._counts: array[int] = array("I")
         self._origins: array[int] = array("I")
@@ -97,7 +97,7 @@ class PatchWriter:
         """
         at_most(WHAT, "the length of a segment", len(data), MAX_SEGMENT_BYTES, 1)
         at_most(WHAT, "the length of a reference", len(reference), MAX_SEGMENT_BYTES)
-        frame = compress_against(data, reference, level=self._level)
+        frame = compress_against(data, reference)
         self._stream.write(frame)
         self._segments.append(SegmentPlan(length=len(frame), blocks=len(data) // BLOCK_BYTES, reference=tuple(extents)))
 
@@ -143,17 +143,22 @@ class PatchWriter:
         return head + table
 
 
-def compress_against(data: bytes, reference: bytes, *, level: int = LEVEL) -> bytes:
-    """Return one zstd frame of ``data`` with ``reference`` before it, as ``zstd --patch-from`` makes it."""
+def compress_against(data: bytes, reference: bytes) -> bytes:
+    """Return one zstd frame of ``data`` with ``reference`` before it, as ``zstd --patch-from`` makes it.
+
+    The match finder's tables have room for every position of the reference: with those of zstd's levels, which are
+    made for what is near, most of a reference is forgotten. Measured: docs/explanation/deltas.md.
+    """
     if not reference:
-        return zstandard.ZstdCompressor(level=level).compress(data)
-    window_log = max(20, (len(data) + len(reference)).bit_length())
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        level,
-        source_size=len(data),
-        dict_size=len(reference),
-        window_log=min(window_log, 27),
-        enable_ldm=True,
+        return zstandard.ZstdCompressor(level=_PLAIN_LEVEL).compress(data)
+    parameters = zstandard.ZstdCompressionParameters(
+        window_log=_WINDOW_LOG,
+        hash_log=23,
+        chain_log=24,
+        search_log=3,
+        min_match=5,
+        target_length=32,
+        strategy=zstandard.STRATEGY_LAZY2,
         write_content_size=True,
     )
     prefix = zstandard.ZstdCompressionDict(reference, dict_type=zstandard.DICT_TYPE_RAWCONTENT)

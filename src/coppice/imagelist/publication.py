@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from coppice.imagelist.model import ListedImage, SignedImageList
+    from coppice.imagelist.model import ListedImage, RemoteFile, SignedImageList
     from coppice.imagelist.place import Place
     from coppice.monitor import Monitor
 
@@ -80,20 +80,23 @@ class PlacePublisher:
         place = self.place
         safe(list_name)
         images = self._images(signed, files)
-        named = {*files, *images}
+        promised = {name: _promised(image) for name, image in images.items()} | self._parts(signed, files)
+        named = {*files, *promised}
         place.sweep(older_than_seconds=PARTIAL_AGE_SECONDS)
         claim = Claim(place, list_name, named, self._clock.now)
         claim.renew()
         self._refuse_while_removed(named)
-        for name in images.keys() - files.keys():
-            self._check_here(name, images[name], monitor)
+        for name in promised.keys() - files.keys():
+            self._check_here(name, promised[name], monitor)
         ledger = self._ledger(list_name, files, monitor)
         before = dict(ledger.files)
         written: dict[str, int] = {}
         for name, source in files.items():
             claim.renew()
             known = ledger.files.get(name)
-            verified, copied = self._bring(name, source, images.get(name), known, monitor)
+            verified, copied = self._bring(
+                name, source, images.get(name), known=known, promised=promised.get(name), monitor=monitor
+            )
             ledger.files[name] = verified
             if copied:
                 written[name] = verified.facts.size_bytes
@@ -130,6 +133,16 @@ class PlacePublisher:
                 images[name] = image
         return images
 
+    def _parts(self, signed: SignedImageList, files: Mapping[str, Path]) -> dict[str, Facts]:
+        """Return what the list tells of the files of deltas at this place, by name."""
+        uris = {self.image_uri(name): name for name in files}
+        parts: dict[str, Facts] = {}
+        for file in (file for image in signed.content.images for file in _delta_files(image)):
+            name = uris.get(file.uri) or self._name_here(file.uri)
+            if name is not None:
+                parts[name] = Facts(size_bytes=file.size_bytes, sha512=file.checksum.hexdigest)
+        return parts
+
     def _name_here(self, uri: str) -> str | None:
         for name in self.place.meant_by(uri):
             with suppress(InputError):
@@ -137,14 +150,13 @@ class PlacePublisher:
                     return name
         return None
 
-    def _check_here(self, name: str, image: ListedImage, monitor: Monitor) -> None:
-        """Refuse a list that names an image of this place which is neither handed in nor there."""
+    def _check_here(self, name: str, facts: Facts, monitor: Monitor) -> None:
+        """Refuse a list that names a file of this place which is neither handed in nor there."""
         held = self.place.describe(name)
-        facts = Facts(size_bytes=image.size_bytes, sha512=image.checksum.hexdigest)
         if held is None or not self._is_held(name, facts, held, None, monitor):
             raise InputError(
                 f"the list tells of an image that is not handed in, and "
-                f"{'not' if held is None else 'with other bytes'} at {self.place.label}: {image.uri}",
+                f"{'not' if held is None else 'with other bytes'} at {self.place.label}: {self.image_uri(name)}",
                 resolution="Add the image to the catalogue as a file, or take it out of the list.",
             )
 
@@ -175,10 +187,16 @@ class PlacePublisher:
         return ledger
 
     def _bring(
-        self, name: str, source: Path, image: ListedImage | None, known: Verified | None, monitor: Monitor
+        self,
+        name: str,
+        source: Path,
+        image: ListedImage | None,
+        *,
+        known: Verified | None,
+        promised: Facts | None,
+        monitor: Monitor,
     ) -> tuple[Verified, bool]:
-        """Have one image at the place, verified; return what it is, and whether it was copied."""
-        promised = Facts(size_bytes=image.size_bytes, sha512=image.checksum.hexdigest) if image is not None else None
+        """Have one file at the place, verified; return what it is, and whether it was copied."""
         held = self.place.describe(name)
         if held is not None and promised is not None and self._is_held(name, promised, held, known, monitor):
             return Verified(facts=promised, stamp=held.stamp), False
@@ -237,3 +255,12 @@ class PlacePublisher:
                 resolution="Another run may have published it at the same time, or the server changes what it is "
                 "given. Look at it, and publish again.",
             )
+
+
+def _promised(image: ListedImage) -> Facts:
+    return Facts(size_bytes=image.size_bytes, sha512=image.checksum.hexdigest)
+
+
+def _delta_files(image: ListedImage) -> tuple[RemoteFile, ...]:
+    delta = image.delta
+    return () if delta is None else (delta.index, *delta.packs, *(patch.file for patch in delta.patches))

@@ -26,9 +26,10 @@ from coppice.formats.hepix import read_list, write_list
 from coppice.imagelist.compose import compose, next_version
 from coppice.imagelist.publishers import load_publisher
 from coppice.model.version import Version
+from coppice.workflows.deltas import NO_DELTAS, with_deltas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from coppice.catalogue.history import PublicationHistory
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from coppice.model.endorser import Endorser
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
+    from coppice.workflows.deltas import MadeDeltas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Prepared:
     Attributes:
         selection: What goes into it.
         content: What it says.
-        files: Image files by the name that they are published under.
+        files: Image files, and files of their deltas, by the name that they are published under.
         published: What readers get now.
         warnings: What the publisher should know.
     """
@@ -85,8 +87,19 @@ def prepare(
     history: PublicationHistory,
     clock: Clock,
     monitor: Monitor,
+    make: Callable[[], MadeDeltas] = lambda: NO_DELTAS,
 ) -> Prepared:
-    """Return what publishing ``selection`` would put out; nothing is changed anywhere.
+    """Return what publishing ``selection`` would put out; nothing is changed where others see it.
+
+    Args:
+        selection: What goes into the list.
+        publisher: Where it will be.
+        endorser: Who vouches for it.
+        settings: Limits.
+        history: What went out before.
+        clock: Gives the list its dates.
+        monitor: Where progress is told.
+        make: Returns the deltas of its images, when all else is known to be in order.
 
     Raises:
         InconsistentListError: It carries an appliance twice, a set is not whole, or it cannot be written as a list.
@@ -101,7 +114,8 @@ def prepare(
     _require_files(selection)
     published = _published(publisher, selection, settings.lists)
     last = history.last_published(selection.identifier)
-    publisher.prepare(files, monitor)
+    deltas = make()
+    publisher.prepare({**files, **deltas.files}, monitor)
     composed = compose(
         selection,
         version=next_version(selection.last_version),
@@ -111,8 +125,15 @@ def prepare(
         list_uri=publisher.list_uri(selection.name),
         told={image.identifier: (image.version, image.expires) for image in last.images} if last is not None else {},
     )
-    _require_readable(selection, composed.content, settings.lists)
+    content = with_deltas(composed.content, selection, deltas, publisher.image_uri)
+    _require_readable(selection, content, settings.lists)
     listed = {image.identifier for image in composed.content.images}
+    parts = {
+        file.name
+        for version in selection.listed_versions
+        if version.appliance.identifier in listed and version.appliance.name in deltas.images
+        for file in deltas.images[version.appliance.name].files
+    }
     needed = {
         held[version.appliance.name]
         for version in selection.listed_versions
@@ -120,10 +141,13 @@ def prepare(
     }
     return Prepared(
         selection=selection,
-        content=composed.content,
-        files={name: path for name, path in files.items() if name in needed},
+        content=content,
+        files={
+            **{name: path for name, path in deltas.files.items() if name in parts},
+            **{name: path for name, path in files.items() if name in needed},
+        },
         published=published,
-        warnings=tuple(_warnings(composed, published, last, endorser)),
+        warnings=(*_warnings(composed, published, last, endorser), *deltas.warnings),
     )
 
 

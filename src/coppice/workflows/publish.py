@@ -22,6 +22,7 @@ from coppice.imagelist.keys import load_identity, require_usable
 from coppice.imagelist.sign import sign_list
 from coppice.model.endorser import Endorser
 from coppice.schedule.lock import run_lock
+from coppice.workflows.deltas import NO_DELTAS, make_deltas, prune_deltas
 from coppice.workflows.prepare import file_name, open_publisher, prepare
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from coppice.imagelist.model import ImageList, Publication, Publisher, SignedImageList
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
+    from coppice.workflows.deltas import MadeDeltas
     from coppice.workflows.prepare import Prepared
 
 __all__ = ["PublishPreview", "PublishReport", "file_name", "open_publisher", "preview", "publish"]
@@ -86,6 +88,7 @@ def publish(
     monitor: Monitor,
     signer: str | None = None,
     ask: Callable[[str], str] | None = None,
+    deltas: bool | None = None,
 ) -> PublishReport:
     """Compose, sign and publish the list ``list_name``: images first, the list last.
 
@@ -97,6 +100,7 @@ def publish(
         monitor: Where progress is told.
         signer: Name of the endorser who signs; the list's own when None.
         ask: Asks a person for a passphrase; None: there is nobody to ask.
+        deltas: Whether images are published with deltas; None: as the settings say.
 
     Raises:
         NotFoundError: There is no such list.
@@ -117,7 +121,14 @@ def publish(
         identity = load_identity(Endorsers(database).get(endorser), ask=ask)
         require_usable(identity, clock.now())
         prepared = prepare(
-            selection, publisher, identity.endorser, settings=settings, history=history, clock=clock, monitor=monitor
+            selection,
+            publisher,
+            identity.endorser,
+            settings=settings,
+            history=history,
+            clock=clock,
+            monitor=monitor,
+            make=_deltas(selection, deltas, settings=settings, database=database, monitor=monitor, dry_run=False),
         )
         signed = sign_list(prepared.content, identity, clock.now(), limits=settings.lists)
         number = history.record_signed(
@@ -134,12 +145,13 @@ def publish(
         )
         publication = publisher.publish(list_name, signed, prepared.files, monitor)
         history.record_published(number, at=clock.now())
-        retired, unretired = _retire(publisher, settings, clock.now(), monitor)
+        retired, left = _retire(publisher, settings, clock.now(), monitor)
+        left += _prune(selection, settings)
     return PublishReport(
         selection=selections.get(list_name),
         signed=signed,
         publication=publication,
-        warnings=(*prepared.warnings, *identity.warnings, *_of_certificate(signed, identity), *unretired),
+        warnings=(*prepared.warnings, *identity.warnings, *_of_certificate(signed, identity), *left),
         retired=retired,
     )
 
@@ -152,8 +164,11 @@ def preview(
     clock: Clock,
     monitor: Monitor,
     signer: str | None = None,
+    deltas: bool | None = None,
 ) -> PublishPreview:
     """Return what `publish` would do; nothing is signed or written, no version is used up, no secret is needed.
+
+    Deltas that are there are shown as they would be listed; those that would be made are told of.
 
     Raises:
         NotFoundError: There is no such list.
@@ -163,7 +178,7 @@ def preview(
         StateError: What is published is newer than what the catalogue knows.
         StorageError, TransferError, PublicationError: What is published cannot be looked at.
     """
-    selection = Selections(database, clock).get(list_name)
+    selection, history = Selections(database, clock).get(list_name), PublicationHistory(database)
     publisher = open_publisher(settings, selection.publisher)
     endorser = _public(Endorsers(database).get(_signer(selection, signer)))
     prepared = prepare(
@@ -171,9 +186,10 @@ def preview(
         publisher,
         endorser,
         settings=settings,
-        history=PublicationHistory(database),
+        history=history,
         clock=clock,
         monitor=monitor,
+        make=_deltas(selection, deltas, settings=settings, database=database, monitor=monitor, dry_run=True),
     )
     found = prepared.published
     difference = None
@@ -181,6 +197,23 @@ def preview(
         difference = list_difference(found.content, prepared.content)
     return PublishPreview(
         selection=selection, content=prepared.content, difference=difference, warnings=prepared.warnings
+    )
+
+
+def _deltas(
+    selection: Selection,
+    wanted: bool | None,
+    *,
+    settings: Settings,
+    database: Database,
+    monitor: Monitor,
+    dry_run: bool,
+) -> Callable[[], MadeDeltas]:
+    if not (settings.publishing.deltas if wanted is None else wanted):
+        return lambda: NO_DELTAS
+    history = PublicationHistory(database)
+    return lambda: make_deltas(
+        selection, settings=settings, database=database, history=history, monitor=monitor, dry_run=dry_run
     )
 
 
@@ -247,3 +280,11 @@ def _retire(
     except CoppiceError as problem:
         # The list is out. What could not be tidied up now is tidied up after the next publication.
         return (), (f"image files that no list names any more stay where they are: {problem.message}",)
+
+
+def _prune(selection: Selection, settings: Settings) -> tuple[str, ...]:
+    try:
+        prune_deltas(selection, settings=settings)
+    except CoppiceError as problem:
+        return (f"what is kept of deltas that no list names any more stays: {problem.message}",)
+    return ()
