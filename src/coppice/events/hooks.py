@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from coppice.events.line_file import LineFile
 from coppice.events.model import RUN_KINDS
 from coppice.events.program import ProgramHook, Surroundings
-from coppice.events.vmcatcher import TYPES
+from coppice.events.vmcatcher import is_told
 from coppice.events.webhook import WebHook
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def wants(hook: HookSettings, event: Event, followers: Mapping[str, frozenset[st
         event: What happened.
         followers: Identifier of a list → the subscriptions that follow it.
     """
-    if hook.compat is not None and event.kind not in TYPES:
+    if hook.compat is not None and not is_told(event):
         return False
     if hook.events and str(event.kind) not in hook.events:
         return False

@@ -74,6 +74,12 @@ _SHA512 = "sha512:"
 _SHA512_LENGTH = 128
 
 
+def is_told(event: Event) -> bool:
+    """Tell whether vmcatcher has such an event; it has none for an image that is fetched and handed out to nobody."""
+    handed_out = event.kind in {EventKind.IMAGE_CACHING, EventKind.IMAGE_CACHED}
+    return event.kind in TYPES and (not handed_out or bool(event.facts.get("file_name")))
+
+
 def handler_environment(event: Event, *, cache: Path, database_url: str) -> dict[str, str] | None:
     """Return the variables that a handler gets for an event, beside those that it inherits.
 
@@ -85,8 +91,7 @@ def handler_environment(event: Event, *, cache: Path, database_url: str) -> dict
     Returns:
         The variables; None: vmcatcher has no such event.
     """
-    kind = TYPES.get(event.kind)
-    if kind is None:
+    if not is_told(event):
         return None
     listed = event.facts.get(LISTED)
     said: Mapping[str, object] = listed if isinstance(listed, dict) else {}
@@ -98,7 +103,7 @@ def handler_environment(event: Event, *, cache: Path, database_url: str) -> dict
     if isinstance(groups, list):
         values[_GROUP] = ",".join(str(group) for group in groups)
     values[_SESSION] = event.facts.get(SESSION) or uuid.uuid5(uuid.NAMESPACE_OID, f"coppice-event:{event.at}")
-    variables = {TYPE: kind}
+    variables = {TYPE: TYPES[event.kind]}
     for name, value in values.items():
         text = _plain(value)
         if text and not (name == "FILENAME" and _is_path(text)):

@@ -186,6 +186,12 @@ def test_a_file_name_that_is_a_path_is_not_handed_over(name: str) -> None:
     assert "VMCATCHER_EVENT_FILENAME" not in found
 
 
+def test_an_image_that_is_handed_out_to_nobody_is_not_told() -> None:
+    facts = image_facts("egi", CONTENT, LISTED)
+    assert told(EventKind.IMAGE_CACHED, facts) is None
+    assert told(EventKind.IMAGE_UNCACHED, facts) is not None
+
+
 def test_an_image_with_another_checksum_is_told_with_the_sha512_that_the_cache_knows() -> None:
     other = replace(LISTED, checksum=Checksum.of(b"image", "sha256"))
     without = told(EventKind.IMAGE_CACHED, facts_for(other))
