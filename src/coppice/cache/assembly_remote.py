@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from coppice.cache.origin.bundle import SCHEME as BUNDLE
-from coppice.cache.origin.table import open_origin
+from coppice.cache.origin.mirrors import read_ranges_of
 from coppice.cache.partial import PartialFile
 from coppice.cache.transfer import fetch_file
 from coppice.errors import ChecksumMismatchError, SizeMismatchError
