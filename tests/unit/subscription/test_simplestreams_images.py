@@ -250,6 +250,7 @@ def test_a_mirror_is_named_by_its_base_or_by_its_index(uri: str, base: str, path
     [
         "ftp://a.example/",
         "https:///x",
+        "file://other.example/x",
         "https://a.example/?x",
         "https://jane:secret@a.example/",
         "https://a.example/streams/v1/../x",

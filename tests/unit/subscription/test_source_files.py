@@ -116,7 +116,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, object]):
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "ftp://a/b", "https:///a", "https://a/b?c", "https://j:s@a/b", "https://[a", "oci://a/b"]
+    "uri", ["", "ftp://a/b", "https:///a", "https://a/b?c", "https://j:s@a/b", "https://[a", "file://b/c"]
 )
 def test_another_address_is_refused(uri: str):
     with pytest.raises(InputError):

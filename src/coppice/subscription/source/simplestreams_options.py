@@ -165,7 +165,8 @@ def read_address(uri: str, *, signed: bool) -> StreamsAddress:
         parts = urlsplit(uri)
     except ValueError as problem:
         raise InputError(f"the address {uri[:200]!r} is malformed: {problem}") from problem
-    if parts.scheme not in _SCHEMES or parts.query or parts.fragment or (parts.scheme != "file" and not parts.netloc):
+    is_here = parts.netloc in {"", "localhost"} if parts.scheme == "file" else bool(parts.netloc)
+    if parts.scheme not in _SCHEMES or parts.query or parts.fragment or not is_here:
         raise InputError(
             f"simplestreams cannot be fetched from {uri[:200]!r}",
             resolution="Use the https://, http:// or file:/// address of the mirror, or of its index.",
