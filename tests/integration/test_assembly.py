@@ -362,6 +362,16 @@ def test_where_the_index_is_no_good_a_patch_still_serves(tmp_path):
     assert place.destination.read_bytes() == new
 
 
+def test_where_the_index_is_gone_a_patch_still_serves(tmp_path):
+    old = disk(*range(1, 300))
+    new = disk(*range(1, 150), *range(1000, 1150))
+    place = Place(tmp_path, old)
+    made = make_delta(new, origins=[old])
+    made.delta = replace(made.delta, index=replace(made.delta.index, uri="mem:nowhere"))
+    assert place.assemble(made).method is Method.PATCH
+    assert place.destination.read_bytes() == new
+
+
 def test_disks_out_of_bounds_are_refused_before_anything_is_fetched(tmp_path):
     place = Place(tmp_path, OLD)
     made = make_delta(NEW)

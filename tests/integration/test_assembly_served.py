@@ -187,6 +187,19 @@ def test_a_line_that_breaks_again_and_again_costs_no_byte_twice(tmp_path, disks,
     assert len(starts) == len(set(starts))
 
 
+@pytest.mark.threat("T80")
+def test_a_disk_without_room_leads_to_the_file_that_still_fits(tmp_path, disks, loopback_server, monkeypatch):
+    old, new = disks
+    made = moved(make_delta(new, origins=[old]), loopback_server.url)
+    for uri, content in made.files.items():
+        loopback_server.set(uri.removeprefix("mem:"), Ranged(data=content))
+    loopback_server.set("whole.qcow2", Ranged(data=WHOLE))
+    monkeypatch.setattr("coppice.cache.assembly.RESERVE_BYTES", 1 << 60)
+    cached = Site(tmp_path, old).obtain(published(loopback_server.url, made, WHOLE))
+    assert (cached.held, cached.path.read_bytes()) == (Held.PUBLISHED, WHOLE)
+    assert cached.fallback.startswith("storage-full")
+
+
 def test_a_pack_that_is_gone_leads_to_the_whole_file(tmp_path, disks, loopback_server):
     old, new = disks
     made = moved(make_delta(new), loopback_server.url)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coppice import atomic
 from coppice.cache.assembly_blocks import BlockAssembly
 from coppice.cache.assembly_match import MAXIMUM_BLOCKS
-from coppice.errors import ChecksumMismatchError, DeltaError, SizeMismatchError
+from coppice.errors import ChecksumMismatchError, DeltaError, SizeMismatchError, TransferError
 from coppice.formats.delta import HASH_BYTES
 from coppice.monitor import Unit
 
@@ -122,7 +122,7 @@ def choose(work: Work) -> Choice:
 
     Raises:
         DeltaError: The index is malformed, and there is no patch.
-        TransferError: The index, or a table of a pack, could not be had.
+        TransferError: The index, or a table of a pack, could not be had, and there is no patch.
         StorageError: It cannot be written.
     """
     if not work.held:
@@ -134,7 +134,7 @@ def choose(work: Work) -> Choice:
     if _is_index_worth_it(work, whole, patch_bytes):
         try:
             blocks, blocks_bytes = _look_into_blocks(work, whole if patch_bytes is None else min(whole, patch_bytes))
-        except (DeltaError, ChecksumMismatchError, SizeMismatchError) as problem:
+        except (DeltaError, ChecksumMismatchError, SizeMismatchError, TransferError) as problem:
             if patch is None:
                 raise
             work.monitor.message(f"{work.listed.title!r}: {problem.message}; its patch is used")

@@ -21,7 +21,7 @@ from coppice.cache.objects import ALGORITHM, CacheEntry, answering, public_uri
 from coppice.cache.room import Room
 from coppice.cache.shelf import Shelf
 from coppice.clock import Clock, SystemClock
-from coppice.errors import DeltaError, TransferError, TransferTooLargeError
+from coppice.errors import DeltaError, NoSpaceError, QuotaError, TransferError, TransferTooLargeError
 from coppice.monitor import SILENT, Unit
 
 if TYPE_CHECKING:
@@ -245,7 +245,8 @@ class ImageCache:
         if self._seeds is not None and delta is not None and (not whole or delta.guest_checksum == listed.checksum):
             try:
                 cached = self._assemble(errand, self._seeds(errand.key, listed))
-            except (DeltaError, TransferError) as problem:
+            except (DeltaError, TransferError, NoSpaceError, QuotaError) as problem:
+                # A disk takes more room than the file that was published, which may still fit.
                 told = f"the delta of {listed.title!r} does not serve ({problem.message}); its file is fetched"
                 errand.monitor.message(told)
                 fallback = f"{problem.code}: {problem.message}"

@@ -230,8 +230,14 @@ def _held_there(
         versions = archive.versions(subscription.name)
         before = next((each for each in versions if since is not None and each.verified_at < since), None)
         for each in versions:
-            _, message = archive.message(subscription.name, each.version)
-            images = sources.open(subscription.source).read(message, subscription, settings.lists).images
+            try:
+                _, message = archive.message(subscription.name, each.version)
+                images = sources.open(subscription.source).read(message, subscription, settings.lists).images
+            except DatabaseError:
+                raise
+            except CoppiceError:
+                # What cannot be read tells of nothing that is there: more is carried than need be.
+                continue
             listed += images
             if before is not None and each.number == before.number:
                 objects |= {image.checksum for image in images}
