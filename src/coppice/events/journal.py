@@ -104,6 +104,11 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def database(self) -> Database:
+        """The database that it is in."""
+        return self._database
+
     def record(self, kind: EventKind | str, *, subject: str, facts: Mapping[str, object], at: datetime) -> None:
         """Write an event in a transaction of its own.
 

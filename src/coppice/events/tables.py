@@ -64,6 +64,19 @@ class DeliveryRow(Base):
     output: Mapped[str | None] = mapped_column(Text)
 
 
+class IntendedEventRow(Base):
+    """A change that is about to be made where no transaction reaches, and the event that tells of it."""
+
+    __tablename__ = "intended_event"
+
+    place: Mapped[str] = mapped_column(String(64), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(Text)
+    facts: Mapped[dict[str, object]] = mapped_column(JSON)
+    expected: Mapped[dict[str, object]] = mapped_column(JSON)
+
+
 class ImportedEventRow(Base):
     """An archived event that is in the journal, while its file may be there still."""
 

@@ -11,17 +11,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from coppice.cloud.apply import apply
-from coppice.cloud.model import ActionKind, ImageState, Policy
+from coppice.cloud.model import Policy
 from coppice.cloud.plan import plan
 from coppice.errors import CoppiceError, PartialFailureError
-from coppice.events.model import EventKind
+from coppice.workflows.cloud_events import CloudEvents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from coppice.clock import Clock
     from coppice.cloud.apply import Obtain, Soonest
-    from coppice.cloud.model import ActionResult, ApplyResult, Cloud, Desired, Plan
+    from coppice.cloud.model import ApplyResult, Cloud, Desired, Plan
     from coppice.events.journal import Journal
     from coppice.monitor import Monitor
     from coppice.settings.model import PlanSettings
@@ -31,18 +31,6 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "run.lock"
 """Name of the lock file in the state directory: whatever changes a cloud holds it."""
-
-_KINDS = {
-    ActionKind.REGISTER: EventKind.IMAGE_REGISTERED,
-    ActionKind.UPDATE_METADATA: EventKind.IMAGE_UPDATED,
-    ActionKind.REMOVE: EventKind.IMAGE_REMOVED,
-}
-_STATES = {
-    ImageState.AVAILABLE: EventKind.IMAGE_AVAILABLE,
-    ImageState.SUPERSEDED: EventKind.IMAGE_SUPERSEDED,
-    ImageState.EXPIRED: EventKind.IMAGE_EXPIRED,
-    ImageState.WITHDRAWN: EventKind.IMAGE_WITHDRAWN,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +124,13 @@ def converge(
     for name, cloud in sorted(clouds.items()):
         made: Plan | None = None
         try:
-            made = plan(desired, cloud.describe(), policy, clock.now(), name)
+            registered = cloud.describe()
+            made = plan(desired, registered, policy, clock.now(), name)
             applied = None
             if not dry_run:
+                events = CloudEvents(journal.database, name, clock)
+                events.catch_up(registered)
+                events.begin(made)
                 applied = apply(
                     made,
                     cloud,
@@ -146,36 +138,10 @@ def converge(
                     clock=clock,
                     policy=policy,
                     monitor=monitor,
-                    on_result=lambda result, name=name: record(journal, name, result, clock),  # type: ignore[misc]
+                    on_result=events.record,
                     soonest=soonest,
                 )
             reports.append(CloudReport(cloud=name, plan=made, applied=applied))
         except CoppiceError as problem:
             reports.append(CloudReport(cloud=name, plan=made, error=problem))
     return tuple(reports)
-
-
-def record(journal: Journal, cloud: str, result: ActionResult, clock: Clock) -> None:
-    """Write what became of an action into the journal; what was not tried is no event."""
-    action = result.action
-    if result.skipped:
-        return
-    facts: dict[str, object] = {
-        "cloud": cloud,
-        "list": action.key.list_identifier,
-        "image": action.key.image_identifier,
-        "version": action.version,
-        "digest": str(action.digest),
-        "reason": action.reason,
-    }
-    image = result.registered or action.registered
-    if image is not None:
-        facts["cloud_identifier"] = image.cloud_identifier
-    if result.error is not None:
-        kind = EventKind.IMAGE_FAILED
-        facts |= {"action": str(action.kind), "error": result.error.as_dict()}
-    elif action.kind is ActionKind.CHANGE_STATE and action.state is not None:
-        kind = _STATES[action.state]
-    else:
-        kind = _KINDS[action.kind]
-    journal.record(kind, subject=f"{cloud}:{action.key}", facts=facts, at=clock.now())

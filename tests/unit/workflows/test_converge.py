@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -104,6 +104,58 @@ def test_what_happened_is_in_the_journal_in_its_order(site: Site):
     event = site.journal.events()[2]
     assert event.subject == f"b:{desired_image().key}"
     assert event.facts["version"] == "1"
+
+
+class CuttingCloud(MemoryCloud):
+    """Ends the run right after it did something."""
+
+    cuts = False
+
+    def _cut(self) -> None:
+        if self.cuts:
+            raise KeyboardInterrupt
+
+    def register(self, *arguments: Any, **options: Any) -> Any:
+        done = super().register(*arguments, **options)
+        self._cut()
+        return done
+
+    def change_state(self, *arguments: Any, **options: Any) -> Any:
+        done = super().change_state(*arguments, **options)
+        self._cut()
+        return done
+
+    def remove(self, *arguments: Any, **options: Any) -> Any:
+        super().remove(*arguments, **options)
+        self._cut()
+
+
+@pytest.mark.threat("T79")
+def test_what_a_killed_run_did_is_told_by_the_next_one_and_what_it_did_not_is_not(site: Site):
+    site.clouds = {"b": (cloud := CuttingCloud("b", SITE))}
+
+    def cut(*images: DesiredImage) -> None:
+        cloud.cuts = True
+        with pytest.raises(KeyboardInterrupt):
+            site.run(*images)
+        cloud.cuts = False
+
+    cut(desired_image(version="1"))
+    assert site.told() == []
+    site.run(desired_image(version="1"))
+    assert site.told() == ["ImageRegistered"]
+    assert site.journal.events()[0].facts["learned"]
+    assert site.journal.events()[0].cloud == "b"
+    cut(desired_image(version="2"))
+    # Its successor is registered, the flip was not done: it is told when it is.
+    site.run(desired_image(version="2"))
+    assert site.told() == ["ImageRegistered", "ImageRegistered", "ImageSuperseded"]
+    site.clock.advance(GRACE)
+    cut(desired_image(version="2"))
+    site.run(desired_image(version="2"))
+    assert site.told()[3:] == ["ImageRemoved"]
+    site.run(desired_image(version="2"))
+    assert len(site.told()) == 4
 
 
 def test_a_failure_is_an_event_and_what_was_not_tried_for_it_is_none(site: Site):
