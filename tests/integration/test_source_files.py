@@ -18,6 +18,7 @@ from coppice.errors import (
     MalformedListError,
     OlderListError,
     SignatureFormError,
+    SignerExpiredError,
     TamperedListError,
     TransferError,
     UnreachableError,
@@ -237,3 +238,19 @@ def test_a_folder_of_this_machine_will_do(folder: Folder):
     assert folder.source().fetch(subscription, first.validators).body is None
     with pytest.raises(UnreachableError):
         folder.source().fetch(replace(subscription, uri="file:///nowhere/at/all"), None)
+
+
+@pytest.mark.threat("T18")
+def test_a_list_stays_when_its_key_expires_and_no_new_one_comes(folder: Folder):
+    folder.key = folder.gnupg.make_key("Short", at=NOW - timedelta(days=30), expires="20d")
+    folder.keyring.write_bytes(folder.gnupg.export(folder.key))
+    made = NOW - timedelta(days=15)
+    folder.put("20260101", {image(): b"one"}, at=made)
+    message = folder.message()
+    with pytest.raises(SignerExpiredError):
+        folder.verified(message)
+    circumstances = Circumstances(
+        last=None, now=NOW, limits=DEFAULT_LIMITS, terms=DEFAULT_TERMS, first_verified_at=made + timedelta(days=1)
+    )
+    recalled = folder.source().verify(message, folder.with_options(), circumstances)
+    assert [str(each) for each in recalled.warnings if "will be refused" in str(each)]

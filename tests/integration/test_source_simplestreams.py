@@ -13,11 +13,13 @@ from coppice.clock import FixedClock
 from coppice.errors import (
     ChangedListError,
     CoppiceError,
+    ExpiredListError,
     FutureListError,
     HttpStatusError,
     MalformedListError,
     OlderListError,
     SignatureFormError,
+    SignerExpiredError,
     TamperedListError,
     TransferTooLargeError,
     UnsignedListError,
@@ -298,3 +300,23 @@ def test_products_that_are_none_are_refused(mirror: Mirror, change: Callable[[An
     mirror.put(mirror.products_path, mirror.sealed(streams.written(products), 1))
     with pytest.raises(MalformedListError):
         mirror.verified()
+
+
+@pytest.mark.threat("T18")
+def test_a_list_stays_when_its_key_expires_and_no_new_one_comes(mirror: Mirror):
+    mirror.key = mirror.gnupg.make_key("Short", at=NOW - timedelta(days=30), expires="20d")
+    mirror.keyring.write_bytes(mirror.gnupg.export(mirror.key))
+    made = NOW - timedelta(days=15)
+    mirror.date = lambda number: made + timedelta(hours=number)  # type: ignore[method-assign]
+    mirror.publish(1)
+    message = mirror.message()
+    with pytest.raises(SignerExpiredError):
+        mirror.verified(message)
+    circumstances = Circumstances(
+        last=None, now=NOW, limits=DEFAULT_LIMITS, terms=DEFAULT_TERMS, first_verified_at=made + timedelta(days=1)
+    )
+    recalled = mirror.source().verify(message, mirror.with_options(), circumstances)
+    assert [str(each) for each in recalled.warnings if "will be refused" in str(each)]
+    late = replace(circumstances, now=NOW + timedelta(days=200))
+    with pytest.raises(ExpiredListError):
+        mirror.source().verify(message, mirror.with_options(), late)

@@ -36,6 +36,7 @@ from coppice.subscription.source.gathered import (
     version_when_gathered,
     write_gathered,
 )
+from coppice.subscription.source.keyring_trust import warnings_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,6 +130,7 @@ class FilesSource:
             trusted_by=trusted_by,
             subscription=subscription,
             circumstances=circumstances,
+            warnings=warnings_of(reading.signature),
             trust_state=options.trust.state(),
         )
 

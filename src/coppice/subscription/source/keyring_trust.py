@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from coppice.errors import InputError, UnverifiedSourceError
-from coppice.subscription.model import TrustBasis, TrustedBy
+from coppice.subscription.model import ListWarning, TrustBasis, TrustedBy, WarningKind
 from coppice.subscription.openpgp import Keyring
 from coppice.subscription.source.options import KEYRING, TRUST
 
 if TYPE_CHECKING:
+    from coppice.subscription.openpgp import OpenPgpSignature
     from coppice.subscription.source.options import SourceOptions
 
 SIGNER = "signer"
@@ -107,3 +108,11 @@ def read_trust(options: SourceOptions) -> KeyringTrust:
         if not keyrings:
             raise InputError(f"the option {SIGNER!r} names a key, and no keyring holds it")
     return KeyringTrust(keyrings=tuple(map(Path, keyrings)), signer=signer, basis=basis)
+
+
+def warnings_of(signature: OpenPgpSignature | None) -> tuple[ListWarning, ...]:
+    """Return what is to be said about a good signature: its key may have expired since it was verified first."""
+    if signature is None or signature.key_expired_at is None:
+        return ()
+    text = f"the key {signature.signer} expired on {signature.key_expired_at:%Y-%m-%d}: the next list by it will be refused"
+    return (ListWarning(kind=WarningKind.CERTIFICATE_EXPIRING, text=text),)

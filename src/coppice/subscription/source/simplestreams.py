@@ -45,6 +45,7 @@ from coppice.subscription.source.gathered import (
     version_when_gathered,
     write_gathered,
 )
+from coppice.subscription.source.keyring_trust import warnings_of
 from coppice.subscription.source.simplestreams_images import ImageMaker
 from coppice.subscription.source.simplestreams_options import DRIVER, StreamsAddress, read_address, read_options
 
@@ -152,6 +153,7 @@ class SimplestreamsSource:
             trusted_by=trusted_by,
             subscription=subscription,
             circumstances=circumstances,
+            warnings=warnings_of(reading.signature),
             trust_state=options.trust.state(),
         )
 
