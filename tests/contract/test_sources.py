@@ -108,6 +108,13 @@ class Site:
         return Circumstances(**{**given, **changed})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_servers() -> Iterator[None]:
+    yield
+    for stage in STAGES.values():
+        stage.close()
+
+
 @pytest.fixture(params=STAGES)
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceStage]:
     with STAGES[request.param](tmp_path / "stage") as stage:
@@ -395,7 +402,7 @@ def test_whoever_is_not_trusted_any_more_vouches_for_nothing(site: Site, reachab
     before = site.verified()
     site.stage.distrust()
     if not reachable:
-        site.stage.fail("down")
+        site.stage.fail("gone")
     outcome = site.refresh()
     assert outcome.error is not None
     assert outcome.verified is None

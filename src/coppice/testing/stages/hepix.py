@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
+import uuid
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from coppice.formats.hepix import read_list
@@ -21,12 +24,14 @@ from coppice.subscription.model import Subscription, TrustBasis
 from coppice.testing.authority import Authority
 from coppice.testing.nginx import Nginx
 from coppice.testing.publishing import open_server
-from coppice.testing.publishing.swift import BUCKET
+from coppice.testing.publishing.swift import BUCKET, SwiftServer
 from coppice.testing.simulator import Simulator
 from coppice.testing.stages.stage import NOW, SourceStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from coppice.testing.publishing.server import PublishingServer
 
 
 class _SignedLists(SourceStage):
@@ -120,7 +125,7 @@ class _Published(_SignedLists):
     def start(self) -> None:
         """Start the server."""
         super().start()
-        self.server = open_server(self.publisher_driver, self.directory / "server").__enter__()
+        self.server = self.open()
         settings = PublisherSettings(name="here", driver=self.publisher_driver, options=self.options())
         opened = load_publisher(settings)
         if not isinstance(opened, PlacePublisher):
@@ -128,6 +133,10 @@ class _Published(_SignedLists):
             raise TypeError(message)
         self.place_publisher = opened
         self.publisher.uri = opened.list_uri("demo")
+
+    def open(self) -> PublishingServer:
+        """Start the server."""
+        return open_server(self.publisher_driver, self.directory / "server").__enter__()
 
     def options(self) -> dict[str, object]:
         """Return the publisher's options."""
@@ -193,13 +202,33 @@ class HepixInRegistry(_Published):
 
 
 class HepixInBucket(_Published):
-    """A signed image list in a bucket that everybody may read."""
+    """A signed image list in a bucket that everybody may read; all have one server, which takes long to start."""
 
     publisher_driver = "s3"
+    failures = ("gone", "empty")
+    _shared: ClassVar[SwiftServer | None] = None
+
+    def open(self) -> PublishingServer:
+        """Start the server, if none of these stages did before."""
+        if HepixInBucket._shared is None:
+            scratch = Path(tempfile.mkdtemp(prefix="coppice-bucket-"))
+            HepixInBucket._shared = SwiftServer(scratch).__enter__()
+            HepixInBucket._shared.client().put_bucket_acl(Bucket=BUCKET, ACL="public-read")
+        return HepixInBucket._shared
 
     def options(self) -> dict[str, object]:
         """Return the publisher's options, with the address at which Swift answers whoever has no key."""
-        client = getattr(self.server, "client")()  # noqa: B009 - of this server only
-        client.put_bucket_acl(Bucket=BUCKET, ACL="public-read")
-        area = self.server.options("demo")
-        return {**area, "url": f"http://127.0.0.1:{self.server.port}/v1/AUTH_test/{BUCKET}/demo"}
+        area = uuid.uuid4().hex
+        url = f"http://127.0.0.1:{self.server.port}/v1/AUTH_test/{BUCKET}/{area}"
+        return {**self.server.options(area), "url": url}
+
+    def stop(self) -> None:
+        """Leave the server to the others."""
+
+    @classmethod
+    def close(cls) -> None:
+        """End the server."""
+        shared, HepixInBucket._shared = HepixInBucket._shared, None
+        if shared is not None:
+            shared.stop()
+            shutil.rmtree(shared.directory)

@@ -65,6 +65,10 @@ class SourceStage:
     def stop(self) -> None:
         """End the server: nothing can be fetched any more."""
 
+    @classmethod
+    def close(cls) -> None:
+        """End what stages of this class share, after the last of them."""
+
     def subscription(self) -> Subscription:
         """Return how a site subscribes, with the name ``demo``."""
         raise NotImplementedError
