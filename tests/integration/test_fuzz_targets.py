@@ -43,6 +43,18 @@ def test_the_reader_of_signed_messages_withstands_a_short_run(tmp_path: Path) ->
     assert fuzz("fuzz_smime.py", SHORT_SECONDS, tmp_path) > 1000
 
 
+@pytest.mark.integration
+@pytest.mark.threat("T57")
+def test_the_readers_of_deltas_withstand_a_short_run(tmp_path: Path) -> None:
+    assert fuzz("fuzz_delta.py", SHORT_SECONDS, tmp_path) > 1000
+
+
+@pytest.mark.soak
+@pytest.mark.threat("T57")
+def test_the_readers_of_deltas_withstand_a_long_run(tmp_path: Path) -> None:
+    assert fuzz("fuzz_delta.py", LONG_SECONDS, tmp_path) > 10_000
+
+
 @pytest.mark.soak
 @pytest.mark.threat("T77")
 def test_the_reader_of_lists_withstands_a_long_run(tmp_path: Path) -> None:
