@@ -200,6 +200,20 @@ def test_a_file_altered_during_the_conversion_gives_no_result(tmp_path, converte
     assert list((converter.directory / "objects").iterdir()) == []
 
 
+def test_a_file_that_is_handed_out_during_the_conversion_is_read_anew_and_not_refused(tmp_path, converter, stand_in):
+    source = cached(tmp_path / "x", images.raw_disk())
+    calls = stand_in(f'/usr/bin/qemu-img "$@"; test "$1" != convert || ln -f {source.path} {tmp_path}/handed-out-$$')
+    with pytest.raises(ChecksumMismatchError):
+        # Handed out each time that it is read: at some time that is told.
+        converter.convert(source, (F.QCOW2,))
+    stand_in(
+        f'/usr/bin/qemu-img "$@"; test "$1" != convert || test -e {tmp_path}/once || ln {source.path} {tmp_path}/once'
+    )
+    assert converter.convert(source, (F.QCOW2,)).path.exists()
+    assert (tmp_path / "once").exists()
+    assert calls.exists()
+
+
 def test_one_cluster_listed_many_times_does_not_fill_the_disk(tmp_path, converter, monkeypatch):
     # Two tables and one cluster of data: a file of kilobytes whose guest sees gigabytes of it.
     small = tmp_path / "x"

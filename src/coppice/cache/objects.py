@@ -253,7 +253,8 @@ def hash_file(
             for digest in digests.values():
                 digest.update(piece)
             on_piece(len(piece))
-        if fingerprint(os.fstat(handle)) != fingerprint(before):
+        # A link that comes or goes meanwhile changes the last time alone; what is returned then holds no more.
+        if not is_same_content(fingerprint(before), fingerprint(os.fstat(handle))):
             raise ImageRefusedError(f"{path} changed while it was read", resolution="Run again.")
     found = {algorithm: Checksum(algorithm, digest.hexdigest()) for algorithm, digest in digests.items()}
     return found, fingerprint(before)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from coppice import atomic, process
 from coppice.cache.model import Held
 from coppice.conversion.choose import choose
-from coppice.conversion.files import hash_file, locked, state_of
+from coppice.conversion.files import hash_file, is_merely_linked, locked, state_of
 from coppice.conversion.inspect import inspect
 from coppice.conversion.keep import Made, mark_used, read_made, size_of, write_made
 from coppice.conversion.model import ConversionLimits, ConvertedImage, Formats, GuestBytes, Inspection, Source
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from coppice.monitor import Monitor, Task
 
 _RESERVE_BYTES = 16 * 1024 * 1024
+_TRIES = 3
 """Kept free for the database and all else that lies on the same file system."""
 _OVERHEAD_BYTES = 256 * 1024 * 1024
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
@@ -106,6 +107,10 @@ class Converter:
                 virtual_size_bytes=found.virtual_size_bytes,
                 checksum=cached.checksum,
             )
+            for _ in range(_TRIES):
+                if not is_merely_linked(state, state_of(source.path)):
+                    break
+                state = self._verify_source(source, monitor)
             self._unchanged(source, state)
             return _result(cached, cached.path, image, converter="none", reused=True)
         work = self._work(source, found, wanted)
@@ -215,8 +220,15 @@ class Converter:
         self._admit(work)
         label = f"converting {work.found.format} to {work.wanted}"
         with atomic.replacing(path, mode=0o444) as temporary:
-            with monitor.task(label, total=work.found.virtual_size_bytes, unit=Unit.BYTES) as task:
-                self._run(work, temporary, task)
+            for _ in range(_TRIES):
+                with monitor.task(label, total=work.found.virtual_size_bytes, unit=Unit.BYTES) as task:
+                    self._run(work, temporary, task)
+                if not is_merely_linked(state, state_of(work.source.path)):
+                    break
+                # Another run handed the file out meanwhile; or somebody changed it and put it back. It is read anew.
+                state = self._verify_source(work.source, monitor)
+            else:
+                raise _altered(work.source, "It changed each time that it was read.")
             self._unchanged(work.source, state)
             made = self._inspect_result(work, temporary)
             with monitor.task("reading what was converted", total=made.size_bytes, unit=Unit.BYTES) as task:

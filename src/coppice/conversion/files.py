@@ -29,6 +29,11 @@ def state_of(path: Path) -> tuple[int, ...]:
         return ()
 
 
+def is_merely_linked(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Tell whether nothing but the last time of two states differs: a link to the file came or went, so it may be."""
+    return bool(before) and before != after and before[:-1] == after[:-1]
+
+
 def hash_file(path: Path, algorithm: str, on_piece: Callable[[int], object]) -> tuple[Checksum, tuple[int, ...]]:
     """Hash a file; return its checksum and the state in which it has it.
 
@@ -48,7 +53,8 @@ def hash_file(path: Path, algorithm: str, on_piece: Callable[[int], object]) -> 
         while piece := stream.read(_PIECE_BYTES):
             digest.update(piece)
             on_piece(len(piece))
-        if _fingerprint(os.fstat(handle)) != _fingerprint(before):
+        after = _fingerprint(os.fstat(handle))
+        if after != _fingerprint(before) and not is_merely_linked(_fingerprint(before), after):
             raise ImageRefusedError(f"{path} changed while it was read", resolution="Run again.")
     return Checksum(algorithm, digest.hexdigest()), _fingerprint(before)
 

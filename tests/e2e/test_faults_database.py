@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A database that is damaged, gone, of another time or not writable: nothing is deleted because of it."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from coppice.testing.forked import CommandForge
+from coppice.testing.oracle import Oracle
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.threat("T85")]
+COMMANDS = (("sync",), ("cache", "fetch"), ("cache", "prune"), ("retire",))
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory):
+    with CommandForge(tmp_path_factory.mktemp("forge")) as made:
+        yield made
+
+
+class Struck:
+    """A site with version 1 registered, its oracle and its database."""
+
+    def __init__(self, site, forge) -> None:
+        self.site, self.forge = site, forge
+
+    def run(self, *arguments, **options):
+        environment = self.site.environment()
+        return self.forge.run(
+            "--config", str(self.site.settings), "--json", *arguments, environment=environment, **options
+        )
+
+
+@pytest.fixture
+def struck(site, forge):
+    run = Struck(site, forge).run
+    ended = run("cache", "fetch")
+    assert ended.code == 0, ended
+    oracle = Oracle(state=site.state, cloud=site.cloud)
+    oracle.disks = frozenset(each.disk for each in oracle.registered())
+    oracle.plant()
+    return site, oracle, site.state / "coppice.sqlite", run
+
+
+def files_of(site):
+    """Return the bytes of the cache and of the cloud."""
+    found = {}
+    for root in (site.state / "cache" / "objects", site.state / "cache" / "handed-out", site.cloud):
+        found |= {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return found
+
+
+def nothing_is_lost(site, run):
+    """Run everything that removes; each must say what is wrong, and touch nothing."""
+    before = files_of(site)
+    for command in COMMANDS:
+        ended = run(*command)
+        assert ended.code == 10, ended
+        assert ended.error_codes == ("database-failed",)
+        assert files_of(site) == before, command
+    assert not list(site.state.glob("log/defect-*"))
+
+
+def alone(database):
+    """Have everything in the one file."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for suffix in ("-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"no database at all" * 1000,
+        lambda data: data[:100],
+        lambda data: b"\0" * len(data),
+        lambda data: data[: len(data) // 2],
+    ],
+    ids=["garbage", "head-only", "zeros", "half"],
+)
+def test_a_database_that_cannot_be_read_stops_every_command_and_loses_nothing(struck, damage):
+    site, oracle, database, run = struck
+    alone(database)
+    whole = database.read_bytes()
+    database.write_bytes(damage(whole))
+    nothing_is_lost(site, run)
+    database.write_bytes(whole)
+    assert run("sync").code == 0
+    oracle.check_after_fault()
+
+
+@pytest.mark.parametrize("how", ["empty", "missing"])
+def test_an_empty_database_knows_no_subscription_and_withdraws_nothing(struck, how):
+    site, oracle, database, run = struck
+    alone(database)
+    database.unlink()
+    if how == "empty":
+        database.touch()
+    before = {path: data for path, data in files_of(site).items() if site.cloud in path.parents}
+    objects = {path.name for path in (site.state / "cache" / "objects").rglob("*")}
+    for command in COMMANDS:
+        assert run(*command).code == 0
+        assert {path: data for path, data in files_of(site).items() if site.cloud in path.parents} == before, command
+    assert {path.name for path in (site.state / "cache" / "objects").rglob("*")} == objects
+    for path in oracle.foreign:
+        assert path.exists()
+    # Whoever subscribes anew has everything again, and nothing is registered twice.
+    anchors, endorser = str(site.anchors), str(site.root / "jane.pem")
+    options = ("--anchors", anchors, "--endorser-certificate", endorser)
+    assert run("subscription", "add", "demo", site.publisher.uri, *options).code == 0
+    assert run("sync").code == 0
+    assert [(each.version, each.state) for each in oracle.registered()] == [("1", "available")]
+
+
+def test_a_newer_schema_is_refused_and_an_older_one_is_brought_up(struck):
+    site, oracle, database, run = struck
+    alone(database)
+    whole = database.read_bytes()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    nothing_is_lost(site, run)
+    database.write_bytes(whole)
+    assert run("sync").code == 0
+    oracle.check_after_fault()
+
+
+def test_a_log_that_was_deleted_loses_no_more_than_what_was_in_it(struck, kit):
+    site, oracle, database, run = struck
+    alone(database)
+    # Held open, so that what the run writes stays in the log.
+    with closing(sqlite3.connect(database)) as holder:
+        holder.execute("SELECT count(*) FROM event").fetchall()
+        site.renew(site.first, kit.tiny_qcow2(site.root, seed=2), "2")
+        site.next_version()
+        site.publish()
+        assert run("sync").code == 0
+    oracle.disks |= {each.disk for each in oracle.registered()}
+    for suffix in ("-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    oracle._trusted = {}
+    assert run("sync").code == 0
+    assert sorted((each.version, each.state) for each in oracle.registered()) == [
+        ("1", "superseded"),
+        ("2", "available"),
+    ]
+    oracle.check_after_fault()
+
+
+def test_flipped_bits_are_told_or_do_no_harm(struck):
+    site, oracle, database, run = struck
+    alone(database)
+    whole = database.read_bytes()
+    chooser = random.Random(85)  # noqa: S311 - which bits
+    told = 0
+    for _ in range(6):
+        damaged = bytearray(whole)
+        for _ in range(20):
+            position = chooser.randrange(len(damaged))
+            damaged[position] ^= 1 << chooser.randrange(8)
+        database.write_bytes(damaged)
+        before = files_of(site)
+        ended = run("sync")
+        assert ended.code == 0 or ended.error_codes, ended
+        assert ended.code != 70, ended
+        told += ended.code != 0
+        for path, data in before.items():
+            # Dates may be renewed; nothing is deleted, and no disk changes.
+            assert path.exists(), path
+            assert path.name == "image.json" or path.read_bytes() == data, path
+        for suffix in ("-wal", "-shm"):
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
+    database.write_bytes(whole)
+    assert run("sync").code == 0
+    oracle.check_after_fault()
+
+
+def test_a_database_that_can_only_be_read_is_told_and_loses_nothing(struck):
+    site, oracle, database, run = struck
+    alone(database)
+    # Whoever may write everything needs the kernel's help: each opening for writing fails, one for reading does not.
+    strike = ["-P", str(database), "-e", "trace=openat", "-e", "inject=openat:error=EROFS:when=1+2", "-o", "/dev/null"]
+    before = files_of(site)
+    for command in COMMANDS:
+        ended = run(*command, strace=strike)
+        # What finds nothing to do has nothing to write.
+        assert ended.code == 10 or (ended.code == 0 and command != ("sync",)), ended
+        assert set(ended.error_codes) <= {"database-failed"}
+        assert files_of(site) == before
+    oracle.check_after_fault()
