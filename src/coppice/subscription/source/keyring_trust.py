@@ -114,5 +114,6 @@ def warnings_of(signature: OpenPgpSignature | None) -> tuple[ListWarning, ...]:
     """Return what is to be said about a good signature: its key may have expired since it was verified first."""
     if signature is None or signature.key_expired_at is None:
         return ()
-    text = f"the key {signature.signer} expired on {signature.key_expired_at:%Y-%m-%d}: the next list by it will be refused"
+    expired = f"{signature.key_expired_at:%Y-%m-%d}"
+    text = f"the key {signature.signer} expired on {expired}: the next list by it will be refused"
     return (ListWarning(kind=WarningKind.CERTIFICATE_EXPIRING, text=text),)
