@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import replace
 
 import pytest
@@ -222,6 +223,24 @@ def test_what_was_kept_of_a_disks_blocks_is_made_anew_when_it_is_damaged(tmp_pat
         place.assemble(make_delta(NEW))
         assert place.destination.read_bytes() == NEW
         assert kept.read_bytes() == good
+
+
+def test_blocks_are_shared_with_what_is_held_where_the_file_system_can(tmp_path, monkeypatch):
+    old = disk(*range(1, 60))
+    new = disk(0, *range(1, 40), 99, *range(41, 60))
+    place = Place(tmp_path, old)
+    shared = []
+
+    def clone(target, _, request):
+        source, offset, length, position = struct.unpack("qQQQ", request)
+        assert offset % BLOCK_BYTES == length % BLOCK_BYTES == position % BLOCK_BYTES == 0
+        os.pwrite(target, os.pread(source, length, offset), position)
+        shared.append(length)
+
+    monkeypatch.setattr("coppice.cache.assembly_write.fcntl.ioctl", clone)
+    place.assemble(make_delta(new, origins=[old]))
+    assert place.destination.read_bytes() == new
+    assert shared == [39 * BLOCK_BYTES, 19 * BLOCK_BYTES]
 
 
 @pytest.mark.threat("T46")

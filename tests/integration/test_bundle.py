@@ -218,6 +218,30 @@ def test_a_list_that_nobody_follows_is_not_taken(pair):
         import_bundle(bundle, **pair.far.everything)
 
 
+def test_nothing_is_taken_for_a_paused_subscription_and_that_is_said(pair):
+    bundle, _ = pair.export()
+    now = pair.far.clock.now()
+    pair.far.store.edit("demo", lambda each: replace(each, paused_at=now), now=now)
+    report = import_bundle(bundle, **pair.far.everything)
+    assert [error.code for error in report.errors] == ["state-invalid"]
+    assert pair.held() == set()
+
+
+@pytest.mark.threat("T79")
+def test_an_import_that_was_cut_off_is_run_again(pair, monkeypatch):
+    bundle, _ = pair.export()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("coppice.cache.shelf.Shelf.put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_bundle(bundle, **pair.far.everything)
+    report = import_bundle(bundle, **pair.far.everything)
+    assert ([each.change for each in report.images], report.errors) == (["came"], ())
+
+
 def test_no_bundle_is_half_written(pair, monkeypatch):
     Shelf(pair.near.settings.state_directory / "cache")
     for path in (pair.near.settings.state_directory / "cache" / "objects").rglob("*"):

@@ -132,7 +132,9 @@ def import_bundle(
             name: _message(stream, layout, number, settings.transfer.list_size_limit_bytes)
             for name, number in carried.items()
         }
-        chosen = [each for each in store.all() if each.name in messages]
+        followers = [each for each in store.all() if each.name in messages]
+        chosen = [each for each in followers if each.paused_at is None]
+        paused = tuple(_paused(each) for each in followers if each.paused_at is not None)
         if dry_run:
             outcomes = _judged(chosen, messages, settings=settings, database=database, clock=clock)
         else:
@@ -145,6 +147,7 @@ def import_bundle(
                 monitor=monitor,
                 messages=messages,
             ).outcomes
+        outcomes = (*outcomes, *paused)
         good = tuple(each for each in outcomes if each.fresh and each.verified is not None)
         # What the other lists need must not go to make room.
         others = (each for each in recall_lists(store, clock, settings.lists) if each.subscription.name not in messages)
@@ -170,7 +173,7 @@ def import_bundle(
             images = tuple(run.preview(image) if dry_run else run.bring(image) for image in wanted)
     if not dry_run:
         tell(settings, database, clock, monitor)
-    return ImportReport(outcomes=tuple(outcomes), images=images, not_followed=not_followed)
+    return ImportReport(outcomes=outcomes, images=images, not_followed=not_followed)
 
 
 def _followed(subscriptions: Sequence[Subscription], layout: BundleLayout) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -190,6 +193,14 @@ def _followed(subscriptions: Sequence[Subscription], layout: BundleLayout) -> tu
             resolution="`coppice subscription add` follows a list, and says whom to trust for it.",
         )
     return found, others
+
+
+def _paused(subscription: Subscription) -> ListOutcome:
+    problem = StateError(
+        f"the subscription {subscription.name!r} is paused: nothing is taken for it",
+        resolution=f"`coppice subscription resume {subscription.name}` follows it again; then import once more.",
+    )
+    return ListOutcome(subscription=subscription, verified=None, fresh=False, error=problem)
 
 
 def _is_of(subscription: Subscription, carried: BundledList) -> bool:
