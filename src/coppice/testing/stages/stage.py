@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -48,7 +49,13 @@ class SourceStage:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            # What was started before is ended; what was not is no attribute yet.
+            with contextlib.suppress(AttributeError):
+                self.stop()
+            raise
         return self
 
     def __exit__(
