@@ -30,6 +30,7 @@ from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.subscription.anchors import AnchorShelf
 from coppice.subscription.list_warnings import DEFAULT_TERMS
 from coppice.subscription.model import SourceReference, TrustedVersion
+from coppice.subscription.source.fetching import DocumentFetcher
 from coppice.subscription.source.files import FilesSource
 from coppice.subscription.source.protocol import Circumstances, SourceSupplies
 from coppice.testing.client import loopback_client
@@ -254,3 +255,19 @@ def test_a_list_stays_when_its_key_expires_and_no_new_one_comes(folder: Folder):
     )
     recalled = folder.source().verify(message, folder.with_options(), circumstances)
     assert [str(each) for each in recalled.warnings if "will be refused" in str(each)]
+
+
+def test_a_checksum_file_that_is_replaced_meanwhile_is_no_forgery(folder: Folder, monkeypatch: pytest.MonkeyPatch):
+    folder.put("20260101", {image(): b"one"}, at=NOW - timedelta(hours=9))
+    looked: list[str] = []
+    ask = DocumentFetcher.get_if_there
+
+    def get_if_there(self: DocumentFetcher, uri: str, limit_bytes: int) -> bytes | None:
+        looked.append(uri)
+        if uri.endswith(".gpg") and len(looked) == 2:
+            folder.put("20260101", {image(): b"two"}, at=NOW - timedelta(hours=8))
+        return ask(self, uri, limit_bytes)
+
+    monkeypatch.setattr(DocumentFetcher, "get_if_there", get_if_there)
+    (found,) = folder.verified().content.images
+    assert found.checksum.hexdigest == hashlib.sha256(b"two").hexdigest()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 CHECKSUMS, SIGNATURE, SIZES = "checksums", "signature", "sizes"
 MAX_SIZES = 500
 """Most files whose size is asked for, one by one."""
+_LOOKS = 3
 _ENDINGS = (".gpg", ".sign", ".asc", ".sig")
 
 
@@ -73,14 +74,25 @@ class FilesGatherer:
             if name is not None and data is not None:
                 choice = choose(self._files(data), self._options)
                 if choice.wanted or choice.unclear:
-                    sums = Document(name=CHECKSUMS, uri=place.uri(name), data=data)
-                    return (sums, *self._signature(place, name, data))
+                    return self._together(place, name, data)
             looked.append(place.root)
         raise MalformedListError(
             f"no checksum file with a file that fits the pattern is below {self._base.base}",
             details=f"looked in: {', '.join(looked) or 'no directory fits'}",
             resolution="Correct the options pattern, checksums and directory; or raise max_items.",
         )
+
+    def _together(self, place: FilesPlace, name: str, data: bytes) -> tuple[Document, ...]:
+        """Return a checksum file with the signature of the same moment: both may be replaced just now."""
+        for _ in range(_LOOKS):
+            signature = self._signature(place, name, data)
+            if not signature:
+                break
+            again = self._fetcher.get(place.uri(name), MAX_BYTES).body or b""
+            if again == data:
+                break
+            data = again
+        return (Document(name=CHECKSUMS, uri=place.uri(name), data=data), *signature)
 
     def sizes(self, documents: Iterable[Document]) -> Document:
         """Return the sizes of the files that are wanted and whose size is not signed, as the server tells them.
