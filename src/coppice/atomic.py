@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
 PARTIAL_PREFIX = ".coppice-"
 PARTIAL_SUFFIX = ".partial"
+ABANDONED_SECONDS = 3600.0
+"""After which what was being written is a dead run's: nothing small takes that long."""
+_KEPT_NAME = 80
 
 
 def partial_path(destination: Path) -> Path:
     """Return a fresh temporary name in the directory of ``destination``."""
-    return destination.with_name(f"{PARTIAL_PREFIX}{destination.name[:80]}-{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
+    kept = destination.name[:_KEPT_NAME]
+    return destination.with_name(f"{PARTIAL_PREFIX}{kept}-{secrets.token_hex(6)}{PARTIAL_SUFFIX}")
 
 
 @contextmanager
@@ -136,15 +141,21 @@ def write_text(destination: Path, text: str, *, mode: int = 0o644) -> None:
     write_bytes(destination, text.encode("utf-8"), mode=mode)
 
 
-def sweep_partials(directory: Path, *, older_than_seconds: float) -> list[Path]:
+def sweep_partials(directory: Path, *, older_than_seconds: float, of: str | None = None) -> list[Path]:
     """Remove temporary files and directories that a killed run left in ``directory``; return what was removed.
 
     Only names that this module makes are touched, and only when nothing wrote to them for ``older_than_seconds``.
+
+    Args:
+        directory: Where.
+        older_than_seconds: Younger ones stay.
+        of: Only what was to become the file of that name; None: all.
     """
     removed: list[Path] = []
     if not directory.is_dir():
         return removed
-    for path in directory.glob(f"{PARTIAL_PREFIX}*{PARTIAL_SUFFIX}"):
+    of_it = "*" if of is None else f"{glob.escape(of[:_KEPT_NAME])}-*"
+    for path in directory.glob(f"{PARTIAL_PREFIX}{of_it}{PARTIAL_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.lstat().st_mtime < older_than_seconds:
                 continue

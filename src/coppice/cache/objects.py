@@ -120,7 +120,9 @@ class Layout:
             "images": list(entry.images),
             "fingerprint": list(entry.fingerprint),
         }
-        atomic.write_text(self.record(entry.checksum), json.dumps(content, indent=1) + "\n")
+        record = self.record(entry.checksum)
+        atomic.sweep_partials(record.parent, older_than_seconds=atomic.ABANDONED_SECONDS, of=record.name)
+        atomic.write_text(record, json.dumps(content, indent=1) + "\n")
 
     def entry(self, checksum: Checksum) -> CacheEntry | None:
         """Return the object with that sha512, if this cache made it and it is a file."""

@@ -201,6 +201,8 @@ class ImageFolder:
 
     def write(self, description: Description) -> None:
         """Write ``image.json`` in one step."""
+        for name in (DESCRIPTION, SCRIPT):
+            atomic.sweep_partials(self.path, older_than_seconds=atomic.ABANDONED_SECONDS, of=name)
         atomic.write_text(self.path / DESCRIPTION, description.as_json())
 
     def disk(self, description: Description) -> Path:

@@ -17,11 +17,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from coppice.atomic import PARTIAL_PREFIX
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_NOTE_BYTES = 16 * 1024
 FOREIGN = b"somebody else's"
 SECRET = "cAnArY-31337"  # noqa: S105 - a canary that is looked for
 _FACTS = (
@@ -168,7 +170,7 @@ class Oracle:
         active = [(each.image, each.version) for each in found if each.state == "available"]
         assert len(set(active)) == len(active), f"I2: registered twice: {active}"
         assert self.essence() == expected, "I4: the run does not end where an undisturbed one does"
-        left = [path for root in (self.state, self.cloud) for path in root.rglob("*.partial")]
+        left = [path for root in (self.state, self.cloud) for path in root.rglob("*.partial") if not _is_note(path)]
         assert not left, f"I5: half-made: {left}"
         for path in self._objects():
             assert path.with_name(f"{path.name}.json").exists(), f"I5: {path} is unknown"
@@ -190,6 +192,11 @@ class Oracle:
 
     def _objects(self) -> list[Path]:
         return sorted(path for path in (self.state / "cache" / "objects").glob("*/*") if len(path.name) == 128)  # noqa: PLR2004 - a sha512
+
+
+def _is_note(path: Path) -> bool:
+    """Tell whether this is what was to become a description or record: the next one of it sweeps it, when it is old."""
+    return path.name.startswith(PARTIAL_PREFIX) and path.is_file() and path.stat().st_size < _NOTE_BYTES
 
 
 def _sha512(path: Path) -> str:

@@ -95,3 +95,13 @@ def test_only_own_old_leftovers_are_swept(tmp_path: Path) -> None:
     os.utime(foreign, (1, 1))
     assert atomic.sweep_partials(tmp_path, older_than_seconds=60) == [old]
     assert sorted(tmp_path.iterdir()) == sorted([young, foreign])
+
+
+def test_leftovers_of_one_file_are_swept_alone(tmp_path: Path) -> None:
+    record, other = tmp_path / f"{'a' * 128}.json", tmp_path / "[b]*.json"
+    left = {each: atomic.partial_path(each) for each in (record, other)}
+    for path in left.values():
+        path.write_text("half")
+        os.utime(path, (1, 1))
+    assert atomic.sweep_partials(tmp_path, older_than_seconds=60, of=other.name) == [left[other]]
+    assert atomic.sweep_partials(tmp_path, older_than_seconds=60, of=record.name) == [left[record]]
