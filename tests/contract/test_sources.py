@@ -273,6 +273,21 @@ def test_a_source_that_fails_at_first_is_not_a_list_without_images(site: Site, h
     assert ListArchive(site.database).versions("demo") == ()
 
 
+@pytest.mark.parametrize("stage", [name for name in STAGES if name not in SIGNED], indirect=True)
+def test_what_nobody_dates_is_gathered_anew_before_half_its_life_is_over(site: Site) -> None:
+    site.stage.publish(1)
+    site.follow()
+    before = site.verified()
+    for count in (1, 2, 3):
+        site.clock.advance(timedelta(days=91))
+        after = site.verified()
+        assert after.content.version == before.content.version
+        assert after.content.images == before.content.images
+        assert after.content.validity.expires >= before.content.validity.expires + timedelta(days=91 * count)
+    (kept,) = ListArchive(site.database).versions("demo")
+    assert kept.expires == after.content.validity.expires
+
+
 def test_a_message_is_judged_again_without_a_server_with_the_same_verdict(site: Site) -> None:
     site.stage.publish(1)
     site.follow()
