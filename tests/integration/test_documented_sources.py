@@ -201,3 +201,20 @@ def test_an_image_whose_file_comes_late_is_listed_when_it_is_there_and_stays(run
     assert run("subscription", "refresh", "noble")[0] == 0
     assert listed() == 2
     assert f'"size_bytes": {len(data)}' in json.dumps(run("image", "list")[1])
+
+
+@pytest.mark.threat("T19")
+def test_a_list_by_another_key_than_the_one_that_is_named_now_is_trusted_no_more(run: Any, publishers: Publishers):
+    other = publishers.gnupg.make_key("New")
+    good = publishers.keyring.read_bytes()
+    assert run(*documented(publishers, "fedora"))[0] == 0
+    assert run("subscription", "refresh", "fedora")[0] == 0
+    try:
+        publishers.keyring.write_bytes(publishers.gnupg.export(publishers.key, other))
+        assert run("subscription", "refresh", "fedora")[0] == 0
+        assert run("subscription", "edit", "fedora", "--option", f"signer={'A' * 40}")[0] != 0
+        assert run("subscription", "edit", "fedora", "--option", f"signer={other.fingerprint}")[0] == 0
+        code, said = run("subscription", "refresh", "fedora")
+        assert (code, said["errors"][0]["code"]) == (5, "signer-not-pinned")
+    finally:
+        publishers.keyring.write_bytes(good)

@@ -16,6 +16,7 @@ from coppice.errors import (
     ExpiredListError,
     FutureListError,
     HttpStatusError,
+    KeyringError,
     MalformedListError,
     OlderListError,
     SignatureFormError,
@@ -203,6 +204,8 @@ def test_a_key_that_is_not_pinned_signs_neither(mirror: Mirror):
     mirror.verified(signer=mirror.key.fingerprint)
     with pytest.raises(WrongSignerError):
         mirror.verified(signer=mallory.fingerprint)
+    with pytest.raises(KeyringError, match="does not have the key"):
+        mirror.source().trust_state(mirror.with_options(signer="A" * 40))
 
 
 @pytest.mark.threat("T6")

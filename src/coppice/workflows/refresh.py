@@ -28,6 +28,7 @@ from coppice.errors import (
     UnsignedListError,
     UntrustedSignerError,
     UnverifiedSourceError,
+    WrongSignerError,
 )
 from coppice.http import Fetched, Validators
 from coppice.subscription.followers import check_follower, longer_followers
@@ -331,7 +332,14 @@ class _Run:
 
 
 _REVOKED = (SignerRevokedError, AuthorityRevokedError)
-_NO_MORE_TRUSTED = (*_REVOKED, TamperedListError, UnsignedListError, UntrustedSignerError, UnverifiedSourceError)
+_NO_MORE_TRUSTED = (
+    *_REVOKED,
+    TamperedListError,
+    UnsignedListError,
+    UntrustedSignerError,
+    UnverifiedSourceError,
+    WrongSignerError,
+)
 """Of what was verified before, and is as it was: whoever vouched for it is not trusted any more. A key has nobody above
 it who could revoke it: to take it out of the keyring is how it is revoked."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from coppice.errors import InputError, UnverifiedSourceError
+from coppice.errors import InputError, KeyringError, UnverifiedSourceError
 from coppice.subscription.model import ListWarning, TrustBasis, TrustedBy, WarningKind
 from coppice.subscription.openpgp import Keyring
 from coppice.subscription.source.options import KEYRING, TRUST
@@ -61,9 +61,16 @@ class KeyringTrust:
         """Read the keyring.
 
         Raises:
-            KeyringError: It cannot be used.
+            KeyringError: It cannot be used, or lacks the key that must have signed.
         """
-        return Keyring.load(self.keyrings)
+        found = Keyring.load(self.keyrings)
+        if self.signer is not None and self.signer not in found.signers:
+            raise KeyringError(
+                f"the keyring does not have the key {self.signer}, which must have signed",
+                details=f"it has: {', '.join(found.signers[:20])}",
+                resolution=f"Correct the option {SIGNER}, or add the key to the keyring.",
+            )
+        return found
 
     def state(self) -> str:
         """Return what changes when a key does; empty where nobody must have signed.
