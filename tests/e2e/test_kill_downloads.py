@@ -140,7 +140,7 @@ def essence(site):
 
 
 def killed(kit, site, counting, seconds):
-    """Start a sync and kill it, with all of its group, so long after the first byte came; False: it had ended before."""
+    """Start a sync and kill it, with all of its group, so long after the first byte came; False: it ended before."""
     with kit.running(site.start("--json", "sync")) as child:
         while not counting.sent and child.poll() is None:
             time.sleep(0.01)

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from coppice.cache.model import CachedImage
+from coppice.errors import InterruptedRunError
 from coppice.workflows.parallel import Outcome
 
 if TYPE_CHECKING:
@@ -52,7 +53,13 @@ class Prefetch:
         """Begin nothing any more; what is under way is not waited for."""
         with self._changed:
             self._is_stopped = True
+            for image in self._waiting:
+                outcome = Outcome[CachedImage]()
+                with outcome:
+                    raise InterruptedRunError("the run has ended")
+                self._ended[_name(image)] = outcome
             self._waiting.clear()
+            self._changed.notify_all()
 
     def soonest(self, images: Sequence[DesiredImage]) -> int:
         """Return the position of one that is here or failed; the first that is, when none is yet."""
