@@ -200,7 +200,7 @@ def told(ended):
 
 GATE = {"sync": 8, "fetch": 5, "deliver": 3}
 SOAK = {"sync": 140, "fetch": 120, "deliver": 40}
-SOAK_OF_ERRORS = 6
+SOAK_OF_ERRORS = 4
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE")
 
 
