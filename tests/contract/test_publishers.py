@@ -170,6 +170,40 @@ def test_an_image_that_another_list_of_the_place_names_stays(stage: Stage, edito
     assert stage.fetch(publisher.image_uri(NAME)) == image.read_bytes()
 
 
+def test_files_of_deltas_are_held_like_images(stage: Stage, editor: Editor) -> None:
+    publisher = stage.publisher()
+    image, parts = editor.image("a"), {f"delta-{each}": editor.image(f"delta-{each}") for each in ("x.index", "y.pack")}
+    edition = editor.edition(publisher, {NAME: image}, parts)
+    assert set(edition.publish(publisher).images_written) == {NAME, *parts}
+    uris = {name: publisher.image_uri(name) for name in parts}
+    for name, path in parts.items():
+        assert uris[name].encode() in edition.payload
+        assert stage.fetch(uris[name]) == path.read_bytes()
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert stage.publisher().retire(unnamed_since=later, monitor=SILENT) == ()
+    # They are there already: the next version need not bring them along.
+    again = editor.edition(publisher, {NAME: image}, parts)
+    assert publisher.publish("demo", again.signed, {NAME: image}, SILENT).images_written == ()
+    editor.edition(publisher, {NAME: image}).publish(publisher)
+    assert set(stage.publisher().retire(unnamed_since=later, monitor=SILENT)) == set(parts)
+    assert stage.fetch(publisher.image_uri(NAME)) == image.read_bytes()
+
+
+def test_a_list_that_names_a_file_of_a_delta_that_is_not_there_is_not_published(stage: Stage, editor: Editor) -> None:
+    publisher = stage.publisher()
+    image, parts = editor.image("a"), {"delta-x.index": editor.image("delta-x.index")}
+    edition = editor.edition(publisher, {NAME: image}, parts)
+    other = editor.image("other")
+    if stage.driver == "oci":
+        # Nothing at a registry has that digest: whose it is, nobody can tell.
+        return
+    with pytest.raises(InputError, match="not handed in"):
+        publisher.publish("demo", edition.signed, {NAME: image}, SILENT)
+    with pytest.raises(InputError, match="not the one"):
+        publisher.publish("demo", edition.signed, {NAME: image, "delta-x.index": other}, SILENT)
+    assert publisher.published("demo") is None
+
+
 def test_while_one_list_cannot_be_understood_nothing_is_removed(stage: Stage, editor: Editor) -> None:
     publisher = stage.publisher()
     editor.edition(publisher, {NAME: editor.image("a")}).publish(publisher, "one")

@@ -6,8 +6,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from coppice.formats.delta_limits import DELTA_FORMAT
 from coppice.formats.hepix import read_list
 from coppice.imagelist.model import SignedImageList
 from coppice.model.checksum import Checksum
@@ -64,9 +66,17 @@ class Editor:
         path.write_bytes(self._random.randbytes(size_bytes))
         return path
 
-    def edition(self, publisher: Publisher, files: Mapping[str, Path]) -> Edition:
-        """Return the next version of the list, with these images where the publisher will put them."""
-        publisher.prepare(files, SILENT)
+    def edition(
+        self, publisher: Publisher, files: Mapping[str, Path], parts: Mapping[str, Path] = MappingProxyType({})
+    ) -> Edition:
+        """Return the next version of the list, with these images where the publisher will put them.
+
+        Args:
+            publisher: Where that is.
+            files: The images.
+            parts: Files of the first image's delta: an index, then packs.
+        """
+        publisher.prepare({**files, **parts}, SILENT)
         self._version += 1
         simulator = self._simulator
         simulator.version = str(self._version)
@@ -74,6 +84,18 @@ class Editor:
         simulator.files.clear()
         for name, path in files.items():
             simulator.add_image(title=name, data=path.read_bytes())["hv:uri"] = publisher.image_uri(name)
+        if parts:
+            index, *packs = (
+                {"uri": publisher.image_uri(name), "size": path.stat().st_size, "sha512": _sha512(path)}
+                for name, path in parts.items()
+            )
+            simulator.images[0]["coppice:delta"] = {
+                "format": DELTA_FORMAT,
+                "guest": {"size": 1, "sha512": "0" * 128},
+                "index": index,
+                "packs": packs,
+                "patches": [],
+            }
         payload = simulator.payload()
         signed = SignedImageList(
             content=read_list(payload),
@@ -81,7 +103,11 @@ class Editor:
             payload_checksum=Checksum.of(payload),
             signer=simulator.endorser.subject,
         )
-        return Edition(signed=signed, payload=payload, files=dict(files))
+        return Edition(signed=signed, payload=payload, files={**parts, **files})
+
+
+def _sha512(path: Path) -> str:
+    return Checksum.of(path.read_bytes()).hexdigest
 
 
 @cache
