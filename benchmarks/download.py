@@ -21,7 +21,9 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,6 +60,7 @@ class Figures:
     """What one run of one way came to."""
 
     seconds: float
+    cpu_seconds: float
     rss_mb: float
 
 
@@ -155,7 +158,7 @@ def measure(name: str, url: str, directory: Path, checksum: str) -> Figures:
     argv = [sys.executable, __file__, "--way", name, url, str(path), checksum]
     said = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
     path.unlink(missing_ok=True)
-    return Figures(seconds=said["seconds"], rss_mb=said["rss_mb"])
+    return Figures(**said)
 
 
 def one_way(name: str, url: str, path: Path, checksum: str) -> None:
@@ -167,7 +170,10 @@ def one_way(name: str, url: str, path: Path, checksum: str) -> None:
     WAYS[name](url, path, checksum)
     seconds = time.monotonic() - started
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(json.dumps({"seconds": seconds, "rss_mb": int(status["VmHWM"].split()[0]) * 1024 / 1e6}))
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_seconds = sum(each.ru_utime + each.ru_stime for each in used)
+    rss_mb = int(status["VmHWM"].split()[0]) * 1024 / 1e6
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "rss_mb": rss_mb}))
 
 
 def run(directory: Path, mebibytes: int) -> dict[str, Figures]:
@@ -201,6 +207,8 @@ def main() -> int:
     parser.add_argument("--mebibytes", type=int, default=2048)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    # A termination ends it in order: the server is stopped, the files go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     room = shutil.disk_usage("/dev/shm").free > 4 * given.mebibytes * MIB  # noqa: S108 - a name is made below it
     parent = given.directory or (Path("/dev/shm") if room else Path("/tmp"))  # noqa: S108 - likewise
     with tempfile.TemporaryDirectory(dir=parent) as directory:
@@ -218,7 +226,8 @@ def main() -> int:
         rows.append((f"{name} / coppice", ratio, goal, ratio >= goal))
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors", file=sys.stderr)
     for name, figures in best.items():
-        print(f"{name:12} {figures.seconds:7.2f} s {figures.rss_mb:7.1f} MB", file=sys.stderr)
+        told = f"{figures.seconds:7.2f} s {figures.cpu_seconds:7.2f} s of CPU {figures.rss_mb:7.1f} MB"
+        print(f"{name:12} {told}", file=sys.stderr)
     for title, figure, goal, holds in rows:
         if given.json:
             print(json.dumps({"name": title, "figure": round(figure, 2), "goal": goal, "holds": holds}))

@@ -20,7 +20,7 @@ from coppice.http.ask import NOT_MODIFIED, Asker
 from coppice.http.attempts import Attempts
 from coppice.http.dial import Dialer
 from coppice.http.location import parse_location, show
-from coppice.http.message import PIECE_BYTES, BodyFile, Fetched, Question, Reply, Validators
+from coppice.http.message import BodyFile, Fetched, Question, Reply, Validators
 from coppice.http.pace import Bandwidth, HostLimits
 from coppice.http.ranges import PARTIAL_CONTENT, Body, Part, body_of, read_parts
 from coppice.http.tls import Contexts
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 
 RATE_WINDOW_SECONDS = 60.0
+IMAGE_PIECE_BYTES = 1024 * 1024
+"""Of an image, most that is read at once: what comes so large is neither copied together nor apart."""
 
 
 class Client:
@@ -290,7 +292,7 @@ class Client:
             accepted=frozenset({200, *also} if part.is_whole else {200, PARTIAL_CONTENT, *also}),
         )
         with self._asker.answer(url, question, deadline) as answer:
-            yield body_of(answer, part, piece_bytes=self.bandwidth.piece_bytes(PIECE_BYTES))
+            yield body_of(answer, part, piece_bytes=self.bandwidth.piece_bytes(IMAGE_PIECE_BYTES))
 
     def deadline(self, seconds: float | None = None) -> float:
         """Return the monotonic instant that is so far away; None: as far as a transfer may take in all."""
