@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from coppice.atomic import storage_errors
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.model import PublicationState
+from coppice.conversion.keep import prune_guest_bytes
 from coppice.conversion.model import Source
 from coppice.errors import ConversionError, DeltaError, ImageError, NoSpaceError, ToolMissingError
 from coppice.formats.delta import read_patch
@@ -114,6 +115,8 @@ def make_deltas(
             except (DeltaError, ConversionError, ImageError, ToolMissingError) as problem:
                 found = None
                 warnings.append(f"{_named(version)} is published without a delta: {problem.message}")
+            # Disks are large: those of one image are not kept for long while the next one's are made.
+            prune_guest_bytes(open_converter(settings).directory)
         if found is not None:
             made[version.appliance.name] = found
     files = {file.name: work.store.path(file) for each in made.values() for file in each.files}
