@@ -24,7 +24,7 @@ MAX_SECONDS = 10.0
 _MAX_STEPS = 1 << 26
 _MAX_OPTIONAL = 16
 _TOKEN = re.compile(
-    r"(?P<class>\[\^?\]?(?:\\.|[^\]\\])*\])"
+    r"(?P<class>\[(?!\^?\])(?:\\.|[^\]\\])+\])"
     r"|(?P<escape>\\[^0-9A-Za-z]|\\[dDsSwWbBAZ])"
     r"|(?P<open>\((?:\?:|\?P<(?P<name>[A-Za-z_][A-Za-z0-9_]{0,31})>)?(?!\?))"
     r"|(?P<close>\))"
@@ -33,6 +33,9 @@ _TOKEN = re.compile(
     r"|(?P<letter>[^\\()\[\]{}*+?|])",
     re.DOTALL,
 )
+
+_UNCLEAR = re.compile(r"\[|--|&&|\|\||~~")
+"""Python warns of these in classes: they may come to mean sets of sets."""
 
 
 class Pattern:
@@ -97,6 +100,8 @@ def _check(text: str) -> None:
         token = _TOKEN.match(text, position)
         if token is None:
             raise _refused(text, f"it has something that is not understood at character {position + 1}")
+        if token["class"] is not None and _UNCLEAR.search(token["class"], 1):
+            raise _refused(text, "it has a class of letters that may mean something else one day")
         kind = token.lastgroup if token.lastgroup not in {"name", "least", "comma", "most", "lazy"} else "repeat"
         if token["open"] is not None:
             kind, depth = "open", depth + 1
