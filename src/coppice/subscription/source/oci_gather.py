@@ -240,6 +240,6 @@ class Gatherer:
             # Of the registry as a whole, not of one of its manifests.
             raise TransferError(
                 f"{self._address.root} has more than {self._limits.size_bytes} bytes of manifests and signatures",
-                resolution="Narrow what is taken with `tags` and `repositories`, or raise transfer.list_size_limit_bytes.",
+                resolution="Narrow what is taken with `tags`, or raise transfer.list_size_limit_bytes.",
             )
         self._documents[name] = Document(name=name, uri=uri, data=data)
