@@ -36,6 +36,8 @@ _ASSIGNMENT = re.compile(
     rf"""(?P<name>(?<![\w.-])[\w.-]*(?:{_SECRET_WORDS})["']?)(?P<sign>\s*[:=]\s*)(?P<value>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&"']+)""",
     re.IGNORECASE,
 )
+_HINT = re.compile(r"passw|passphrase|secret|token|api|private|authorization|cookie|credential", re.IGNORECASE)
+"""Without one of these there is no secret to be told by the word before it; to look for them is quick."""
 _USERINFO = re.compile(r"(?P<scheme>[a-z0-9+.-]{1,30}://)[^/\s@?#]*(?:@[^/\s@?#]*)*@", re.IGNORECASE)
 # C0 and C1 controls, line and paragraph separators, direction marks and overrides, byte order mark, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -56,7 +58,10 @@ def escape(text: str) -> str:
 
 def redact(text: str) -> str:
     """Return ``text`` without the secrets that can be told by the words before them, and without passwords in URLs."""
-    text = _USERINFO.sub(rf"\g<scheme>{REDACTED}@", text)
+    if "://" in text:
+        text = _USERINFO.sub(rf"\g<scheme>{REDACTED}@", text)
+    if not _HINT.search(text):
+        return text
     text = _HEADER.sub(rf"\1\2{REDACTED}", text)
     return _ASSIGNMENT.sub(rf"\g<name>\g<sign>{REDACTED}", text)
 

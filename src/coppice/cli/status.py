@@ -34,6 +34,7 @@ def command(context: Context) -> Result:
         "subscriptions": subscriptions,
         "clouds": clouds,
         "catalogue": {"appliances": appliances, "image_lists": lists},
+        "hooks": [] if database is None else _hooks(context, database),
     }
 
     def render(output: Output) -> None:
@@ -66,7 +67,7 @@ def command(context: Context) -> Result:
     return Result(
         command="status",
         data=data,
-        messages=(*_warnings(subscriptions), *_next_steps(subscriptions, clouds)),
+        messages=(*_warnings(subscriptions), *_parked(data["hooks"]), *_next_steps(subscriptions, clouds)),
         show=render,
     )
 
@@ -84,6 +85,23 @@ def _catalogue(database: Database) -> tuple[int, int]:
     from coppice.catalogue.selections import Selections
 
     return len(Catalogue(database).appliances()), len(Selections(database).all())
+
+
+def _hooks(context: Context, database: Database) -> list[dict[str, object]]:
+    if not context.settings.hooks:
+        return []
+    from coppice.events.deliveries import Deliveries
+
+    standings = Deliveries(database).standings(sorted(context.settings.hooks))
+    return [{"name": each.name, "waiting": each.waiting + each.behind, "parked": each.parked} for each in standings]
+
+
+def _parked(hooks: object) -> tuple[str, ...]:
+    return tuple(
+        f"{each['name']}: {each['parked']} events are parked; `coppice event list --parked` shows them."
+        for each in (hooks if isinstance(hooks, list) else [])
+        if each["parked"]
+    )
 
 
 def _warnings(subscriptions: list[dict[str, object]]) -> tuple[str, ...]:

@@ -7,16 +7,17 @@ So a change whose event cannot be written (a full disk) does not happen either, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, or_, select, text
+from sqlalchemy import delete, func, insert, or_, select, text
 
 from coppice.events.model import SUBSCRIPTION_KINDS, DeliveryState, Event, EventKind
 from coppice.events.payload import MAX_TEXT_BYTES, cut_text, kept_facts
 from coppice.events.tables import DeliveryRow, EventRow, HookRow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
     from sqlalchemy import Select
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from coppice.database import Database
 
 _MAX_NAME_BYTES = 512
+_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,25 +64,35 @@ def write_event(session: Session, kind: EventKind, *, subject: str, facts: Mappi
     What it is about can be searched for by the facts ``subscription``, ``list``, ``image`` and ``cloud``. Facts are
     kept without secrets, and up to a limit (`coppice.events.payload.kept_facts`).
     """
+    write_events(session, [(kind, subject, facts)], at=at)
+
+
+def write_events(
+    session: Session, events: Iterable[tuple[EventKind, str, Mapping[str, object]]], *, at: datetime
+) -> None:
+    """Add events (kind, subject, facts) to the transaction of ``session``, in their order; see `write_event`."""
     if session.get_bind().dialect.name == "postgresql":
         # Numbers must become visible in their order, or who reads up to one would pass over a lower one. SQLite has
         # one writer at a time.
         session.execute(text("LOCK TABLE event IN EXCLUSIVE MODE"))
+    written = iter(events)
+    while chunk := [_values(*each, at) for each in islice(written, _CHUNK)]:
+        session.execute(insert(EventRow), chunk)
+
+
+def _values(kind: EventKind, subject: str, facts: Mapping[str, object], at: datetime) -> dict[str, object]:
     kept = kept_facts(facts)
     plain = cut_text(subject.replace("\x00", ""), MAX_TEXT_BYTES)
-    subscription = plain if kind in SUBSCRIPTION_KINDS else _name(kept.get("subscription"))
-    session.add(
-        EventRow(
-            kind=str(kind),
-            subject=plain,
-            facts=kept,
-            at=at,
-            subscription=subscription,
-            list_identifier=_name(kept.get("list")),
-            image_identifier=_name(kept.get("image")),
-            cloud=_name(kept.get("cloud")),
-        )
-    )
+    return {
+        "kind": str(kind),
+        "subject": plain,
+        "facts": kept,
+        "at": at,
+        "subscription": plain if kind in SUBSCRIPTION_KINDS else _name(kept.get("subscription")),
+        "list_identifier": _name(kept.get("list")),
+        "image_identifier": _name(kept.get("image")),
+        "cloud": _name(kept.get("cloud")),
+    }
 
 
 def read_event(row: EventRow) -> Event:

@@ -203,6 +203,8 @@ def kept_facts(facts: Mapping[str, object]) -> dict[str, object]:
 
 def cut_text(text: str, limit_bytes: int) -> str:
     """Return as much of ``text`` as fits into ``limit_bytes`` of UTF-8, with whole characters only."""
+    if len(text) <= limit_bytes and text.isascii():
+        return text
     encoded = text.encode("utf-8", errors="backslashreplace")
     return encoded[:limit_bytes].decode("utf-8", errors="ignore")
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select, update
 
-from coppice.events.journal import write_event
+from coppice.events.journal import write_events
 from coppice.events.model import EventKind
 from coppice.events.payload import image_facts
 from coppice.subscription.selection import Selector, Wish
 from coppice.subscription.tables import ToldImageRow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
     from coppice.imagelist.model import ListedImage
@@ -41,8 +43,9 @@ def tell_images(session: Session, subscription: Subscription, verified: Verified
     selector = Selector(subscription.selection)
     wanted = [image for image in content.images if selector.wish(image, content.vo) is Wish.WANTED]
     if _MARK in told or not had_list:
-        for image in wanted:
-            _tell(session, subscription, verified, image, told.get(image.identifier))
+        new = (image for image in wanted if told.get(image.identifier) != image.version)
+        events = (_event(subscription, verified, image, told.get(image.identifier)) for image in new)
+        write_events(session, events, at=verified.verified_at)
     _note(
         session,
         name,
@@ -55,17 +58,14 @@ def tell_images(session: Session, subscription: Subscription, verified: Verified
     )
 
 
-def _tell(
-    session: Session, subscription: Subscription, verified: VerifiedImageList, image: ListedImage, before: str | None
-) -> None:
-    if before == image.version:
-        return
-    kind = EventKind.IMAGE_NEW if before is None else EventKind.IMAGE_CHANGED
+def _event(
+    subscription: Subscription, verified: VerifiedImageList, image: ListedImage, before: str | None
+) -> tuple[EventKind, str, Mapping[str, object]]:
     facts = image_facts(subscription.name, verified.content, image)
     if before is not None:
         facts["previous_version"] = before
-    subject = f"{verified.content.identifier}/{image.identifier}"
-    write_event(session, kind, subject=subject, facts=facts, at=verified.verified_at)
+    kind = EventKind.IMAGE_NEW if before is None else EventKind.IMAGE_CHANGED
+    return kind, f"{verified.content.identifier}/{image.identifier}", facts
 
 
 def _note(session: Session, name: str, told: dict[str, str], now: dict[str, str], named: set[str]) -> None:
