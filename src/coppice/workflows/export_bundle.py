@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from coppice.cloud.model import DesiredImage
     from coppice.database import Database
     from coppice.http import Client
-    from coppice.imagelist.model import DeltaPatch, ImageDelta, ListedImage
+    from coppice.imagelist.model import ImageDelta, ListedImage
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
     from coppice.workflows.refresh import ListOutcome
@@ -332,7 +332,8 @@ class _Export:
             return "blocks", blocks
         if patch is None or patch.file.size_bytes >= listed.size_bytes:
             return None
-        return "patch", [_fetched(work, patch)]
+        path = work.fetch(patch.file, patch_name(patch), "a patch")
+        return "patch", [_piece(path, (patch.file.checksum,), patch.file.size_bytes)]
 
     def _work(self, image: DesiredImage, delta: ImageDelta) -> Work:
         name = f"{delta.guest_checksum.hexdigest}-export"
@@ -379,11 +380,6 @@ class _Export:
         for pack, spool, ranges in blocks.fetched_parts():
             pieces.append(_piece(spool, (pack.checksum,), pack.size_bytes, tuple(ranges)))
         return pieces if sum(each.file.size_bytes for each in pieces) < best else None
-
-
-def _fetched(work: Work, patch: DeltaPatch) -> _Piece:
-    path = work.fetch(patch.file, patch_name(patch), "a patch")
-    return _piece(path, (patch.file.checksum,), patch.file.size_bytes)
 
 
 def _piece(

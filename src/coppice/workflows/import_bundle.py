@@ -122,10 +122,7 @@ def import_bundle(
         DatabaseError: The database failed.
     """
     with run_lock(settings.state_directory / LOCK_NAME, wait_seconds), open_bundle(path) as stream:
-        layout = read_layout(stream)
-        total = sum(size for _, size, _ in layout.manifest.members())
-        with monitor.task("checking the bundle", total=total, unit=Unit.BYTES) as task:
-            check_contents(stream, layout, task.advance)
+        layout = _checked(stream, monitor)
         store = SubscriptionStore(database)
         carried, not_followed = _followed(store.all(), layout)
         messages = {
@@ -174,6 +171,14 @@ def import_bundle(
     if not dry_run:
         tell(settings, database, clock, monitor)
     return ImportReport(outcomes=outcomes, images=images, not_followed=not_followed)
+
+
+def _checked(stream: BinaryIO, monitor: Monitor) -> BundleLayout:
+    layout = read_layout(stream)
+    total = sum(size for _, size, _ in layout.manifest.members())
+    with monitor.task("checking the bundle", total=total, unit=Unit.BYTES) as task:
+        check_contents(stream, layout, task.advance)
+    return layout
 
 
 def _followed(subscriptions: Sequence[Subscription], layout: BundleLayout) -> tuple[dict[str, int], tuple[str, ...]]:
