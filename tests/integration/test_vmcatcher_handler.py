@@ -155,6 +155,8 @@ def test_a_handler_is_told_of_a_new_list_an_update_a_withdrawal_and_an_expired_l
         ("ProcessPostfix", "-", "-"),
     ]
     assert site.images()[one] == first["sl:checksum:sha512"]
+    (changed,) = site.run("event", "list", "--kind", "ImageChanged")["data"]["events"]
+    assert (changed["image"], changed["facts"]["previous_version"], changed["facts"]["version"]) == (one, "1", "2")
 
     # An image is withdrawn; and the list ends soon.
     site.publisher.images.remove(second)

@@ -24,10 +24,7 @@ def command(context: Context) -> Result:
     now = context.clock.now()
     subscriptions = [] if database is None else _subscriptions(context, database)
     appliances, lists = (0, 0) if database is None else _catalogue(database)
-    clouds: list[dict[str, object]] = [
-        {"name": name, "driver": cloud.driver, "site": cloud.site, "formats": list(cloud.formats)}
-        for name, cloud in settings.clouds.items()
-    ]
+    clouds = _clouds(context)
     data = {
         "state_directory": settings.state_directory,
         "set_up": database is not None,
@@ -67,7 +64,7 @@ def command(context: Context) -> Result:
     return Result(
         command="status",
         data=data,
-        messages=(*_warnings(subscriptions), *_parked(data["hooks"]), *_next_steps(subscriptions, clouds)),
+        messages=(*_warnings(subscriptions), *_parked(data), *_next_steps(subscriptions, clouds)),
         show=render,
     )
 
@@ -87,6 +84,13 @@ def _catalogue(database: Database) -> tuple[int, int]:
     return len(Catalogue(database).appliances()), len(Selections(database).all())
 
 
+def _clouds(context: Context) -> list[dict[str, object]]:
+    return [
+        {"name": name, "driver": cloud.driver, "site": cloud.site, "formats": list(cloud.formats)}
+        for name, cloud in context.settings.clouds.items()
+    ]
+
+
 def _hooks(context: Context, database: Database) -> list[dict[str, object]]:
     if not context.settings.hooks:
         return []
@@ -96,7 +100,8 @@ def _hooks(context: Context, database: Database) -> list[dict[str, object]]:
     return [{"name": each.name, "waiting": each.waiting + each.behind, "parked": each.parked} for each in standings]
 
 
-def _parked(hooks: object) -> tuple[str, ...]:
+def _parked(data: dict[str, object]) -> tuple[str, ...]:
+    hooks = data["hooks"]
     return tuple(
         f"{each['name']}: {each['parked']} events are parked; `coppice event list --parked` shows them."
         for each in (hooks if isinstance(hooks, list) else [])
