@@ -200,7 +200,7 @@ def test_no_byte_that_was_written_is_fetched_twice_wherever_a_sync_is_killed(kit
     seen = []
     for number in range(points * 2):
         # Most while bytes come, some while they are verified, converted and registered.
-        moment = RUN_SECONDS * moments.uniform(0.0, 2.0)
+        moment = RUN_SECONDS * moments.uniform(0.0, 3.0)
         seen.append(check_point(kit, world, tmp_path / "killed" / str(number), moment, expected))
         if sum(was_killed for was_killed, _ in seen) >= points:
             break
