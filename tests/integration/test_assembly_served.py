@@ -51,13 +51,13 @@ def disks(tmp_path_factory):
 
 
 class Site:
-    def __init__(self, directory, old) -> None:
+    def __init__(self, directory, old, **more) -> None:
         self.seed = directory / "old"
         self.seed.write_bytes(old)
         self.directory = directory / "cache"
         self.cache = ImageCache(
             self.directory,
-            client=loopback_client(read_timeout_seconds=1.0),
+            client=loopback_client(read_timeout_seconds=1.0, **more),
             seeds=lambda _, __: [Seed(path=self.seed, checksum=Checksum.of(old))],
         )
 
@@ -165,6 +165,43 @@ def test_other_files_than_were_signed_lead_to_the_whole_file(tmp_path, disks, lo
     assert cached.fallback.startswith("delta-invalid")
 
 
+@pytest.mark.threat("T56")
+@pytest.mark.parametrize("with_patch", [True, False])
+def test_a_mirror_with_other_files_of_a_delta_is_passed_over(tmp_path, disks, loopback_server, with_patch):
+    old, new = disks
+    made = moved(make_delta(new, origins=[old] if with_patch else []), loopback_server.url)
+    for uri, content in made.files.items():
+        name = uri.removeprefix("mem:")
+        loopback_server.set(name, Ranged(data=content))
+        # A pack is taken in parts, of which nothing is known before they are unpacked; whole files are compared.
+        loopback_server.set(f"near/{name}", status(404) if "pack" in name else Ranged(data=bytes(len(content))))
+    site = Site(tmp_path, old, mirrors={loopback_server.url(""): (loopback_server.url("near"),)})
+    cached = site.obtain(published(loopback_server.url, made, WHOLE))
+    assert (cached.method, cached.path.read_bytes()) == ("patch" if with_patch else "blocks", new)
+    assert any("near/" in request.path for request in loopback_server.requests)
+
+
+@pytest.mark.parametrize("with_patch", [True, False])
+def test_what_is_left_of_another_delta_of_the_same_disk_is_in_nobodys_way(tmp_path, disks, loopback_server, with_patch):
+    old, new = disks
+    site = Site(tmp_path, old)
+    for frame_blocks in (2, 8):
+        made = moved(
+            make_delta(new, origins=[old] if with_patch else [], frame_blocks=frame_blocks), loopback_server.url
+        )
+        is_last = frame_blocks == 8
+        for uri, content in made.files.items():
+            cut_after = None if is_last or "index" in uri else 10_000 if with_patch else 3_000
+            loopback_server.set(uri.removeprefix("mem:"), Ranged(data=content, cut_after=cut_after))
+        loopback_server.set("whole.qcow2", status(500))
+        listed = published(loopback_server.url, made, WHOLE)
+        if not is_last:
+            with pytest.raises(CoppiceError):
+                site.obtain(listed)
+    cached = site.obtain(listed)
+    assert (cached.held, cached.fallback, cached.path.read_bytes()) == (Held.GUEST, None, new)
+
+
 @pytest.mark.threat("T46")
 def test_a_line_that_breaks_again_and_again_costs_no_byte_twice(tmp_path, disks, loopback_server):
     old, new = disks
@@ -265,6 +302,6 @@ def _held_bytes(folder):
         if path.suffix == ".note":
             content = path.read_bytes()
             found += sum(NOTED.unpack_from(content, at)[1] for at in range(0, len(content) - 23, NOTED.size))
-        elif path.name == "index" or (path.name.startswith("patch-") and path.suffix != ".progress"):
+        elif path.name.startswith(("index-", "patch-")) and path.suffix != ".progress":
             found += path.stat().st_size
     return found

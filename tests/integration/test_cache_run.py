@@ -247,6 +247,21 @@ def test_a_mirror_is_tried_when_the_bytes_are_wrong(world):
     assert world.handed() == {identifier(image): b"One" * 5000}
 
 
+def test_the_mirrors_that_a_list_names_come_before_the_images_own_address(world):
+    image = world.add("One")
+    image["coppice:mirrors"] = [world.server.url("far"), world.server.url("near")]
+    world.publish()
+    world.subscribe()
+    world.server.set("near", behave.serve(b"One" * 5000))
+    assert world.fetch().errors == ()
+    asked = [
+        each.path
+        for each in world.server.requests
+        if each.path in {"/far", "/near", f"/images/{identifier(image)}.qcow2"}
+    ]
+    assert asked == ["/far", "/near"]
+
+
 def test_servers_that_cannot_be_reached_are_not_given_up(world):
     world.add("One")["hv:uri"] = "http://127.0.0.1:1/x"
     world.publish()

@@ -238,4 +238,6 @@ class BlockAssembly:
         return layout.table_range(pack.size_bytes)
 
     def _spool(self, number: int) -> Spool:
-        return Spool(self._folder / f"pack-{number}", self._delta.packs[number].size_bytes)
+        pack = self._delta.packs[number]
+        # By its content: another list may have another delta of the same disk.
+        return Spool(self._folder / f"pack-{number}-{pack.checksum.hexdigest[:32]}", pack.size_bytes)

@@ -152,7 +152,12 @@ def choose(work: Work) -> Choice:
 
 def patch_name(patch: DeltaPatch) -> str:
     """Return the name of a patch in the folder."""
-    return f"patch-{patch.file.checksum.hexdigest[:32]}"
+    return file_name("patch", patch.file)
+
+
+def file_name(kind: str, file: RemoteFile) -> str:
+    """Return the name of a file in the folder: by its content, for another list may have another delta of that disk."""
+    return f"{kind}-{file.checksum.hexdigest[:32]}"
 
 
 def read_index_file(path: Path, file: RemoteFile) -> bytes:
@@ -171,13 +176,13 @@ def _is_index_worth_it(work: Work, whole: int, patch_bytes: int | None) -> bool:
     index = work.delta.index
     if index.size_bytes > LARGEST_INDEX_BYTES:
         return False
-    left = work.left_bytes(index, "index")
+    left = work.left_bytes(index, file_name("index", index))
     return left * INDEX_SHARE < whole and (patch_bytes is None or left * INDEX_SHARE_OF_PATCH < patch_bytes)
 
 
 def _look_into_blocks(work: Work, most: int) -> tuple[BlockAssembly, int]:
     index = work.delta.index
-    path = work.fetch(index, "index", "the index")
+    path = work.fetch(index, file_name("index", index), "the index")
     blocks = BlockAssembly(work.delta, read_index_file(path, index), work.folder, work.remote)
     label = f"looking for what is held of {work.listed.title!r}"
     with work.monitor.task(label, unit=Unit.BYTES) as task:

@@ -70,9 +70,8 @@ class ClientRemote:
 
     def fetch(self, file: RemoteFile, partial: Path, task: Task) -> int:
         """See `Remote.fetch`."""
-        fetched = 0
         with PartialFile(partial, (file.checksum.algorithm,)) as coming:
-            if coming.size_bytes != file.size_bytes:
+            try:
                 transfer = fetch_file(
                     [file.uri],
                     size_bytes=file.size_bytes,
@@ -81,22 +80,12 @@ class ClientRemote:
                     accesses=self._accesses,
                     task=task,
                     allow_file_uris=self._allow_file_uris,
+                    expected=file.checksum,
                 )
-                fetched = transfer.fetched_bytes
-            try:
-                found = coming.finish(file.size_bytes)[file.checksum.algorithm]
-            except SizeMismatchError:
+            except (ChecksumMismatchError, SizeMismatchError):
                 coming.discard()
                 raise
-            if not found.matches(file.checksum):
-                coming.discard()
-                raise ChecksumMismatchError(
-                    "a file of a delta is not the one that was signed: its checksum differs",
-                    details=f"signed {file.checksum}\nfound  {found}",
-                    resolution="Nothing of it is used. Tell whoever publishes the list.",
-                    context={"expected": str(file.checksum), "found": str(found)},
-                )
-        return fetched
+        return transfer.fetched_bytes
 
     def is_near(self, file: RemoteFile) -> bool:
         """See `Remote.is_near`."""

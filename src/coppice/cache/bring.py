@@ -84,7 +84,8 @@ def bring_whole(errand: Errand, path: Path) -> Arrived:
         NoSpaceError: The disk became full; nothing of it stays.
     """
     listed = errand.listed
-    places = tuple(dict.fromkeys((listed.uri, *listed.mirrors)))
+    # As docs/how-to/mirrors-and-proxies.md says: what is near, then what its list names, and its own address last.
+    places = tuple(dict.fromkeys((*listed.mirrors, listed.uri)))
     label = f"fetching {listed.title!r}"
     with (
         PartialFile(path, tuple({ALGORITHM, listed.checksum.algorithm})) as partial,
