@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -16,11 +17,17 @@ from coppice.cache.shelf import Shelf
 from coppice.cli.main import main
 from coppice.errors import BundleError, ChecksumMismatchError, CoppiceError, OlderListError, StateError
 from coppice.formats.bundle import Manifest, parse_manifest, read_layout, write_bundle
+from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.model.checksum import Checksum
+from coppice.subscription.list_warnings import DEFAULT_TERMS
+from coppice.subscription.model import SourceReference, Subscription, TrustPolicy
+from coppice.subscription.source.gathered import Document, Gathered, write_gathered
+from coppice.subscription.source.protocol import Circumstances
 from coppice.testing.versions import VersionsPublisher, VersionsSite, file_system
 from coppice.workflows.bundle import read_inventory, take_inventory, write_inventory
 from coppice.workflows.export_bundle import export_bundle
 from coppice.workflows.import_bundle import import_bundle
+from coppice.workflows.sources import open_sources
 
 pytestmark = pytest.mark.integration
 NOWHERE = "http://127.0.0.1:1/demo.list"
@@ -184,6 +191,68 @@ def test_a_forged_list_is_refused_though_the_manifest_fits(pair):
     report = import_bundle(bundle, **pair.far.everything)
     assert [error.exit_code for error in report.errors] == [5]
     assert (report.images, pair.held()) == ((), set())
+
+
+def told_by_nobody(source, subscription, clock):
+    """What anybody can write for a subscription that asks for no signature."""
+    disk = b"a disk of somebody else"
+    digest = hashlib.sha512(disk).hexdigest()
+    if source == "descriptors":
+        told = {
+            "action": "registration",
+            "title": "Debian",
+            "identifier": "debian",
+            "version": "1",
+            "os": {"distribution": "debian", "version": "12"},
+            "disks": [{"type": "os", "format": "raw", "path": "a.raw"}],
+        }
+        image = {"path": "/a.raw", "sha512": digest, "size_bytes": len(disk)}
+        documents = [("descriptor a.json", told), ("image a.json", image)]
+        documents = [(name, f"{subscription.uri}/a", json.dumps(each).encode()) for name, each in documents]
+    else:
+        sums = f"{digest}  a.raw\n".encode()
+        sizes = json.dumps({"a.raw": len(disk)}).encode()
+        documents = [("checksums", f"{subscription.uri}/SHA256SUMS", sums), ("sizes", f"{subscription.uri}/", sizes)]
+    documents = tuple(Document(name=name, uri=uri, data=data) for name, uri, data in documents)
+    return disk, write_gathered(Gathered(driver=source, gathered_at=clock.now(), documents=documents), DEFAULT_LIMITS)
+
+
+@pytest.mark.threat("T6")
+@pytest.mark.parametrize(
+    ("source", "uri", "options"),
+    [
+        ("descriptors", "file:///srv/descriptors", {"trust": "local"}),
+        ("files", "https://example.org/images", {"trust": "transport", "pattern": ".*", "architecture": "x86_64"}),
+    ],
+)
+def test_what_nobody_signed_is_not_taken_from_a_bundle_by_whomever_its_source_is_believed(pair, source, uri, options):
+    far, now = pair.far, pair.far.clock.now()
+    trust = TrustPolicy(endorsers=(), anchors=None)
+    reference = SourceReference(driver=source, options=options)
+    subscription = Subscription(
+        name="unsigned", uri=uri, list_identifier=None, trust=trust, added_at=now, source=reference
+    )
+    far.store.add(subscription)
+    disk, message = told_by_nobody(source, subscription, far.clock)
+    # From its source it would be believed.
+    opened = open_sources(far.database, None, far.clock, far.settings).open(reference)
+    circumstances = Circumstances(last=None, now=now, limits=DEFAULT_LIMITS, terms=DEFAULT_TERMS)
+    assert len(opened.verify(message, subscription, circumstances).content.images) == 1
+    bundle, _ = pair.export()
+
+    def change(lists, files, contents):
+        digest = Checksum.of(disk)
+        forged = replace(lists[0], driver=source, uri=uri, size_bytes=len(message), content=Checksum.of(message))
+        file = replace(files[0], checksums=(digest,), whole_bytes=len(disk), size_bytes=len(disk), content=digest)
+        return [*lists, forged], [*files, file], [contents[0], message, *contents[1:], disk]
+
+    rewritten(bundle, change)
+    for dry_run in (True, False):
+        report = import_bundle(bundle, **far.everything, dry_run=dry_run)
+        assert [error.code for error in report.errors] == ["source-unverified"]
+        assert len(report.images) == 1
+    assert far.store.known()["unsigned"].in_force is None
+    assert Checksum.of(disk) not in pair.held()
 
 
 @pytest.mark.threat("T86")

@@ -18,6 +18,7 @@ from coppice.events.model import EventKind
 from coppice.formats.bundle import check_contents, read_layout, read_pieces
 from coppice.monitor import Unit
 from coppice.schedule.lock import run_lock
+from coppice.subscription.source.gathered import check_carried
 from coppice.subscription.source.protocol import Circumstances
 from coppice.subscription.store import SubscriptionStore
 from coppice.workflows.converge import LOCK_NAME
@@ -248,6 +249,7 @@ def _judged(
         try:
             source = sources.open(subscription.source)
             verified = source.verify(messages[subscription.name], subscription, circumstances)
+            check_carried(verified)
             outcomes.append(ListOutcome(subscription=subscription, verified=verified, fresh=True))
         except CoppiceError as problem:
             outcomes.append(ListOutcome(subscription=subscription, verified=None, fresh=False, error=problem))

@@ -35,7 +35,8 @@ from coppice.subscription.followers import check_follower, longer_followers
 from coppice.subscription.known import KnownSubscription, ListInForce
 from coppice.subscription.record import Judged
 from coppice.subscription.source.drivers import HEPIX
-from coppice.subscription.source.gathered import RENEWING
+from coppice.subscription.source.gathered import RENEWING, check_carried
+from coppice.subscription.source.options import NAMING_LIST
 from coppice.subscription.source.protocol import Circumstances
 from coppice.workflows.parallel import in_parallel
 from coppice.workflows.sources import open_sources
@@ -114,7 +115,8 @@ def refresh(
         with_contents: Whether the caller needs what the lists say: unchanged ones are then recalled, which verifies
             them anew. Without, a source that has nothing new costs no reading, and no list stays in memory.
         force: Fetch and verify even what did not change.
-        messages: Subscription → message that came another way (a bundle): judged as if its source had given it.
+        messages: Subscription → message that came another way (a bundle): judged as if its source had given it, and
+            refused where nobody signed it.
 
     Raises:
         DatabaseError: What became of them cannot be recorded.
@@ -129,12 +131,17 @@ def refresh(
             task.advance(1)
 
         try:
-            outcomes = in_parallel(wanted, run.refresh_one, threads=settings.subscriptions.parallel, on_done=done)
+            found: dict[str, ListOutcome] = {}
+            # What the list of another subscription vouches for comes after that.
+            for is_later in (False, True):
+                jobs = [one for one in wanted if (NAMING_LIST in one.subscription.source.options) is is_later]
+                ended = in_parallel(jobs, run.refresh_one, threads=settings.subscriptions.parallel, on_done=done)
+                found |= {one.subscription.name: outcome for one, outcome in zip(jobs, ended, strict=True)}
         finally:
             # Whoever is recording ends that first; who still waits for a server records nothing any more.
             run.stop()
     run.record_unchanged()
-    return RefreshReport(outcomes=outcomes)
+    return RefreshReport(outcomes=tuple(found[one.subscription.name] for one in wanted))
 
 
 class _Run:
@@ -228,6 +235,8 @@ class _Run:
             previous=lambda: self._store.last_message(subscription.name),
         )
         verified = self._sources.open(subscription.source).verify(message, subscription, circumstances)
+        if subscription.name in self._messages:
+            check_carried(verified)
         self._check_followers(before, verified, message)
         shared = self._store.record(
             verified,

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from coppice.errors import DocumentError, MalformedListError, TransferTooLargeError
+from coppice.errors import DocumentError, MalformedListError, TransferTooLargeError, UnverifiedSourceError
 from coppice.formats.fields import Fields
 from coppice.formats.strict_json import read_json
 from coppice.model.checksum import Checksum
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FORM = "coppice-gathered-1"
 MAX_DOCUMENTS = 20_000
 DEFAULT_VALID_DAYS = 180.0
-RENEWING = frozenset({TrustBasis.LOCAL, TrustBasis.TRANSPORT})
+RENEWING = frozenset({TrustBasis.LIST, TrustBasis.LOCAL, TrustBasis.TRANSPORT})
 """Nobody signed a date: such a list counts from when it was gathered, and is gathered anew before half its life."""
 _NAMESPACE = uuid.UUID("6f0cb2e4-2d5b-5d0e-9a56-6c0a5d6c1f3b")
 _WHAT = "gathered message"
@@ -193,6 +193,25 @@ def judge(
         warnings=(*warnings, *said),
         anchors_state=trust_state,
     )
+
+
+def check_carried(verified: VerifiedImageList) -> None:
+    """Check that a list is signed which came another way than from its source (a bundle).
+
+    Whoever is believed for holding a server's name, or for being able to write to this machine, said nothing of it:
+    anybody can write such a message.
+
+    Raises:
+        UnverifiedSourceError: Nobody signed it.
+    """
+    basis = verified.trusted_by.basis
+    if basis in RENEWING:
+        raise UnverifiedSourceError(
+            f"nobody signed the list of the subscription {verified.subscription!r}, which did not come from its source",
+            details=f"The subscription believes {verified.trusted_by.signer} ({basis}); anybody could have made this.",
+            resolution="Have the images published in a signed list; or name the keys of whoever signs the source.",
+            context={"subscription": verified.subscription},
+        )
 
 
 def canonical_address(uri: str) -> str:
