@@ -51,6 +51,7 @@ class DiskWriter:
         self._size = size_bytes
         self._task = task
         self._position = 0
+        self._pending = bytearray()
         self._shares = True
         self._hasher = _Hasher()
         with atomic.storage_errors("making", path):
@@ -79,6 +80,7 @@ class DiskWriter:
             DeltaError: The disk would become too long.
         """
         self._reserve(length)
+        self._flush()
         self._hasher.zeros(length)
         self._go_on(length)
 
@@ -90,10 +92,11 @@ class DiskWriter:
             StorageError: They cannot be written.
         """
         self._reserve(len(data))
-        self._write(data, self._position)
-        for start in range(0, len(data), PIECE_BYTES):
-            self._hasher.take(data[start : start + PIECE_BYTES])
+        # Disks are scattered: a thousand small pieces would be a thousand calls, and as many for the hasher.
+        self._pending += data
         self._go_on(len(data))
+        if len(self._pending) >= PIECE_BYTES:
+            self._flush()
 
     def place(self, offset: int, data: bytes) -> None:
         """Put bytes where the writing has not come to yet; `placed` goes over them.
@@ -114,6 +117,7 @@ class DiskWriter:
             StorageError: It cannot be read.
         """
         self._reserve(length)
+        self._flush()
         self._hash_written(length)
         self._go_on(length)
 
@@ -129,10 +133,11 @@ class DiskWriter:
         while offset < end:
             piece = min(PIECE_BYTES, end - offset)
             copied = self._share(source, offset, piece) if piece >= _SHARED_BYTES else 0
-            if not copied:
+            if copied:
+                self._go_on(copied)
+            else:
                 copied = self._copy_piece(source, offset, piece)
             offset += copied
-            self._go_on(copied)
 
     def finish(self) -> tuple[Checksum, tuple[int, ...]]:
         """Make the file durable and read-only; return its checksum and its state.
@@ -143,6 +148,7 @@ class DiskWriter:
         """
         if self._position != self._size:
             raise DeltaError(f"a delta gives {self._position} bytes of a disk of {self._size}")
+        self._flush()
         with atomic.storage_errors("writing", self._path):
             os.fchmod(self._handle, 0o444)
             os.fsync(self._handle)
@@ -156,6 +162,13 @@ class DiskWriter:
         self._position += length
         self._task.reach(self._position, self._size)
 
+    def _flush(self) -> None:
+        """Write what was taken up and not written yet."""
+        if self._pending:
+            pending, self._pending = bytes(self._pending), bytearray()
+            self._write(pending, self._position - len(pending))
+            self._hasher.take(pending)
+
     def _write(self, data: bytes, offset: int) -> None:
         view = memoryview(data)
         with atomic.storage_errors("writing", self._path):
@@ -167,14 +180,14 @@ class DiskWriter:
         piece = read_held(source, offset, length)
         if not piece:
             raise DeltaError("what is held here is shorter than it was")
-        self._write(piece, self._position)
-        self._hasher.take(piece)
+        self.data(piece)
         return len(piece)
 
     def _share(self, source: int, offset: int, length: int) -> int:
         """Return how much is shared with the other file from now on; 0: these file systems cannot."""
         if not self._shares:
             return 0
+        self._flush()
         length -= length % BLOCK_BYTES
         try:
             fcntl.ioctl(self._handle, _FICLONERANGE, _CLONE.pack(source, offset, length, self._position))
