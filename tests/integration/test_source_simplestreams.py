@@ -249,6 +249,16 @@ def test_one_subscription_follows_one_stream(mirror: Mirror):
         mirror.verified(content_id="other")
 
 
+def test_subscriptions_that_take_other_images_of_one_stream_are_to_two_lists(mirror: Mirror):
+    one, same, other = (
+        mirror.verified(filters=filters).content
+        for filters in (["arch=amd64", "ftype=disk1.img"], ["ftype=disk1.img", "arch = amd64"], ["arch~amd64"])
+    )
+    assert one.identifier == same.identifier
+    assert len({one.identifier, other.identifier, mirror.verified(filters=None).content.identifier}) == 3
+    assert not {each.identifier for each in one.images} & {each.identifier for each in other.images}
+
+
 def test_products_can_be_named_without_an_index(mirror: Mirror):
     subscription = replace(mirror.with_options(), uri=mirror.server.url(f"/releases/{mirror.products_path}"))
     message = mirror.source().fetch(subscription, None).body

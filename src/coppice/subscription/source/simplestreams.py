@@ -315,7 +315,8 @@ def _content(
 ) -> ImageList:
     """Return what was read as a list; for what nobody signed, its version is that of what is seen first."""
     products, signature, address = reading.products, reading.signature, _address(subscription, options)
-    identifier = list_identifier_of(DRIVER, address.base, products.identifier)
+    # Two subscriptions that take other images of one stream are to two lists: neither lacks what the other has.
+    identifier = list_identifier_of(DRIVER, address.base, products.identifier, *options.choice)
     try:
         images, unreadable = ImageMaker(products, options, address, identifier, limits).make()
     except DocumentError as problem:

@@ -43,6 +43,11 @@ class Filter:
     pattern: Pattern | None
     negated: bool
 
+    def __str__(self) -> str:
+        """Return it in its one spelling."""
+        sign = "!" if self.negated else ""
+        return f"{self.field}{sign}={self.value}" if self.pattern is None else f"{self.field}{sign}~{self.pattern.text}"
+
     def holds(self, texts: tuple[str, ...]) -> bool:
         """Tell whether it is true of a field that says one of ``texts``; what is not said is the empty text."""
         said = texts or ("",)
@@ -72,6 +77,11 @@ class StreamsOptions:
     max_items: int
     expire: bool
     valid_days: float
+
+    @property
+    def choice(self) -> tuple[str, ...]:
+        """What chooses the content, for the list's identifier: all filters must hold, in whatever order."""
+        return tuple(sorted({str(each) for each in self.filters}))
 
     @property
     def item_types(self) -> tuple[str, ...]:
