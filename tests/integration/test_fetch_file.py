@@ -289,6 +289,23 @@ def test_the_time_in_all_counts_over_attempts_and_mirrors(loopback_server, parti
     assert partial.total_bytes > 0
 
 
+@pytest.mark.threat("T52")
+def test_a_mirror_that_is_just_quick_enough_does_not_use_up_the_time_of_the_others(loopback_server, partial):
+    drip = loopback_server.set("a", behave.Ranged(data=DATA, bytes_per_second=200_000))
+    good = loopback_server.set("b", behave.Ranged(data=DATA))
+    transfer = fetch([drip, good], partial, total_timeout_seconds=2.0)
+    assert partial.path.read_bytes() == DATA
+    assert transfer.fetched_bytes == len(DATA)
+
+
+@pytest.mark.threat("T50")
+def test_what_is_here_and_longer_than_the_file_is_not_gone_on_with(loopback_server, partial):
+    # The same digest with another size, as another list may have it.
+    partial.append(DATA + b"more")
+    fetch(loopback_server.set("x", behave.Ranged(data=DATA)), partial)
+    assert partial.path.read_bytes() == DATA
+
+
 @pytest.mark.threat("T53")
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/", "data:,x", "/x"])
 def test_redirects_that_may_not_be_followed(loopback_server, partial, target):

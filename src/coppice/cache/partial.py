@@ -95,6 +95,12 @@ class PartialFile:
             return self._whole.total
 
     @property
+    def end_bytes(self) -> int:
+        """Where the last of its bytes ends."""
+        with self._lock:
+            return self._end
+
+    @property
     def source(self) -> PartialSource | None:
         """Where its bytes came from; None: there are none, or nobody said."""
         return self._progress.source

@@ -117,7 +117,8 @@ def fetch_file(
         partial, size_bytes=size_bytes, limit_bytes=limit, client=client, task=task, expected=expected, pace=pace
     )
     places = places_of(uris, client.settings)
-    for uri in places:
+    for number, uri in enumerate(places):
+        fetch.share_time(is_last=number == len(places) - 1)
         try:
             with open_origin(uri, client=client, accesses=accesses, allow_file_uris=allow_file_uris) as origin:
                 fetch.bring(origin)
@@ -126,7 +127,7 @@ def fetch_file(
             fetch.failures.append((show(uri)[1:-1], error.message))
             if uri == places[-1] or client.deadline(0) >= fetch.deadline:
                 raise fetch.told(error) from error.__cause__
-            task.note(f"{error.message}; asking {show(places[places.index(uri) + 1])} instead")
+            task.note(f"{error.message}; asking {show(places[number + 1])} instead")
     raise TransferError("there is no address that the file could be fetched from")
 
 
@@ -145,7 +146,7 @@ class _Fetch:
         pace: Pace,
     ) -> None:
         self.partial = partial
-        self.deadline = client.deadline()
+        self.deadline = self._until = client.deadline()
         self.failures: list[tuple[str, str]] = []
         self._size_bytes = size_bytes
         self._limit_bytes = limit_bytes if size_bytes is None else size_bytes
@@ -161,9 +162,17 @@ class _Fetch:
         self._most_at_once = 1
         self._checksums: Mapping[str, Checksum] = {}
 
+    def share_time(self, *, is_last: bool) -> None:
+        """Give the next address its share of the time that is left: one that drips must not use up all of it."""
+        now = self._client.deadline(0)
+        self._until = self.deadline if is_last else now + max(0.0, self.deadline - now) / 2
+
     def bring(self, origin: Origin) -> None:
         """Bring it from one address."""
         failed = 0
+        if self._size_bytes is not None and self.partial.end_bytes > self._size_bytes:
+            # It is of another file: somebody else signed another size for the same checksum.
+            self._begin_anew()
         while True:
             before = max(self._most, self.partial.total_bytes)
             self._attempts += 1
@@ -183,7 +192,7 @@ class _Fetch:
                 pause = self._client.attempts.pause_seconds(failed + 1, error)
                 if not self._is_worth_another(error, failed, has_progress=has_progress) or pause is None:
                     raise
-                if self._client.deadline(pause) >= self.deadline:
+                if self._client.deadline(pause) >= self._until:
                     raise
                 self._task.note(f"attempt {failed + 1} of {self._client.attempts.most}: {error.message}")
             self._client.attempts.wait(pause)
@@ -255,7 +264,7 @@ class _Fetch:
             self.partial,
             size_bytes=self._size_bytes,
             client=self._client,
-            deadline=self.deadline,
+            deadline=self._until,
             task=self._task,
             begin_anew=self._begin_anew,
             pace=None if self._is_alone else self._pace,
@@ -270,7 +279,7 @@ class _Fetch:
     def _receive_unsized(self, origin: Origin) -> None:
         """Take all that comes, up to the limit: nobody signed how much it is."""
         part = Part(start=self.partial.size_bytes, known=known_state(origin, self.partial))
-        with origin.open(part, self.deadline) as body:
+        with origin.open(part, self._until) as body:
             if body.start != part.start:
                 self._begin_anew()
             admitted(body, part, limit_bytes=self._limit_bytes)
