@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -235,6 +236,49 @@ def test_a_disk_without_room_leads_to_the_file_that_still_fits(tmp_path, disks, 
     cached = Site(tmp_path, old).obtain(published(loopback_server.url, made, WHOLE))
     assert (cached.held, cached.path.read_bytes()) == (Held.PUBLISHED, WHOLE)
     assert cached.fallback.startswith("storage-full")
+
+
+@pytest.mark.threat("T84")
+def test_whoever_holds_the_disk_under_another_name_delays_nobody_for_long(
+    tmp_path, disks, loopback_server, monkeypatch
+):
+    old, new = disks
+    made = moved(make_delta(new, origins=[old]), loopback_server.url)
+    for uri, content in made.files.items():
+        loopback_server.set(uri.removeprefix("mem:"), Ranged(data=content))
+    loopback_server.set("whole.qcow2", Ranged(data=WHOLE))
+    monkeypatch.setattr("coppice.cache.store.SECOND_LOCK_SECONDS", 0.1)
+    site = Site(tmp_path, old)
+    # As where another list names the disk's digest as its file's, and its server drips.
+    with site.cache.shelf.locked(Checksum.of(new), wait_seconds=0):
+        cached = site.obtain(published(loopback_server.url, made, WHOLE))
+    assert (cached.held, cached.path.read_bytes()) == (Held.PUBLISHED, WHOLE)
+    assert cached.fallback.startswith("locked")
+    assert list((site.directory / "partial").glob("*.partial")) == []
+
+
+def test_lists_whose_digests_go_in_a_circle_stop_each_other_for_a_moment_only(
+    tmp_path, disks, loopback_server, monkeypatch
+):
+    old, new = disks
+    monkeypatch.setattr("coppice.cache.store.SECOND_LOCK_SECONDS", 0.5)
+    loopback_server.set("whole.qcow2", Ranged(data=WHOLE, bytes_per_second=3_000_000))
+    loopback_server.set("disk.raw", Ranged(data=new, bytes_per_second=8_000_000))
+    good = published(loopback_server.url, moved(make_delta(new), loopback_server.url), WHOLE)
+    evil = published(loopback_server.url, moved(make_delta(WHOLE), loopback_server.url), new)
+    evil = replace(evil, uri=loopback_server.url("disk.raw"))
+    ended = []
+    threads = [
+        threading.Thread(target=lambda each=each: ended.append(Site(tmp_path, old).obtain(each).path.read_bytes()))
+        for each in (good, evil)
+    ]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started < 8
+    assert sorted(map(len, ended)) == sorted((len(WHOLE), len(new)))
 
 
 def test_a_pack_that_is_gone_leads_to_the_whole_file(tmp_path, disks, loopback_server):

@@ -37,7 +37,8 @@ __all__ = ["Assembly", "Method", "Seed", "assemble", "sweep_assemblies"]
 
 KEEP_SECONDS = 7 * 24 * 3600.0
 """How long what was fetched for a disk stays that nobody goes on with."""
-WAIT_SECONDS = 6 * 3600.0
+WAIT_SECONDS = 15 * 60.0
+"""For another run that puts the same disk together: after that, the published file is fetched."""
 RESERVE_BYTES = 16 * 1024 * 1024
 """What is left free on the file system beside a disk."""
 

@@ -21,7 +21,7 @@ from coppice.cache.objects import ALGORITHM, CacheEntry, answering, public_uri
 from coppice.cache.room import Room
 from coppice.cache.shelf import Shelf
 from coppice.clock import Clock, SystemClock
-from coppice.errors import DeltaError, NoSpaceError, QuotaError, TransferError, TransferTooLargeError
+from coppice.errors import DeltaError, LockedError, NoSpaceError, QuotaError, TransferError, TransferTooLargeError
 from coppice.monitor import SILENT, Unit
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     """Says which objects nothing needs, what was needed least recently first."""
 
 MAXIMUM_DISK_BYTES = 1024**4
+SECOND_LOCK_SECONDS = 300.0
+"""How long a run that holds a lock waits for another one. Lists say which digests go together, and may say it in a
+circle: then nobody waits for long, and what is here in another form is fetched instead."""
 
 
 def _nothing() -> Iterable[Checksum]:
@@ -190,7 +193,7 @@ class ImageCache:
         """Return the object if it is here and good; move it aside if it is here and bad."""
         listed, monitor = errand.listed, errand.monitor
         for checksum, expected, held in self._candidates(listed, whole=whole):
-            with self._object_lock(checksum, listed):
+            with contextlib.suppress(LockedError), self._object_lock(checksum, listed):
                 path = self.layout.path(checksum)
                 if not os.path.lexists(path):
                     continue
@@ -245,7 +248,7 @@ class ImageCache:
         if self._seeds is not None and delta is not None and (not whole or delta.guest_checksum == listed.checksum):
             try:
                 cached = self._assemble(errand, self._seeds(errand.key, listed))
-            except (DeltaError, TransferError, NoSpaceError, QuotaError) as problem:
+            except (DeltaError, TransferError, NoSpaceError, QuotaError, LockedError) as problem:
                 # A disk takes more room than the file that was published, which may still fit.
                 told = f"the delta of {listed.title!r} does not serve ({problem.message}); its file is fetched"
                 errand.monitor.message(told)
@@ -275,7 +278,14 @@ class ImageCache:
             if arrived is None:
                 return None
             held = Held.PUBLISHED if delta.guest_checksum == listed.checksum else Held.GUEST
-            return self._result(errand, self._put(errand, arrived, held), arrived)
+            try:
+                entry = self._put(errand, arrived, held)
+            except LockedError:
+                # Once the whole file is here, nobody would ask for it.
+                with atomic.storage_errors("removing", path):
+                    path.unlink(missing_ok=True)
+                raise
+            return self._result(errand, entry, arrived)
 
     def _put(self, errand: Errand, arrived: Arrived, held: Held) -> CacheEntry:
         checksum = arrived.checksum
@@ -305,4 +315,4 @@ class ImageCache:
         """Lock an object, unless it is what the lock on the wanted digest stands for already."""
         if checksum == listed.checksum:
             return contextlib.nullcontext()
-        return self.shelf.locked(checksum, wait_seconds=self._client.settings.total_timeout_seconds)
+        return self.shelf.locked(checksum, wait_seconds=SECOND_LOCK_SECONDS)
