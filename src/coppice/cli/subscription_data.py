@@ -63,7 +63,7 @@ def subscription_as_dict(subscription: Subscription) -> dict[str, object]:
 def trusted_in_short(subscription: Subscription) -> str:
     """Return on one line who must vouch for a subscription's lists."""
     source = subscription.source
-    for key, words in (("keyring", "keys in"), ("cosign_key", "the key")):
+    for key, words in (("keyring", "keys in"), ("cosign_key", "the key"), ("list", "the list of")):
         if key in source.options:
             return f"{words} {_shown(key, source.options[key])}"
     believed = {"transport": "the server alone", "local": "whoever may write there"}

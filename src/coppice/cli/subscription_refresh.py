@@ -110,13 +110,13 @@ def roll_forward(context: Context, name: str, *, version: str | None) -> Result:
 
     For when the list in force was lost or put aside, and the source cannot be reached.
     """
-    from coppice.subscription.source.drivers import judging_shelf
     from coppice.subscription.store import SubscriptionStore
+    from coppice.workflows.sources import judging_sources
 
     store = SubscriptionStore(context.database)
     verified = store.roll_forward(
         name,
-        judging_shelf(context.clock, context.settings.lists),
+        judging_sources(context.database, context.clock, context.settings.lists),
         context.clock.now(),
         version=version,
         limits=context.settings.lists,

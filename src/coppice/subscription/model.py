@@ -113,6 +113,8 @@ class TrustBasis(StrEnum):
     """The signature of a key in a pinned keyring."""
     COSIGN = "cosign"
     """The signature of a pinned key over each manifest."""
+    LIST = "list"
+    """The signed image list of another subscription, which names the digest of each image; whoever signed that."""
     LOCAL = "local"
     """It was made on this machine, or by whoever may write to a folder of it; the administrator said so."""
     TRANSPORT = "transport"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from coppice.errors import CoppiceError
 from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.subscription.selection import Selector, Wish
-from coppice.subscription.source.drivers import judging_shelf
 from coppice.workflows.refresh import ListOutcome, is_distrusted
+from coppice.workflows.sources import judging_sources
 
 if TYPE_CHECKING:
     from coppice.clock import Clock
@@ -27,7 +27,7 @@ def recall_lists(
         DatabaseError: The database failed.
     """
     outcomes = []
-    sources = judging_shelf(clock, limits)
+    sources = judging_sources(store.database, clock, limits)
     for subscription in store.all():
         try:
             verified = store.recall(subscription.name, sources, clock.now(), limits=limits)

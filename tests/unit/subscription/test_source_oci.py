@@ -25,6 +25,7 @@ from coppice.errors import (
 )
 from coppice.formats.cosign import BUNDLE_MEDIA_TYPE, signature_tag
 from coppice.formats.limits import DEFAULT_LIMITS
+from coppice.formats.oci import MANIFEST_MEDIA_TYPE as MANIFEST
 from coppice.formats.oci import OciDescriptor, OciManifest, digest_of, write_manifest
 from coppice.formats.oci_image import GLANCE, OCI
 from coppice.formats.oci_index import IndexEntry, OciIndex
@@ -36,7 +37,9 @@ from coppice.subscription.model import SourceReference, Subscription, TrustBasis
 from coppice.subscription.source.gathered import Document, Gathered, write_gathered
 from coppice.subscription.source.oci import OciSource
 from coppice.subscription.source.oci_gather import Gatherer
+from coppice.subscription.source.oci_named import NamedDigests, read_note
 from coppice.subscription.source.oci_options import read_address, read_options
+from coppice.subscription.source.oci_read import read_message
 from coppice.subscription.source.oci_table import NAME, TagRow, read_table, write_table
 from coppice.subscription.source.protocol import Circumstances, SourceSupplies
 from coppice.testing.cosign import CosignSigner, signatures_manifest
@@ -44,6 +47,7 @@ from coppice.testing.oci import DISK_MEDIA_TYPE, SBOM_MEDIA_TYPE, MemoryRegistry
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 REPOSITORY = "vo/ubuntu"
 URI = "oci://registry.example.org/vo"
 BY_TRANSPORT = {"trust": "transport"}
@@ -544,3 +548,96 @@ def test_a_kept_message_is_read_without_its_dates(signed):
     signed.path.write_bytes(CosignSigner.new().public_pem)
     with pytest.raises(UntrustedSignerError):
         SOURCE.read(message, subscribed(signed.options), DEFAULT_LIMITS)
+
+
+# --- trusted by a list that names digests
+
+
+def named(**changed):
+    """Return what a list names: the disk of `egi`, with its size."""
+    disk = digest_of(b"disk")
+    made = NamedDigests(
+        subscription="signed",
+        ends={disk: None},
+        sizes={disk: {4}},
+        repositories={REPOSITORY: {disk}},
+        expires=NOW + DAY,
+    )
+    return replace(made, **changed)
+
+
+def read_by(digests, registry=None):
+    options = {"list": "signed"}
+    registry = registry or egi()
+    return read_message(
+        gathered(registry, options), subscribed(options), read_options(options), (), DEFAULT_LIMITS, named=digests
+    )
+
+
+def test_what_is_named_by_its_disk_by_its_manifest_or_by_the_index_above_is_listed():
+    registry = egi()
+    manifest = digest_of(registry.named[REPOSITORY]["24.04"])
+    by_disk = read_by(named())
+    by_manifest = read_by(named(ends={manifest: NOW}, sizes={manifest: {7}}))
+    assert [len(each.content.images) for each in (by_disk, by_manifest)] == [1, 1]
+    assert by_manifest.content.images[0].expires == NOW
+    assert by_disk.content.validity.expires == NOW + DAY
+    assert (by_disk.named, by_manifest.named) == ({digest_of(b"disk")}, {manifest})
+    index = OciIndex(entries=(IndexEntry(descriptor=OciDescriptor.of(registry.named[REPOSITORY]["24.04"], MANIFEST)),))
+    registry.put(REPOSITORY, index, "both")
+    above = digest_of(registry.named[REPOSITORY]["both"])
+    by_index = read_by(named(ends={above: None}, sizes={above: {1}}), registry)
+    assert [each.extra["oci:tag"] for each in by_index.content.images] == ["both"]
+
+
+def test_two_versions_with_other_named_digests_are_not_one():
+    registry = egi()
+    registry.put(REPOSITORY, disk_manifest(b"other", egi_annotations("2025-09-05-4d7122d6")), "22.04")
+    one = read_by(named(), registry)
+    other = digest_of(b"other")
+    both = named(ends={digest_of(b"disk"): None, other: None}, sizes={digest_of(b"disk"): {4}, other: {5}})
+    two = read_by(both, registry)
+    assert (len(one.content.images), len(two.content.images)) == (1, 2)
+    assert one.payload != two.payload
+
+
+@pytest.mark.parametrize(
+    ("changed", "unknown"),
+    [
+        ({}, 0),
+        ({"is_whole": False}, 1),
+        ({"repositories": {REPOSITORY: {digest_of(b"disk"), digest_of(b"gone")}}}, 1),
+        ({"repositories": {"vo/another": {digest_of(b"gone")}}}, 0),
+    ],
+)
+def test_what_is_not_named_is_gone_unless_the_list_could_mean_it(changed, unknown):
+    registry = egi()
+    registry.put(REPOSITORY, disk_manifest(b"other", egi_annotations("2025-09-05-4d7122d6")), "22.04")
+    content = read_by(named(**changed), registry).content
+    assert [each.extra["oci:tag"] for each in content.images] == ["24.04"]
+    assert len(content.unreadable) == unknown
+
+
+def test_a_list_that_names_nothing_of_what_is_there_is_no_list_of_nothing():
+    for digests in (named(ends={}), named(sizes={digest_of(b"disk"): {5}}), named(ends={}, is_whole=False)):
+        with pytest.raises(MalformedListError, match="the list of 'signed' names"):
+            read_by(digests)
+
+
+def test_only_one_may_vouch():
+    for options in (
+        {"list": "signed", "trust": "transport"},
+        {"list": "signed", "cosign_key": "/key"},
+        {"trust": "transport", "cosign_key": "/key"},
+    ):
+        with pytest.raises(InputError, match="which of them"):
+            read_options(options)
+    OciSource.check_options({"list": "signed"})
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"[]", b"{}", b'{"identifier":"a","named":[]}', b'{"identifier":"a","named":["md5:1"]}', b"\xff"]
+)
+def test_a_note_that_is_none_is_refused(note):
+    with pytest.raises(MalformedListError):
+        read_note(note, DEFAULT_LIMITS)

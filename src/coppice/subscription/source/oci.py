@@ -2,8 +2,9 @@
 """Disk images in an OCI registry, in the form in which EGI publishes them: a repository a system, tags that move.
 
 There is no list to sign. What was gathered counts from when it was gathered, and is gathered anew before half of its
-life is over. Who vouches: a pinned cosign key for each manifest; or, where the subscription says ``trust`` = transport,
-whoever holds the registry's name.
+life is over. Who vouches: a pinned cosign key for each manifest; or a signed image list that another subscription
+follows, which names the digests; or, where the subscription says ``trust`` = transport, whoever holds the registry's
+name.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from coppice.subscription.source.gathered import (
 )
 from coppice.subscription.source.oci_gather import Gatherer
 from coppice.subscription.source.oci_image import BUILT
+from coppice.subscription.source.oci_named import DOCUMENT, check_note, digests_of_note, recall_naming, write_note
 from coppice.subscription.source.oci_options import DRIVER, OciOptions, load_keys, read_address, read_options
 from coppice.subscription.source.oci_read import read_message
 from coppice.subscription.source.oci_registry import RegistryReader
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from coppice.formats.limits import ListLimits
     from coppice.imagelist.model import ImageList
     from coppice.subscription.model import Subscription, VerifiedImageList
+    from coppice.subscription.source.oci_named import NamingList
     from coppice.subscription.source.protocol import Circumstances, SourceSupplies
 
 _ETAG = re.compile(r'"oci-([0-9a-f]{64})-([0-9]{1,12})"')
@@ -62,7 +65,8 @@ class OciSource:
         if read_options(options).basis is None:
             raise InputError(
                 f"the source {DRIVER} has no list that somebody signed, and nobody is named who signs its images",
-                resolution="Name the public key that signs them: --option cosign_key=/path/to/cosign.pub. Or, to "
+                resolution="Name the public key that signs them: --option cosign_key=/path/to/cosign.pub. Or the "
+                "subscription whose signed list names their digests: --option list=NAME. Or, to "
                 "believe whoever holds the registry's name: --option trust=transport.",
             )
 
@@ -82,40 +86,52 @@ class OciSource:
             credential=None if subscription.credential is None else resolve_credential(subscription.credential),
             server_anchors=subscription.server_anchors,
         )
+        naming = self._naming(options)
         gatherer = Gatherer(reader, address, options, self._supplies.limits)
         table = write_table(gatherer.gather())
         now = self._supplies.clock.now()
-        if validators is not None and _is_known(validators, table, now, options.valid_days):
+        state = table if naming is None else table + naming.state.encode("ascii")
+        if validators is not None and _is_known(validators, state, now, options.valid_days):
             return Fetched(body=None, validators=validators)
         listed = Document(name=NAME, uri=subscription.uri, data=table)
-        message = write_gathered(
-            Gathered(driver=DRIVER, gathered_at=now, documents=(listed, *gatherer.documents)), self._supplies.limits
-        )
-        digits = digest_of(table).partition(":")[2]
+        gathered = Gathered(driver=DRIVER, gathered_at=now, documents=(listed, *gatherer.documents))
+        if naming is not None:
+            reading = read_message(gathered, subscription, options, (), self._supplies.limits, named=naming.digests)
+            note = Document(name=DOCUMENT, uri=subscription.uri, data=write_note(naming, reading.named))
+            gathered = replace(gathered, documents=(*gathered.documents, note))
+        message = write_gathered(gathered, self._supplies.limits)
+        digits = digest_of(state).partition(":")[2]
         return Fetched(body=message, validators=Validators(etag=f'"oci-{digits}-{int(now.timestamp())}"'))
 
     def verify(self, message: bytes, subscription: Subscription, circumstances: Circumstances) -> VerifiedImageList:
         """Judge what was gathered: every digest, every signature, and the dates."""
         options, keys = _trusting(subscription)
         gathered = read_gathered(message, driver=DRIVER, limits=circumstances.limits)
-        reading = read_message(gathered, subscription, options, keys, circumstances.limits)
+        naming = self._naming(options)
+        named = None if naming is None else naming.digests
+        reading = read_message(gathered, subscription, options, keys, circumstances.limits, named=named)
+        if naming is not None:
+            check_note(gathered.document(DOCUMENT).data, naming, reading.named, circumstances.limits)
         if keys:
             self._refuse_older(reading.content, subscription, options, circumstances)
         version = version_when_gathered(gathered.gathered_at, reading.payload, circumstances.last)
         return judge(
             replace(reading.content, version=version),
             payload=reading.payload,
-            trusted_by=_trusted_by(subscription, reading.keys),
+            trusted_by=_trusted_by(subscription, reading.keys) if naming is None else naming.trusted_by,
             subscription=subscription,
             circumstances=circumstances,
-            trust_state=_state(keys),
+            trust_state=_state(keys) if naming is None else naming.state,
         )
 
     def read(self, message: bytes, subscription: Subscription, limits: ListLimits) -> ImageList:
         """Return what a kept message says; every digest and signature is checked once more, dates are not."""
         options, keys = _trusting(subscription)
         gathered = read_gathered(message, driver=DRIVER, limits=limits)
-        reading = read_message(gathered, subscription, options, keys, limits)
+        named = None
+        if options.naming_list is not None:
+            named = digests_of_note(gathered.document(DOCUMENT).data, options.naming_list, limits)
+        reading = read_message(gathered, subscription, options, keys, limits, named=named)
         return replace(reading.content, version=version_when_gathered(gathered.gathered_at, reading.payload, None))
 
     def _refuse_older(
@@ -144,17 +160,24 @@ class OciSource:
                 )
 
     def trust_state(self, subscription: Subscription) -> str:
-        """Return what changes when a pinned key does."""
-        return _state(load_keys(read_options(subscription.source.options)))
+        """Return what changes when a pinned key, or the list that names what is trusted, does."""
+        options = read_options(subscription.source.options)
+        # Whether there is such a list is found out where subscriptions are at hand.
+        naming = None if self._supplies.recall is None else self._naming(options)
+        return _state(load_keys(options)) if naming is None else naming.state
+
+    def _naming(self, options: OciOptions) -> NamingList | None:
+        return None if options.naming_list is None else recall_naming(self._supplies, options.naming_list)
 
 
 def _trusting(subscription: Subscription) -> tuple[OciOptions, Sequence[PublicKey]]:
     options = read_options(subscription.source.options)
     if options.basis is None:
         raise UnverifiedSourceError(
-            f"nobody vouches for the images at {subscription.uri}: the subscription names no key, and does not say "
-            "that the registry is believed",
-            resolution="Name the public key with the option `cosign_key`, or say `trust` = transport.",
+            f"nobody vouches for the images at {subscription.uri}: the subscription names no key and no list, and does "
+            "not say that the registry is believed",
+            resolution="Name the public key with the option `cosign_key`, or a list with `list`; or say `trust` = "
+            "transport.",
         )
     return options, load_keys(options)
 
@@ -175,10 +198,10 @@ def _state(keys: Sequence[PublicKey]) -> str:
     return Checksum.of("\n".join(sorted(str(each.fingerprint) for each in keys)).encode("ascii"), "sha256").hexdigest
 
 
-def _is_known(validators: Validators, table: bytes, now: datetime, valid_days: float) -> bool:
-    """Tell whether the caller has this very table, gathered less than half its life ago."""
+def _is_known(validators: Validators, state: bytes, now: datetime, valid_days: float) -> bool:
+    """Tell whether the caller has this very state, gathered less than half its life ago."""
     match = _ETAG.fullmatch(validators.etag or "")
-    if match is None or match[1] != digest_of(table).partition(":")[2]:
+    if match is None or match[1] != digest_of(state).partition(":")[2]:
         return False
     age = now - datetime.fromtimestamp(int(match[2]), UTC)
     return timedelta(0) <= age < timedelta(days=valid_days / 2)

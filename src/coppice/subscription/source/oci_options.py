@@ -17,7 +17,7 @@ from coppice.formats.oci import is_repository, parse_reference
 from coppice.formats.oci_image import is_attachment_tag, split_staying_tag
 from coppice.subscription.model import TrustBasis
 from coppice.subscription.source.gathered import DEFAULT_VALID_DAYS
-from coppice.subscription.source.options import COSIGN_KEY, SourceOptions
+from coppice.subscription.source.options import COSIGN_KEY, NAMING_LIST, SourceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,8 @@ class OciOptions:
         not_tags: Patterns of tags that are not taken.
         architectures: In the words of the model; empty: any.
         architecture: Of images that do not say theirs; None: such images are unknown.
-        keys: Files of public keys; one of them must have signed. Empty only when ``basis`` is transport.
+        keys: Files of public keys; one of them must have signed. Empty only when something else is the basis.
+        naming_list: Name of the subscription whose signed list names what is trusted; None: none does.
         check_reference: Whether a signature must name the very repository.
         basis: By what the list is trusted.
         valid_days: How long a list holds after it was gathered.
@@ -80,6 +81,7 @@ class OciOptions:
     architectures: tuple[str, ...]
     architecture: str | None
     keys: tuple[Path, ...]
+    naming_list: str | None
     check_reference: bool
     basis: TrustBasis | None
     valid_days: float
@@ -109,11 +111,17 @@ def read_options(values: Mapping[str, object]) -> OciOptions:
     """
     options = SourceOptions(DRIVER, values)
     keys = tuple(Path(each) for each in options.texts(COSIGN_KEY))
-    basis = options.unsigned_basis(TrustBasis.TRANSPORT)
-    if keys and basis is not None:
+    naming_list = options.optional_text(NAMING_LIST)
+    bases = {
+        repr(COSIGN_KEY): TrustBasis.COSIGN if keys else None,
+        repr(NAMING_LIST): None if naming_list is None else TrustBasis.LIST,
+        "'trust'": options.unsigned_basis(TrustBasis.TRANSPORT),
+    }
+    given = {name: basis for name, basis in bases.items() if basis is not None}
+    if len(given) > 1:
         raise InputError(
-            f"the source {DRIVER} has both {COSIGN_KEY!r} and 'trust': which of the two is it?",
-            resolution="With a key, every image must be signed by it. Leave the other option out.",
+            f"the source {DRIVER} has both {' and '.join(given)}: which of them is it?",
+            resolution="With a key, every image must be signed by it; with a list, named in it. Leave the others out.",
         )
     found = OciOptions(
         api=options.choice("api", APIS, "catalog"),
@@ -123,8 +131,9 @@ def read_options(values: Mapping[str, object]) -> OciOptions:
         architectures=options.texts("architectures"),
         architecture=options.optional_text("architecture"),
         keys=keys,
+        naming_list=naming_list,
         check_reference=options.flag("check_reference"),
-        basis=TrustBasis.COSIGN if keys else basis,
+        basis=next(iter(given.values()), None),
         valid_days=options.valid_days(DEFAULT_VALID_DAYS),
     )
     options.finish()

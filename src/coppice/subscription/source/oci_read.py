@@ -2,12 +2,13 @@
 """What was gathered at a registry → `ImageList`, each image vouched for or not.
 
 An image whose manifest could not be had, cannot be read, or that nobody signed where somebody must, is an unreadable
-entry: it stays at the site as it is. One that is signed, and not by a pinned key, refuses the list.
+entry: it stays at the site as it is. One that is signed, and not by a pinned key, refuses the list. Where a signed
+image list names what is trusted, what it does not name is not there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice.errors import DocumentError, MalformedListError, UnsignedListError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from coppice.formats.oci import OciManifest
     from coppice.subscription.model import Subscription
     from coppice.subscription.source.gathered import Gathered
+    from coppice.subscription.source.oci_named import NamedDigests
 
 _UNSIGNED = "nobody signed it, and the subscription names the keys that must"
 
@@ -45,11 +47,13 @@ class Reading:
         content: The list; its version is empty.
         payload: The bytes that stand for everything in it.
         keys: Those that vouch for its images, in the order in which they are pinned.
+        named: Digests by which a signed list names its images; empty: none was asked.
     """
 
     content: ImageList
     payload: bytes
     keys: tuple[PublicKey, ...]
+    named: frozenset[str] = frozenset()
 
 
 def read_message(
@@ -58,6 +62,8 @@ def read_message(
     options: OciOptions,
     keys: Sequence[PublicKey],
     limits: ListLimits,
+    *,
+    named: NamedDigests | None = None,
 ) -> Reading:
     """Return what a message says.
 
@@ -67,13 +73,14 @@ def read_message(
         options: Its options.
         keys: One of them must have signed each image; empty: nobody needs to.
         limits: Bounds on the list.
+        named: Names what is trusted; None: no list does.
 
     Raises:
         MalformedListError: The message is none, or lacks what it names.
         UntrustedSignerError, TamperedListError, SignatureFormError: A signature is not what it must be.
         UnsignedListError: Keys are pinned, and nothing at all is signed.
     """
-    reader = _Reader(gathered, subscription, options, limits)
+    reader = _Reader(gathered, subscription, options, limits, named)
     table = gathered.document(NAME).data
     try:
         rows = read_table(table, limits)
@@ -94,29 +101,42 @@ def read_message(
             resolution="Have the publisher sign them with cosign. Where nobody signs, the option `trust` = transport "
             "instead of `cosign_key` believes whoever holds the registry's name.",
         )
+    reader.note_unnamed()
     content = reader.content()
-    if not content.images and not content.unreadable:
+    if not content.images and (named is not None or not content.unreadable):
         # A project that lost everything, or a name that was mistyped, is no list of nothing.
+        by_list = "" if named is None else f" that the list of {named.subscription!r} names"
         raise MalformedListError(
-            f"nothing that is asked for at {subscription.uri} is a disk image",
+            f"nothing that is asked for at {subscription.uri} is a disk image{by_list}",
             details=f"tags: {len(rows)}",
             resolution="Check the address and the options `repositories` and `tags`.",
         )
     return Reading(
         content=content,
-        payload=table,
+        payload=table if named is None else b"\n".join([table, *map(str.encode, sorted(reader.found))]),
         keys=tuple(each for each in keys if str(each.fingerprint) in used),
+        named=frozenset(reader.found),
     )
 
 
 class _Reader:
     """Reads the rows of one table."""
 
-    def __init__(self, gathered: Gathered, subscription: Subscription, options: OciOptions, limits: ListLimits) -> None:
+    def __init__(
+        self,
+        gathered: Gathered,
+        subscription: Subscription,
+        options: OciOptions,
+        limits: ListLimits,
+        named: NamedDigests | None,
+    ) -> None:
         self._gathered = gathered
         self._subscription = subscription
         self._options = options
         self._limits = limits
+        self._named = named
+        self._unnamed: list[tuple[TagRow, ListedImage]] = []
+        self.found: set[str] = set()
         self._address: OciAddress = read_address(subscription.uri)
         self._identifier = list_identifier_of(DRIVER, subscription.uri, *options.choice)
         self._documents = {each.name: each.data for each in gathered.documents}
@@ -153,9 +173,21 @@ class _Reader:
                 identifier=identifier, problem=f"{row.repository}:{row.tag} for {word}: {problem}"[:1000]
             )
 
+    def note_unnamed(self) -> None:
+        """Note as unknown what the naming list could mean, although it does not name it; all else is not there."""
+        if self._named is None:
+            return
+        for row, image in self._unnamed:
+            if image.identifier not in self._images and self._named.may_mean_more(row.repository, self.found):
+                problem = f"{row.repository}:{row.tag}: the list of {self._named.subscription!r} names others"
+                self._unreadable[image.identifier] = UnreadableEntry(identifier=image.identifier, problem=problem)
+
     def content(self) -> ImageList:
         """Return the list that was read."""
         created = self._gathered.gathered_at
+        expires = expires_after(created, self._options.valid_days)
+        if self._named is not None and self._named.expires is not None:
+            expires = min(expires, self._named.expires)
         return ImageList(
             identifier=self._identifier,
             version="",
@@ -163,7 +195,7 @@ class _Reader:
             description="",
             source=self._subscription.uri,
             uri=self._subscription.uri,
-            validity=Validity(created=created, expires=expires_after(created, self._options.valid_days)),
+            validity=Validity(created=created, expires=expires),
             endorsers=(),
             vo=None,
             images=tuple(self._images.values()),
@@ -206,8 +238,17 @@ class _Reader:
             self._limits,
             default_architecture=self._options.architecture,
         )
-        if self._options.takes_architecture(architecture_of(image.operating_system.architecture)):
+        if not self._options.takes_architecture(architecture_of(image.operating_system.architecture)):
+            return
+        if self._named is None:
             yield image
+            return
+        found = self._named.find((digest, row.digest or digest), layer.digest, layer.size_bytes)
+        if found is None:
+            self._unnamed.append((row, image))
+            return
+        self.found.add(found)
+        yield replace(image, expires=self._named.ends[found])
 
     def _data(self, name: str, digest: str) -> bytes:
         data = self._documents.get(name)

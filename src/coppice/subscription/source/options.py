@@ -25,6 +25,8 @@ KEYRING = "keyring"
 """File of OpenPGP keys that may sign."""
 COSIGN_KEY = "cosign_key"
 """File with the public key that signs manifests."""
+NAMING_LIST = "list"
+"""Name of the subscription whose signed list names the digests that are trusted."""
 VALID_DAYS = "valid_days"
 """How long a list holds whose source signs no end."""
 MAX_VALID_DAYS = 3660.0

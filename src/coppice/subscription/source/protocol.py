@@ -31,6 +31,8 @@ class SourceSupplies:
         anchors: Trust anchors, each path of which is read once in a run.
         catalogue: Returns one of the site's own image lists by name, its images at ``file://`` addresses, or raises
             `NotFoundError`; None: there is no catalogue at hand.
+        recall: Returns the signed list in force of another subscription by name, judged today, for what is trusted by
+            it, or raises why it is not known; None: no subscriptions are at hand.
         notes_directory: Where a source may keep what it found out at some expense; it can be lost. None: nowhere.
     """
 
@@ -39,6 +41,7 @@ class SourceSupplies:
     limits: ListLimits
     anchors: AnchorShelf
     catalogue: Callable[[str], ImageList] | None = None
+    recall: Callable[[str], VerifiedImageList] | None = None
     notes_directory: Path | None = None
 
 
