@@ -18,7 +18,8 @@ from coppice.model.identifiers import is_name, is_uuid
 from coppice.subscription.expression import parse_expression
 from coppice.subscription.model import NamespacePolicy, RevocationPolicy, TrustBasis
 from coppice.subscription.source.drivers import HEPIX, load_driver, schemes_of, understands
-from coppice.subscription.source.options import COSIGN_KEY, KEYRING, TRUST
+from coppice.subscription.source.gathered import DEFAULT_VALID_DAYS
+from coppice.subscription.source.options import COSIGN_KEY, KEYRING, TRUST, VALID_DAYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 MAX_URI_LENGTH = 4096
 MAX_SELECTED = 10_000
 MAX_OPTIONS = 100
+_YES = (True, "yes", "true")
+_VOUCHING = frozenset({KEYRING, COSIGN_KEY, "signer", "list"})
+"""Options that say who vouches: another key, or another list, may be anybody's; and without the one signer, any key of
+the keyring will do."""
 _UNSAFE = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029]")
 _STRICTNESS: dict[str, list[object]] = {
     "revocation": [RevocationPolicy.REQUIRE, RevocationPolicy.IF_PRESENT],
@@ -217,13 +222,31 @@ def _option_changes(before: Mapping[str, object], after: Mapping[str, object]) -
             field=f"option {name}",
             before=_text(_as_value(before.get(name))),
             after=_text(_as_value(after.get(name))),
-            # To be believed without a signature is less than any; another key may be anybody's.
-            weakens=(name == TRUST and after.get(name) in set(TrustBasis) and before.get(name) != after.get(name))
-            or (name in {KEYRING, COSIGN_KEY}),
+            weakens=_weakens(name, before.get(name), after.get(name)),
         )
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
+
+
+def _weakens(name: str, before: object, after: object) -> bool:
+    """Tell whether an option that is another one asks for less, or may do so."""
+    if name == TRUST:
+        # To be believed without a signature is less than any.
+        return after in set(TrustBasis)
+    if name == VALID_DAYS:
+        # What is kept from a site for longer is old for longer.
+        return _days(after) > _days(before)
+    if name == "check_reference":
+        return before in _YES and after not in _YES
+    return name in _VOUCHING
+
+
+def _days(value: object) -> float:
+    try:
+        return float(str(value)) if value is not None else DEFAULT_VALID_DAYS
+    except ValueError:
+        return DEFAULT_VALID_DAYS
 
 
 def _as_value(value: object) -> object:

@@ -196,6 +196,25 @@ def test_a_change_of_who_is_believed_is_said_to_ask_for_less():
     assert [each.weakens for each in differences(follow("x"), follow("x", trust="local", valid_days=7))] == [False]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "weakens"),
+    [
+        ({"signer": "A" * 40}, {}, True),
+        ({"signer": "A" * 40}, {"signer": "B" * 40}, True),
+        ({"check_reference": "yes"}, {}, True),
+        ({"check_reference": True}, {"check_reference": "no"}, True),
+        ({}, {"check_reference": "yes"}, False),
+        ({}, {"valid_days": "3660"}, True),
+        ({"valid_days": 30}, {}, True),
+        ({"valid_days": "30"}, {"valid_days": 9}, False),
+        ({"pattern": "a"}, {"pattern": "b"}, False),
+    ],
+)
+def test_an_option_that_asks_for_less_is_said_to(before: dict[str, object], after: dict[str, object], weakens: bool):
+    first, second = (follow("x", driver="files", keyring=["/k"], **each) for each in (before, after))
+    assert [each.weakens for each in differences(first, second)] == [weakens]
+
+
 def options(**values: object) -> SourceOptions:
     return SourceOptions("files", values)
 

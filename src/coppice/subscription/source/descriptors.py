@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from coppice.model.identifiers import ListIdentifier
     from coppice.subscription.model import Subscription, TrustedVersion, VerifiedImageList
     from coppice.subscription.source.descriptor_events import Event, Told
+    from coppice.subscription.source.gathered import Document
     from coppice.subscription.source.protocol import Circumstances, SourceSupplies
 
 DRIVER = "descriptors"
@@ -143,6 +144,7 @@ def _told(gathered: Gathered) -> Told:
 
 def _content(gathered: Gathered, told: Told, subscription: Subscription, last: TrustedVersion | None) -> ImageList:
     identifier = list_identifier_of(DRIVER, subscription.uri)
+    found = {each.name: each for each in gathered.documents}
     images: dict[ImageIdentifier, ListedImage] = {}
     unreadable: dict[ImageIdentifier, str] = {}
     for event in told.registered.values():
@@ -151,7 +153,7 @@ def _content(gathered: Gathered, told: Told, subscription: Subscription, last: T
             # One identifier in two spellings: which of the two is meant is not known.
             unreadable[key] = "it is registered in two spellings"
             continue
-        image = _listed(key, event, gathered)
+        image = _listed(key, event, found.get(IMAGE + event.file.name))
         if isinstance(image, str):
             unreadable[key] = image
         else:
@@ -179,10 +181,9 @@ def _image_identifier(list_identifier: ListIdentifier, given: str) -> ImageIdent
     return ImageIdentifier(given.lower()) if is_uuid(given) else image_identifier_of(list_identifier, given)
 
 
-def _listed(identifier: ImageIdentifier, event: Event, gathered: Gathered) -> ListedImage | str:
+def _listed(identifier: ImageIdentifier, event: Event, document: Document | None) -> ListedImage | str:
     """Return the image of a registration, or why there is none."""
     told, name = event.told, event.file.name
-    document = gathered.find(IMAGE + name)
     if told is None or told.disk is None or document is None:
         return f"the descriptor {name} has no image"
     try:
