@@ -236,6 +236,38 @@ def test_wrong_bytes_are_not_fetched_for_ever(world):
 
 
 @pytest.mark.threat("T56")
+def test_a_server_that_fails_is_asked_again_a_day_later_and_one_with_a_wrong_file_is_not(world):
+    failing, wrong = world.add("Failing"), world.add("Wrong")
+    world.publish()
+    world.subscribe()
+    paths = {f"images/{identifier(each)}.qcow2" for each in (failing, wrong)}
+    world.server.set(f"images/{identifier(failing)}.qcow2", behave.status(404))
+    world.server.set(f"images/{identifier(wrong)}.qcow2", behave.serve(b"Wr!ng" * 3000))
+    for _ in range(world.settings.transfer.image_attempts):
+        world.fetch()
+    assert [type(error) for error in world.fetch().errors] == [GivenUpError] * 2
+    world.clock.advance(timedelta(hours=25))
+    before = len(world.server.requests)
+    assert sorted(error.code for error in world.fetch().errors) == ["source-status", "transfer-given-up"]
+    assert [each.path for each in world.server.requests[before:] if each.path[1:] in paths] == [
+        f"/images/{identifier(failing)}.qcow2"
+    ]
+    assert [type(error) for error in world.fetch().errors] == [GivenUpError] * 2
+
+
+def test_the_limit_of_the_site_gives_nothing_up(world):
+    image = world.add("One")
+    world.publish()
+    world.subscribe()
+    world.settings = replace(world.settings, transfer=replace(world.settings.transfer, image_size_limit_bytes=10))
+    for _ in range(world.settings.transfer.image_attempts + 1):
+        assert [error.code for error in world.fetch().errors] == ["transfer-too-large"]
+    world.settings = replace(world.settings, transfer=replace(world.settings.transfer, image_size_limit_bytes=10**6))
+    assert world.fetch().errors == ()
+    assert set(world.handed()) == {identifier(image)}
+
+
+@pytest.mark.threat("T56")
 def test_a_mirror_is_tried_when_the_bytes_are_wrong(world):
     image = world.add("One")
     image["coppice:mirrors"] = [world.server.url("mirror")]

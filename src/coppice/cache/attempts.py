@@ -2,12 +2,15 @@
 """What could not be fetched: how often it was tried, so that a bad file is not fetched for ever.
 
 Counted are runs in which a server gave something that was of no use. A run in which no server could be reached, or that
-got further than the one before, does not count: the list's publisher has nothing to mend then.
+got further than the one before, does not count: the list's publisher has nothing to mend then. A file that is wrong is
+given up until its list changes; a server that only failed to give it is asked again a day later, for it may be mended
+without a word.
 """
 
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete
@@ -19,6 +22,7 @@ from coppice.errors import (
     GivenUpError,
     SizeMismatchError,
     TransferError,
+    TransferTooLargeError,
     UnreachableError,
 )
 from coppice.events.journal import write_event
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from coppice.model.identifiers import ImageKey
 
 _MAX_MESSAGE = 1000
+_ASKED_AGAIN_AFTER = timedelta(days=1)
+_WRONG_FILE = frozenset({each.code for each in (ChecksumMismatchError, SizeMismatchError, TransferTooLargeError)})
 
 
 class FetchAttempts:
@@ -49,11 +55,11 @@ class FetchAttempts:
         self._maximum = maximum
         self._failed: set[str] | None = None
 
-    def check(self, key: ImageKey, listed: ListedImage, list_version: str) -> None:
+    def check(self, key: ImageKey, listed: ListedImage, list_version: str, now: datetime) -> None:
         """Refuse what failed too often.
 
         Raises:
-            GivenUpError: It did, and its list has not changed since.
+            GivenUpError: It did, and its list has not changed since; where the file was not wrong, no day has passed.
             DatabaseError: The database failed.
         """
         name = _name(key)
@@ -63,11 +69,15 @@ class FetchAttempts:
             row = session.get(FailedFetchRow, name)
             if row is None or not _is_same(row, listed, list_version) or row.runs < self._maximum:
                 return
+            is_wrong = row.code in _WRONG_FILE
+            if not is_wrong and abs(now - row.at) >= _ASKED_AGAIN_AFTER:
+                return
+            again = "when its list changes" if is_wrong else "a day after the last time, or when its list changes"
             raise GivenUpError(
                 f"image {key} is not fetched any more: {row.runs} runs failed, the last with [{row.code}]",
                 details=row.message,
-                resolution="It is tried again when its list changes. `coppice cache fetch --retry` tries it now. Tell "
-                "whoever publishes the list.",
+                resolution=f"It is tried again {again}. `coppice cache fetch --retry` tries it now. Tell whoever "
+                "publishes the list.",
                 context={"image": str(key), "version": listed.version, "runs": row.runs, "code": row.code},
             )
 
@@ -153,5 +163,8 @@ def _is_same(row: FailedFetchRow, listed: ListedImage, list_version: str) -> boo
 
 def _is_publishers(problem: CoppiceError) -> bool:
     if isinstance(problem, (UnreachableError, AddressRefusedError, GivenUpError)):
+        return False
+    if isinstance(problem, TransferTooLargeError) and "url" not in problem.context:
+        # Nobody was asked: this site's own limit is in the way.
         return False
     return isinstance(problem, (TransferError, ChecksumMismatchError, SizeMismatchError))

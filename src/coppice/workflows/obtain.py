@@ -201,9 +201,9 @@ class Obtainer:
         """
         key, listed = desired.key, desired.listed
         if self.find(desired, whole=whole) is None:
-            self.attempts.check(key, listed, desired.list_version)
+            self.attempts.check(key, listed, desired.list_version, self._clock.now())
         partial = self.shelf.layout.partial_path(listed.checksum)
-        before = _size(partial)
+        before = _progress(partial)
         try:
             cached = self._caches[key.list_identifier in self.approach.local].obtain(
                 key,
@@ -218,7 +218,7 @@ class Obtainer:
                 listed,
                 desired.list_version,
                 problem,
-                got_further=_size(partial) > before,
+                got_further=_progress(partial) > before,
                 facts=self.facts(desired),
                 now=self._clock.now(),
             )
@@ -253,8 +253,10 @@ def _sha512(cached: CachedImage) -> object:
     return cached.checksum if cached.held == "published" else None
 
 
-def _size(path: Path) -> int:
+def _progress(path: Path) -> int:
+    """Return what grows while a file comes: its length, and what is filled of it where its end came first."""
     try:
-        return path.lstat().st_size
+        state = path.lstat()
     except OSError:
         return 0
+    return state.st_size + state.st_blocks * 512
