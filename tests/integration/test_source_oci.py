@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +18,7 @@ from coppice.errors import (
     HttpStatusError,
     MalformedListError,
     TransferError,
+    TransferStalledError,
     TransferTooLargeError,
 )
 from coppice.formats.limits import DEFAULT_LIMITS
@@ -248,6 +250,21 @@ def test_pages_that_go_on_and_on_end_with_an_error(liar):
     liar.set("vo/a/tags/list", in_turn(*map(page, range(300))))
     with pytest.raises(TransferError, match="never end"):
         liar.fetch()
+
+
+@pytest.mark.threat("T52")
+def test_a_registry_that_makes_many_slow_requests_necessary_is_given_up_in_time(liar):
+    def slowly(talk):
+        talk.pause(0.1)
+        serve(json.dumps({"tags": []}).encode())(talk)
+
+    liar.set("_catalog", serve(json.dumps({"repositories": [f"vo/r{number}" for number in range(500)]}).encode()))
+    for number in range(500):
+        liar.set(f"vo/r{number}/tags/list", slowly)
+    begun = time.monotonic()
+    with pytest.raises(TransferStalledError, match="took too long in all"):
+        source_at(total_timeout_seconds=1.0).fetch(subscribed(liar.uri), None)
+    assert time.monotonic() - begun < 10
 
 
 def test_a_catalog_that_is_not_allowed_names_the_way_out(liar):

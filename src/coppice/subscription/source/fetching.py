@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.errors import HttpStatusError, StateError, UnreachableError
+from coppice.errors import HttpStatusError, StateError, TransferStalledError, UnreachableError
 from coppice.http import resolve_credential
+from coppice.http.location import show
 from coppice.subscription.fetch import fetch_list
 
 if TYPE_CHECKING:
@@ -20,17 +21,47 @@ if TYPE_CHECKING:
 _GONE = frozenset({404, 410})
 
 
+class Allowance:
+    """How long all of a source may take, of however many documents: as long as one transfer.
+
+    Each request has a limit of its own, and a server that makes many of them necessary would hold up a run for ever.
+
+    Args:
+        client: Whose limit it is.
+        what: Names the source in errors.
+    """
+
+    def __init__(self, client: Client, what: str) -> None:
+        self._client = client
+        self._what = what
+        self._ends = client.deadline()
+
+    def check(self) -> None:
+        """Let the next request begin.
+
+        Raises:
+            TransferStalledError: The time is over.
+        """
+        if self._client.deadline(0) >= self._ends:
+            raise TransferStalledError(
+                f"what is at {self._what} took too long in all and was given up",
+                resolution="Narrow what is taken of it, or raise transfer.total_timeout_seconds.",
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentFetcher:
     """Fetches documents for one subscription.
 
     Attributes:
         client: Fetches.
+        allowance: How long all of it may take.
         credential: Shown to the server; None: nothing is.
         server_anchors: Authorities that the server's certificate may come from, beside the machine's.
     """
 
     client: Client
+    allowance: Allowance
     credential: Credential | None
     server_anchors: Path | None
 
@@ -41,6 +72,7 @@ class DocumentFetcher:
             TransferError: It could not be had, whole.
             UnsignedListError: It is empty.
         """
+        self.allowance.check()
         return fetch_list(
             uri,
             self.client,
@@ -76,6 +108,7 @@ def fetcher_of(supplies: SourceSupplies, subscription: Subscription) -> Document
         raise StateError("nothing can be fetched in this run")
     return DocumentFetcher(
         client=supplies.client,
+        allowance=Allowance(supplies.client, show(subscription.uri)),
         credential=None if subscription.credential is None else resolve_credential(subscription.credential),
         server_anchors=subscription.server_anchors,
     )

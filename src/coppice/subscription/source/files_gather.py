@@ -182,6 +182,7 @@ class FilesGatherer:
         """Return a file's size as the server tells it; None where it is not there, or that is not told."""
         if urlsplit(uri).scheme == "file":
             return _file_size(_local(uri))
+        self._fetcher.allowance.check()
         try:
             reply = self._fetcher.client.request(
                 "HEAD",

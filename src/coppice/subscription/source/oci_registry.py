@@ -35,6 +35,7 @@ from coppice.formats.oci_index import (
 )
 from coppice.http import Registry, same_origin
 from coppice.http.location import show
+from coppice.subscription.source.fetching import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,7 @@ class RegistryReader:
         self._options = options
         self._credential = credential
         self._server_anchors = server_anchors
+        self._allowance = Allowance(client, address.uri(address.project))
         self._open: dict[str, Registry] = {}
 
     def repositories(self) -> tuple[str, ...]:
@@ -122,7 +124,7 @@ class RegistryReader:
         registry = self._registry(repository)
 
         def ask(url: str) -> Reply:
-            return registry.request("GET", url, expected={OK}, limit_bytes=_PAGE_LIMIT_BYTES)
+            return self._registry(repository).request("GET", url, expected={OK}, limit_bytes=_PAGE_LIMIT_BYTES)
 
         return tuple(sorted(set(_pages(f"{registry.url('tags/list')}?n={_PAGE}", ask, _read_tags))))
 
@@ -177,7 +179,7 @@ class RegistryReader:
         url = registry.url(f"referrers/{digest}")
 
         def ask(url: str) -> Reply:
-            return registry.request("GET", url, expected={OK}, limit_bytes=MANIFEST_LIMIT_BYTES)
+            return self._registry(repository).request("GET", url, expected={OK}, limit_bytes=MANIFEST_LIMIT_BYTES)
 
         first = registry.request("GET", url, expected={OK, *_NO_REFERRERS}, limit_bytes=MANIFEST_LIMIT_BYTES)
         if first.status == OK:
@@ -186,6 +188,7 @@ class RegistryReader:
         return () if body is None else _told(url, body, _read_entries)
 
     def _registry(self, repository: str) -> Registry:
+        self._allowance.check()
         found = self._open.get(repository)
         if found is None:
             reference = OciReference(
@@ -200,12 +203,12 @@ class RegistryReader:
         return found
 
     def _catalog(self) -> list[str]:
-        registry = self._registry(self._address.project or "any")
+        anyone = self._address.project or "any"
         url = f"{self._address.root}/v2/_catalog?n={_PAGE}"
 
         def ask(url: str) -> Reply:
             try:
-                return registry.request("GET", url, expected={OK}, limit_bytes=_PAGE_LIMIT_BYTES)
+                return self._registry(anyone).request("GET", url, expected={OK}, limit_bytes=_PAGE_LIMIT_BYTES)
             except HttpStatusError as problem:
                 raise HttpStatusError(
                     f"the registry does not list its repositories: {problem.message}",
@@ -222,6 +225,7 @@ class RegistryReader:
         base = f"{self._address.root}/api/v2.0/projects/{name}/repositories"
         for page in range(1, MOST_PAGES + 1):
             url = f"{base}?page_size={_PAGE}&page={page}"
+            self._allowance.check()
             reply = self._client.request(
                 "GET",
                 url,
