@@ -16,7 +16,7 @@ import pytest
 from tests.integration.test_sync import World as SyncWorld
 
 from coppice.cache.shelf import Shelf
-from coppice.errors import GivenUpError, LockedError, QuotaError
+from coppice.errors import GivenUpError, LockedError, QuotaError, StorageError
 from coppice.http import Client
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ImageKey
@@ -192,6 +192,30 @@ def test_the_old_version_stays_while_the_new_one_cannot_be_had(world):
     # Only what failed is tried again.
     assert len(world.server.requests) == asked + 2
     assert world.handed()[identifier(one)] == b"new" * 9000
+
+
+def test_a_run_that_goes_on_with_what_leaves_tells_the_same_reason(world, monkeypatch):
+    image = world.add("One")
+    world.publish(version="1")
+    world.subscribe()
+    world.fetch()
+    world.renew(image, "2", b"Two" * 5000)
+    world.publish(version="2")
+    world.told()
+
+    def fails(*_):
+        raise StorageError("the disk failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("coppice.cache.handout.HandOut.take_back", fails)
+        world.fetch()
+    world.fetch()
+    left = [each for each in world.told() if str(each.kind).startswith("ImageUncach")]
+    assert [(str(each.kind), each.facts["reason"]) for each in left] == [
+        ("ImageUncaching", "superseded"),
+        ("ImageUncached", "superseded"),
+    ]
+    assert world.handed() == {identifier(image): b"Two" * 5000}
 
 
 def test_a_list_that_is_not_known_today_takes_nothing_away_until_its_dates_do(world):

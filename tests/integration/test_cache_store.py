@@ -293,6 +293,33 @@ def test_the_quota_removes_what_nothing_needs_and_refuses_what_does_not_fit(tmp_
     assert [path.exists() for path in (held[0].path, held[1].path)] == [False, True]
 
 
+def test_what_was_fetched_for_a_disk_that_nobody_goes_on_with_gives_way(tmp_path, loopback_server):
+    cache = make(tmp_path, quota_bytes=400_000)
+    left = cache.layout.partial / "deltas" / ("a" * 128) / "disk"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(DATA)
+    assert cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA)))).path.exists()
+    assert not left.exists()
+
+
+def test_what_would_not_fit_into_an_empty_cache_removes_nothing(tmp_path, loopback_server, monkeypatch):
+    removable = []
+    cache = make(tmp_path, quota_bytes=10**6, removable=lambda: removable)
+    held = cache.obtain(KEY, listed(loopback_server.set("x", behave.serve(DATA))))
+    removable.append(held.checksum)
+    cache.close()
+    begun = cache.layout.partial / f"sha512-{'a' * 128}.partial"
+    begun.write_bytes(DATA)
+    huge = listed(loopback_server.url("huge"), data=b"huge", size=5 * 10**7)
+    with pytest.raises(QuotaError):
+        cache.obtain(KEY, huge)
+    figures = os.statvfs("/")
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 100, 10, 10, *figures[5:])))
+    with pytest.raises(NoSpaceError):
+        make(tmp_path, removable=lambda: removable).obtain(KEY, huge)
+    assert (held.path.exists(), begun.exists()) == (True, True)
+
+
 HOSTILE = ["../../x", "/etc/x", ".", "x" * 300, "A" * 36, "a" * 36, "a/b", "\udcff", "-o", "nul\0"]
 
 

@@ -153,6 +153,8 @@ class HandedOut:
         with self._database.session() as session:
             row = _row(session, image)
             row.state, row.since = str(HandState.LEAVING), now
+            # A run that goes on after a kill tells the same.
+            row.facts = {**image.facts, **more}
             _tell(session, EventKind.IMAGE_UNCACHING, image, {**image.facts, **more}, now)
             return _read(row)
 

@@ -93,7 +93,8 @@ class Room:
     def _admit(self, needed: int, own: Path, name: str) -> None:
         pending = self._pending(own)
         short = needed + pending + RESERVE_BYTES - self._free()
-        if short > 0:
+        # What would not fit into an empty cache removes nothing: its size is what a list says.
+        if 0 < short <= self.used_bytes():
             self._make_room(short)
             short = needed + pending + RESERVE_BYTES - self._free()
         if short > 0:
@@ -107,7 +108,7 @@ class Room:
         if self._quota is None:
             return
         over = self.used_bytes() + pending + needed - self._quota
-        if over > 0:
+        if over > 0 and pending + needed <= self._quota:
             self._make_room(over)
             over = self.used_bytes() + pending + needed - self._quota
         if over > 0:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coppice import atomic
+from coppice.cache.assembly import sweep_assemblies
 from coppice.cache.bring import Arrived, Errand, bring_assembled, bring_whole, left_assembled, wrong_size
 from coppice.cache.handout import HandOut
 from coppice.cache.model import CachedImage, Held
@@ -310,6 +311,7 @@ class ImageCache:
         for _ in itertools.chain([None], steps, self.shelf.idle_partials()):
             if self._room.used_bytes() <= aim:
                 return
+        sweep_assemblies(self.directory, older_than_seconds=0)
 
     def _object_lock(self, checksum: Checksum, listed: ListedImage) -> AbstractContextManager[object]:
         """Lock an object, unless it is what the lock on the wanted digest stands for already."""
