@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coppice import atomic
-from coppice.cache.objects import PIECE_BYTES, fingerprint
+from coppice.cache.objects import PIECE_BYTES, fingerprint, is_same_content
 from coppice.errors import ChecksumMismatchError, ImageRefusedError
 from coppice.model.identifiers import ImageKey, is_uuid
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _FICLONE = 0x40049409
 """ioctl of Linux (``linux/fs.h``): share all extents of a file."""
 _EXPIRED = re.compile(r"[0-9a-fA-F-]{36,64}\.(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:\.\d+)?", re.ASCII)
+_TRIES = 5
 _INSTANT = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -77,7 +78,7 @@ class HandOut:
         """
         destination = self.directory / name
         with self._shelf.locked(cached.checksum, wait_seconds=60.0):
-            before = self._state(cached)
+            before = self._verified(cached)
             with atomic.storage_errors("handing out", destination):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 temporary = atomic.partial_path(destination)
@@ -143,6 +144,19 @@ class HandOut:
                     path.unlink()
                     removed.append(path)
         return tuple(removed)
+
+    def _verified(self, cached: CachedImage) -> tuple[int, ...]:
+        """Return the state of an object that is as it was verified.
+
+        A cloud may link to it at any time, whoever holds the lock; that looks like a change, so it is read again.
+        """
+        for _ in range(_TRIES):
+            expected = self._shelf.state_of(cached.checksum)
+            state = fingerprint(cached.path.lstat()) if os.path.lexists(cached.path) else ()
+            if state == expected or not is_same_content(expected, state):
+                break
+            self._shelf.rehash(cached.checksum)
+        return self._state(cached)
 
     def _state(self, cached: CachedImage, but_links: tuple[int, ...] = ()) -> tuple[int, ...]:
         state = fingerprint(cached.path.lstat()) if os.path.lexists(cached.path) else ()

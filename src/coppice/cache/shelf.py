@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -15,7 +16,7 @@ from coppice import atomic
 from coppice.cache.locks import Leases, locked
 from coppice.cache.objects import ALGORITHM, CacheEntry, Layout, fingerprint, hash_file, is_same_content
 from coppice.cache.partial import progress_path
-from coppice.errors import ImageRefusedError, LockedError
+from coppice.errors import ImageRefusedError, LockedError, StorageError
 from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PARTIAL = re.compile(r"(?:guest-)?(sha256|sha384|sha512)-([0-9a-f]{64,128})" + re.escape(atomic.PARTIAL_SUFFIX))
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+"""Errors of reading that are about the machine, not about the file."""
 
 
 class Shelf:
@@ -68,15 +71,26 @@ class Shelf:
         The caller holds the lock on it.
 
         Raises:
-            StorageError: It cannot be moved.
+            StorageError: It cannot be moved; or this machine is short of what it takes to read a file, which says
+                nothing about the object.
         """
         path = self.layout.path(checksum)
         expected = {each.algorithm: each for each in (*also, checksum)}
-        with contextlib.suppress(OSError, ImageRefusedError):
+        try:
             found, state = hash_file(path, expected, on_piece)
-            if all(found[algorithm].matches(each) for algorithm, each in expected.items()):
-                self._verified[checksum] = state
-                return state
+        except ImageRefusedError:
+            found = {}
+        except OSError as problem:
+            if problem.errno in _SHORTAGES:
+                raise StorageError(
+                    f"{path} cannot be read: {problem.strerror}",
+                    resolution="Run again, with fewer runs at a time.",
+                    context={"path": str(path)},
+                ) from problem
+            found = {}
+        if found and all(found[algorithm].matches(each) for algorithm, each in expected.items()):
+            self._verified[checksum] = state
+            return state
         self._verified.pop(checksum, None)
         self._move_aside(checksum)
         return None
