@@ -148,6 +148,18 @@ def prune(session: Session, name: str, keep_count: int) -> int:
     return len(gone)
 
 
+def numbers_since_reset(session: Session, name: str, list_identifier: str, taken_back: str | None) -> list[int]:
+    """Return the numbers of a list's archived versions, leaving out the one that was taken back and all before it."""
+    rows = session.execute(
+        select(ArchivedListRow.number, ArchivedListRow.version)
+        .where(ArchivedListRow.subscription == name, ArchivedListRow.list_identifier == list_identifier)
+        .order_by(ArchivedListRow.number)
+    ).all()
+    known = [(number, taken_back is not None and _same_order(version, taken_back)) for number, version in rows]
+    end = max((number for number, is_it in known if is_it), default=0)
+    return [number for number, _ in known if number > end]
+
+
 def current_number(session: Session, name: str) -> int | None:
     """Return the number of a subscription's list in force; None: there is none."""
     return session.scalars(select(CurrentListRow.archived).where(CurrentListRow.subscription == name)).first()

@@ -69,5 +69,6 @@ def fetch_and_verify(
         limits=settings.lists,
         terms=settings.subscriptions,
         previous=None if identifier is None else lambda: store.last_message(subscription.name),
+        earlier=None if identifier is None else lambda: store.earlier_messages(subscription.name),
     )
     return source.verify(source.fetch(subscription, None).body or b"", subscription, circumstances)

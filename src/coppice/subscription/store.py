@@ -25,7 +25,7 @@ from coppice.subscription.source.protocol import Circumstances
 from coppice.subscription.tables import ArchivedListRow, CurrentListRow, SubscriptionRow, UnsubscribedListRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from coppice.database import Database
@@ -201,6 +201,24 @@ class SubscriptionStore:
             number = archive.current_number(session, name)
             row = None if number is None else session.get(ArchivedListRow, number)
             return None if row is None else archive.intact_message(row)
+
+    def earlier_messages(self, name: str) -> Iterator[bytes]:
+        """Yield the archived messages of a subscription's list, one by one, that were not taken back by a reset.
+
+        Raises:
+            NotFoundError: There is no such subscription.
+            StateError: The bytes of one are not what was archived.
+        """
+        with self._database.session() as session:
+            identifier = read_row(find_row(session, name)).list_identifier
+            back = None if identifier is None else floor.taken_back(session).get(identifier)
+            numbers = archive.numbers_since_reset(session, name, identifier or "", back)
+        for number in numbers:
+            with self._database.session() as session:
+                row = session.get(ArchivedListRow, number)
+                message = None if row is None else archive.intact_message(row)
+            if message is not None:
+                yield message
 
     def record_unchanged(
         self,

@@ -245,6 +245,7 @@ def _judged(
             limits=settings.lists,
             terms=settings.subscriptions,
             previous=lambda name=subscription.name: store.last_message(name),  # type: ignore[misc]
+            earlier=lambda name=subscription.name: store.earlier_messages(name),  # type: ignore[misc]
         )
         try:
             source = sources.open(subscription.source)

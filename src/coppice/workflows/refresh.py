@@ -233,6 +233,7 @@ class _Run:
             limits=self._settings.lists,
             terms=self._settings.subscriptions,
             previous=lambda: self._store.last_message(subscription.name),
+            earlier=lambda: self._store.earlier_messages(subscription.name),
         )
         verified = self._sources.open(subscription.source).verify(message, subscription, circumstances)
         if subscription.name in self._messages:

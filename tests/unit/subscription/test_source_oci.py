@@ -541,6 +541,54 @@ def test_a_tag_that_was_moved_back_to_an_older_image_that_was_signed_is_refused(
     assert again("2025-09-03-4d7122d6", lambda: None)
 
 
+@pytest.mark.threat("T29")
+def test_a_tag_that_was_hidden_first_cannot_be_moved_back_either(signed):
+    signed.sign()
+    new = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
+    # Hidden in between, while another tag goes on.
+    other = signed.registry.put(REPOSITORY, disk_manifest(b"x", egi_annotations("2025-01-01-00000000")), "22.04")
+    signed.sign(digest=other, place=other)
+    del signed.registry.named[REPOSITORY]["24.04"]
+    hidden = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
+
+    def judged(build, earlier, **annotations):
+        made = {**egi_annotations(build), **annotations}
+        digest = signed.registry.put(REPOSITORY, disk_manifest(b"other", made), "24.04")
+        signed.sign(digest=digest, place=digest)
+        message = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
+        circumstances = Circumstances(
+            last=None,
+            now=NOW,
+            limits=DEFAULT_LIMITS,
+            terms=DEFAULT_TERMS,
+            previous=lambda: hidden,
+            earlier=lambda: iter(earlier),
+        )
+        return SOURCE.verify(message, subscribed(signed.options), circumstances).content.images
+
+    with pytest.raises(OlderListError, match="was moved back"):
+        judged("2025-09-03-4d7122d6", [new, hidden])
+    with pytest.raises(OlderListError, match="was moved back"):
+        judged("", [new, hidden], **{"org.opencontainers.image.created": ""})
+    assert len(judged("2025-09-05-00000000", [new, hidden])) == 2
+    # What an administrator took back is not among what was known.
+    assert len(judged("2025-09-03-4d7122d6", [hidden])) == 2
+
+
+def test_what_nobody_signed_does_not_say_which_image_is_the_newest(signed):
+    signed.sign()
+    other = signed.registry.put(REPOSITORY, disk_manifest(b"x", egi_annotations("2099-01-01-00000000")), "22.04")
+    unsigned = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
+    assert len(verified(signed.registry, signed.options).content.images) == 1
+    other = signed.registry.put(REPOSITORY, disk_manifest(b"x", egi_annotations("2025-01-01-00000000")), "22.04")
+    signed.sign(digest=other, place=other)
+    message = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)
+    circumstances = Circumstances(
+        last=None, now=NOW, limits=DEFAULT_LIMITS, terms=DEFAULT_TERMS, previous=lambda: unsigned
+    )
+    assert len(SOURCE.verify(message, subscribed(signed.options), circumstances).content.images) == 2
+
+
 def test_a_kept_message_is_read_without_its_dates(signed):
     signed.sign()
     message = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)

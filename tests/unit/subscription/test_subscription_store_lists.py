@@ -103,6 +103,22 @@ def followed(place: Place, publisher: Simulator, authority: Authority) -> Place:
     return place
 
 
+def test_what_was_known_before_is_told_one_by_one_but_for_what_was_taken_back(followed: Place, publisher: Simulator):
+    def take(version: str) -> bytes:
+        publisher.version = version
+        message = publisher.message()
+        followed.take(publisher, message=message)
+        return message
+
+    assert list(followed.store.earlier_messages("demo")) == []
+    first, second = take("1"), take("2")
+    assert list(followed.store.earlier_messages("demo")) == [first, second]
+    followed.store.reset_version("demo", reason="r", now=NOW)
+    assert list(followed.store.earlier_messages("demo")) == []
+    third = take("3")
+    assert list(followed.store.earlier_messages("demo")) == [third]
+
+
 def test_every_verified_list_is_archived_once_as_it_was_signed(followed: Place, publisher: Simulator):
     first = publisher.message()
     followed.take(publisher, message=first)

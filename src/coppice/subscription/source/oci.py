@@ -31,12 +31,12 @@ from coppice.subscription.source.oci_gather import Gatherer
 from coppice.subscription.source.oci_image import BUILT
 from coppice.subscription.source.oci_named import DOCUMENT, check_note, digests_of_note, recall_naming, write_note
 from coppice.subscription.source.oci_options import DRIVER, OciOptions, load_keys, read_address, read_options
-from coppice.subscription.source.oci_read import read_message
+from coppice.subscription.source.oci_read import read_message, vouched_images
 from coppice.subscription.source.oci_registry import RegistryReader
 from coppice.subscription.source.oci_table import NAME, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from coppice.formats.cosign import PublicKey
     from coppice.formats.limits import ListLimits
@@ -113,7 +113,7 @@ class OciSource:
         if naming is not None:
             check_note(gathered.document(DOCUMENT).data, naming, reading.named, circumstances.limits)
         if keys:
-            self._refuse_older(reading.content, subscription, options, circumstances)
+            self._refuse_older(reading.content, subscription, options, keys, circumstances)
         version = version_when_gathered(gathered.gathered_at, reading.payload, circumstances.last)
         return judge(
             replace(reading.content, version=version),
@@ -134,27 +134,33 @@ class OciSource:
         reading = read_message(gathered, subscription, options, keys, limits, named=named)
         return replace(reading.content, version=version_when_gathered(gathered.gathered_at, reading.payload, None))
 
+    @staticmethod
     def _refuse_older(
-        self, content: ImageList, subscription: Subscription, options: OciOptions, circumstances: Circumstances
+        content: ImageList,
+        subscription: Subscription,
+        options: OciOptions,
+        keys: Sequence[PublicKey],
+        circumstances: Circumstances,
     ) -> None:
-        """Refuse a tag that was moved back: to a manifest that was signed, and built before the one in force.
+        """Refuse a tag that was moved back: to a manifest that was signed, and built before one that was known.
 
-        A signature says who made an image, not that it is the newest; when it was built stands in what was signed.
+        A signature says who made an image, not that it is the newest; when it was built stands in what was signed. What
+        was known before counts as well as what is in force: a registry may hide a tag first, and show it again then.
         """
-        before = circumstances.previous() if circumstances.previous is not None else None
-        if before is None:
-            return
-        # It was judged when it was taken, perhaps by keys that are not pinned any more.
-        gathered = read_gathered(before, driver=DRIVER, limits=circumstances.limits)
-        known = read_message(gathered, subscription, options, (), circumstances.limits).content.images
-        dates = {image.identifier: str(image.extra.get(BUILT, "")) for image in known}
+        dates: dict[str, str] = {}
+        for message in _known_messages(circumstances):
+            gathered = read_gathered(message, driver=DRIVER, limits=circumstances.limits)
+            for image in vouched_images(gathered, subscription, options, keys, circumstances.limits):
+                built = str(image.extra.get(BUILT, ""))
+                dates[image.identifier] = max(built, dates.get(image.identifier, ""))
         for image in content.images:
             built, last = str(image.extra.get(BUILT, "")), dates.get(image.identifier, "")
             common = min(len(built), len(last))
-            if built[:common] < last[:common]:
+            if last and (not built or built[:common] < last[:common]):
                 raise OlderListError(
                     f"the tag {image.extra['oci:repository']}:{image.extra['oci:tag']} was moved back",
-                    details=f"it names an image that was built on {built}; one of {last} was verified before",
+                    details=f"it names an image that was built on {built or 'no day that it says'}; one of {last} was "
+                    "verified before",
                     resolution="Somebody may be replaying an old image. If its publisher went back, have the image "
                     f"built anew, or take it with `coppice subscription reset-version {subscription.name}`.",
                 )
@@ -168,6 +174,16 @@ class OciSource:
 
     def _naming(self, options: OciOptions) -> NamingList | None:
         return None if options.naming_list is None else recall_naming(self._supplies, options.naming_list)
+
+
+def _known_messages(circumstances: Circumstances) -> Iterator[bytes]:
+    before = circumstances.previous() if circumstances.previous is not None else None
+    if before is None:
+        # None is in force: an administrator took back what was.
+        return
+    yield before
+    if circumstances.earlier is not None:
+        yield from circumstances.earlier()
 
 
 def _trusting(subscription: Subscription) -> tuple[OciOptions, Sequence[PublicKey]]:

@@ -11,7 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from coppice.errors import DocumentError, MalformedListError, UnsignedListError
+from coppice.errors import (
+    DocumentError,
+    MalformedListError,
+    SignatureFormError,
+    TamperedListError,
+    UnsignedListError,
+    UntrustedSignerError,
+)
 from coppice.formats.oci import MANIFEST_MEDIA_TYPE, matches_digest, read_manifest
 from coppice.formats.oci_image import KEPT_PREFIXES, architecture_of, disk_layer
 from coppice.formats.oci_index import is_index, read_index
@@ -117,6 +124,35 @@ def read_message(
         keys=tuple(each for each in keys if str(each.fingerprint) in used),
         named=frozenset(reader.found),
     )
+
+
+def vouched_images(
+    gathered: Gathered,
+    subscription: Subscription,
+    options: OciOptions,
+    keys: Sequence[PublicKey],
+    limits: ListLimits,
+) -> tuple[ListedImage, ...]:
+    """Return the images of a message that was judged before, as far as the keys of today vouch for them.
+
+    Whatever else is in it, anybody may have put there.
+
+    Raises:
+        MalformedListError: The message is none, or lacks what it names.
+    """
+    reader = _Reader(gathered, subscription, options, limits, None)
+    try:
+        rows = read_table(gathered.document(NAME).data, limits)
+    except DocumentError as problem:
+        raise MalformedListError(problem.message, context=problem.context) from problem
+    for row in rows:
+        try:
+            is_vouched = row.digest is not None and reader.vouched(row, keys) is not None
+        except (SignatureFormError, TamperedListError, UntrustedSignerError):
+            continue
+        if is_vouched:
+            reader.add(row)
+    return reader.content().images
 
 
 class _Reader:

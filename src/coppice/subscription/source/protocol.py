@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -58,6 +58,8 @@ class Circumstances:
             and keys are judged then. Revocation, and the dates of the list itself, are judged now all the same.
         previous: Returns the message in force before this one, for sources whose lists have no signed date of their
             own: None when there is none. None: this one itself was in force.
+        earlier: Returns the messages that were in force before that one, one by one, as far as they are archived; those
+            that an administrator took back are not among them. None: they do not matter.
     """
 
     last: TrustedVersion | None
@@ -66,6 +68,7 @@ class Circumstances:
     terms: SubscriptionsSettings
     first_verified_at: datetime | None = None
     previous: Callable[[], bytes | None] | None = None
+    earlier: Callable[[], Iterable[bytes]] | None = None
 
 
 class Source(Protocol):
