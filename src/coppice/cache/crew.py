@@ -112,6 +112,8 @@ class Crew:
         self._begin_anew = begin_anew
         self._pace = pace or PACE
         self._lock = threading.RLock()
+        self._wrote = threading.Condition(self._lock)
+        self._writing = 0
         self._jobs: list[_Job] = []
         self._threads: list[threading.Thread] = []
         self._is_over = False
@@ -148,6 +150,9 @@ class Crew:
             bodies = [job.body for job in self._jobs if job.body is not None]
         for body in bodies:
             body.abort()
+        with self._wrote:
+            # However slow the disk is: what comes next must not find that somebody still writes.
+            self._wrote.wait_for(lambda: not self._writing)
         for thread in self._threads:
             # One that still waits for its turn at the host finds that it is over when its turn comes.
             thread.join(_JOIN_SECONDS)
@@ -249,9 +254,15 @@ class Crew:
                 return False
             piece = piece[: job.end - job.position]
             job.taken = job.position + len(piece)
-        if piece:
-            self._partial.write(job.position, piece)
-            job.position = job.taken
+            self._writing += 1
+        try:
+            if piece:
+                self._partial.write(job.position, piece)
+                job.position = job.taken
+        finally:
+            with self._wrote:
+                self._writing -= 1
+                self._wrote.notify_all()
         if threading.current_thread() not in self._threads:
             self._raise_fatal()
             self._report()

@@ -156,7 +156,7 @@ class SshOrigin(Origin):
                 self._name,
                 port=self._port,
                 sock=connection,
-                username=self._user or user or getpass.getuser(),
+                username=self._user or user or _own_name(),
                 password=password,
                 look_for_keys=password is None,
                 allow_agent=False,
@@ -184,7 +184,11 @@ class SshOrigin(Origin):
 
     def _load_known_hosts(self, client: Any, paramiko: Any) -> None:
         for each in self._known_hosts:
-            path = each.expanduser()
+            try:
+                path = each.expanduser()
+            except RuntimeError:
+                # Who has no home has no such file.
+                continue
             try:
                 with path.open("rb") as stream:
                     text = stream.read(_KNOWN_HOSTS_LIMIT_BYTES)
@@ -255,6 +259,16 @@ class SshOrigin(Origin):
             resolution="Run again; what was there before stays as it is.",
             context=context,
         )
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as problem:
+        raise CredentialError(
+            "the user that Coppice runs as has no name here",
+            resolution="Write the user into the address: sftp://user@host/path.",
+        ) from problem
 
 
 def _paramiko() -> Any:
