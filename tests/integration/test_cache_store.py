@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import stat
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from coppice.cache.assembly import sweep_assemblies
 from coppice.cache.handout import HandOut, name_of
 from coppice.cache.store import ImageCache
 from coppice.errors import (
@@ -19,6 +23,7 @@ from coppice.errors import (
     NoSpaceError,
     QuotaError,
     SizeMismatchError,
+    StorageError,
     TransferCutError,
     TransferError,
     TransferTooLargeError,
@@ -318,6 +323,23 @@ def test_what_would_not_fit_into_an_empty_cache_removes_nothing(tmp_path, loopba
     with pytest.raises(NoSpaceError):
         make(tmp_path, removable=lambda: removable).obtain(KEY, huge)
     assert (held.path.exists(), begun.exists()) == (True, True)
+
+
+@pytest.mark.threat("T80")
+@pytest.mark.parametrize("folder", ["objects", "expired", "deltas"])
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_one(cache, monkeypatch, folder):
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    paths = {"objects": cache.layout.objects, "expired": cache.layout.expired}
+    paths.get(folder, cache.layout.partial / "deltas").mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", fails)
+    with pytest.raises(StorageError):
+        {
+            "objects": cache.entries,
+            "expired": lambda: HandOut(cache.shelf).prune(taken_back_before=datetime.now(UTC)),
+            "deltas": lambda: sweep_assemblies(cache.directory),
+        }[folder]()
 
 
 HOSTILE = ["../../x", "/etc/x", ".", "x" * 300, "A" * 36, "a" * 36, "a/b", "\udcff", "-o", "nul\0"]

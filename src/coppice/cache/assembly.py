@@ -20,6 +20,7 @@ from coppice.cache.assembly_choice import Choice, HeldDisk, Method, Work, choose
 from coppice.cache.assembly_patch import PatchAssembly
 from coppice.cache.assembly_write import DiskWriter
 from coppice.cache.locks import locked
+from coppice.cache.objects import listing
 from coppice.cache.seed_blocks import open_seed
 from coppice.errors import ChecksumMismatchError, DeltaError, LockedError, NoSpaceError, SizeMismatchError
 from coppice.monitor import SILENT, Unit
@@ -157,8 +158,7 @@ def assemble(
 def sweep_assemblies(directory: Path, *, older_than_seconds: float = KEEP_SECONDS) -> tuple[Path, ...]:
     """Remove what was fetched for disks that nobody went on with for so long; return what was removed."""
     removed = []
-    folders = _folders(directory)
-    for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
+    for folder in listing(_folders(directory)):
         with contextlib.suppress(OSError, LockedError):
             newest = max(each.lstat().st_mtime for each in (folder, *folder.iterdir()))
             if time.time() - newest > older_than_seconds:

@@ -129,10 +129,12 @@ class Layout:
         return read_record(self.record(checksum))
 
     def entries(self) -> Iterator[CacheEntry]:
-        """Yield what this cache made, in the order of the digests; a folder is read again only when it changed."""
-        if not self.objects.is_dir():
-            return
-        for folder in sorted(self.objects.iterdir()):
+        """Yield what this cache made, in the order of the digests; a folder is read again only when it changed.
+
+        Raises:
+            StorageError: The cache's directory cannot be read.
+        """
+        for folder in listing(self.objects):
             yield from self._shelf(folder)
 
     def find(self, checksum: Checksum) -> CacheEntry | None:
@@ -142,15 +144,21 @@ class Layout:
         return next((entry for entry in self.entries() if entry.has(checksum)), None)
 
     def foreign(self) -> tuple[Path, ...]:
-        """Return what lies among the objects and is none of this cache's."""
+        """Return what lies among the objects and is none of this cache's.
+
+        Raises:
+            StorageError: The cache's directory cannot be read.
+        """
         found: list[Path] = []
-        for folder in sorted(self.objects.iterdir()) if self.objects.is_dir() else ():
-            if not _is_shelf(folder):
+        for folder in listing(self.objects):
+            with atomic.storage_errors("looking at", folder):
+                is_shelf = _is_shelf(folder)
+            if not is_shelf:
                 found.append(folder)
                 continue
             own = {entry.path for entry in self._shelf(folder)}
             own |= {path.with_suffix(".json") for path in own}
-            for path in sorted(folder.iterdir()):
+            for path in listing(folder):
                 # A record whose object did not come yet, and a file that is being written, are this cache's.
                 is_record = path.suffix == ".json" and _DIGEST.fullmatch(path.stem) and not path.is_symlink()
                 if path not in own and not is_record and not path.name.startswith(atomic.PARTIAL_PREFIX):
@@ -176,6 +184,16 @@ class Layout:
         except OSError:
             return ()
         return found
+
+
+def listing(folder: Path) -> list[Path]:
+    """Return what lies in a folder, in order; nothing where there is no such folder.
+
+    Raises:
+        StorageError: That cannot be found out.
+    """
+    with atomic.storage_errors("listing", folder):
+        return sorted(folder.iterdir()) if os.path.lexists(folder) else []
 
 
 def read_record(record: Path) -> CacheEntry | None:
