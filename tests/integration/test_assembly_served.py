@@ -281,6 +281,23 @@ def test_lists_whose_digests_go_in_a_circle_stop_each_other_for_a_moment_only(
     assert sorted(map(len, ended)) == sorted((len(WHOLE), len(new)))
 
 
+def test_a_disk_that_is_mostly_zeros_needs_room_for_the_rest_only(tmp_path, disks, loopback_server):
+    old, new = disks
+    large = new + bytes(96 * 1024**2)
+    made = moved(make_delta(large), loopback_server.url)
+    for uri, content in made.files.items():
+        loopback_server.set(uri.removeprefix("mem:"), Ranged(data=content))
+    site = Site(tmp_path, old)
+    site.cache = ImageCache(
+        site.directory,
+        client=loopback_client(),
+        quota_bytes=32 * 1024**2,
+        seeds=lambda _, __: [Seed(path=site.seed, checksum=Checksum.of(old))],
+    )
+    cached = site.obtain(published(loopback_server.url, made, WHOLE))
+    assert (cached.held, cached.fallback, cached.checksum) == (Held.GUEST, None, Checksum.of(large))
+
+
 def test_a_pack_that_is_gone_leads_to_the_whole_file(tmp_path, disks, loopback_server):
     old, new = disks
     made = moved(make_delta(new), loopback_server.url)

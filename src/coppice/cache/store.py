@@ -23,6 +23,7 @@ from coppice.cache.room import Room
 from coppice.cache.shelf import Shelf
 from coppice.clock import Clock, SystemClock
 from coppice.errors import DeltaError, LockedError, NoSpaceError, QuotaError, TransferError, TransferTooLargeError
+from coppice.formats.delta_limits import BLOCK_BYTES, HASH_BYTES
 from coppice.monitor import SILENT, Unit
 
 if TYPE_CHECKING:
@@ -272,7 +273,9 @@ class ImageCache:
             self.shelf.leases.take(seed.checksum)
         path = self.layout.partial / f"guest-{self.layout.partial_path(listed.checksum).name}"
         name = f"the disk of image {errand.key}"
-        with self._room.reserved(listed.checksum, delta.guest_size_bytes, path, name=name):
+        # Zeros take no room, and the index has a hash of each block that is not all zeros.
+        most = min(delta.guest_size_bytes, delta.index.size_bytes // HASH_BYTES * BLOCK_BYTES)
+        with self._room.reserved(listed.checksum, most, path, name=name):
             arrived = left_assembled(errand, path) or bring_assembled(
                 errand, path, seeds=seeds, directory=self.directory, limit_bytes=self._maximum_disk_bytes
             )
