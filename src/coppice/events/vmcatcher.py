@@ -123,6 +123,9 @@ def facts_of(variables: Mapping[str, str]) -> dict[str, object]:
         return _plain(variables.get(PREFIX + name)) or None
 
     facts: dict[str, object] = {key: of(name) for name, key in _OF_FACTS.items()}
+    if _is_path(str(facts["file_name"] or "")):
+        # Names of files come from elsewhere here: no hook is to be led out of its directory by one.
+        facts["file_name"] = None
     listed: dict[str, object] = {key: of(name) for name, key in _OF_LISTED.items() if of(name) is not None}
     size, checksum, groups, session = str(listed.get("size_bytes", "")), of(_CHECKSUM), of(_GROUP), of(_SESSION)
     listed.pop("size_bytes", None)

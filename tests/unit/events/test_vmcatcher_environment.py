@@ -214,3 +214,9 @@ def test_what_another_vmcatcher_told_is_told_again_as_it_was() -> None:
 def test_a_size_that_is_no_size_is_left_out(size: str) -> None:
     listed = facts_of({"VMCATCHER_EVENT_HV_SIZE": size, "VMCATCHER_EVENT_DC_TITLE": "t"})["listed"]
     assert listed == {"title": "t"}
+
+
+@pytest.mark.threat("T78")
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", ".", "a/b"])
+def test_a_file_name_of_another_machine_that_is_a_path_is_told_to_nobody(name: str):
+    assert "file_name" not in facts_of({"VMCATCHER_EVENT_FILENAME": name, "VMCATCHER_EVENT_DC_TITLE": "t"})

@@ -145,6 +145,17 @@ def test_a_filter_that_is_none_is_refused(text: str):
         read_filter(text)
 
 
+@pytest.mark.threat("T44")
+def test_a_product_that_cannot_be_read_keeps_its_images_of_types_that_a_pattern_chose():
+    document = released()
+    wanted = ("arch=amd64", "ftype~(squashfs|disk1)")
+    before, _ = make(document, *wanted)
+    assert len(before) == 4
+    document["products"]["server:noble:amd64"]["versions"] = 7
+    images, unreadable = make(document, *wanted)
+    assert {each.identifier for each in before} <= {each.identifier for each in (*images, *unreadable)}
+
+
 def test_an_item_that_newer_versions_lack_is_taken_from_an_older_one_but_not_from_any():
     document = released(v20260101=b"1", v20260102=b"2", v20260103=b"3", v20260104=b"4")
     versions = document["products"]["server:noble:amd64"]["versions"]

@@ -68,6 +68,7 @@ class ImageMaker:
         self._address = address
         self._list_identifier = list_identifier
         self._limits = limits
+        self._types: set[str] = set()
 
     def make(self) -> tuple[tuple[ListedImage, ...], tuple[UnreadableEntry, ...]]:
         """Return the images, and the entries of which nothing can be said.
@@ -77,7 +78,8 @@ class ImageMaker:
         """
         images: list[ListedImage] = []
         unreadable: dict[ImageIdentifier, UnreadableEntry] = {}
-        for product in self._products.products:
+        # What cannot be read comes last: which types there are is known by then.
+        for product in sorted(self._products.products, key=lambda each: _problem_of(each) is not None):
             for found in self._of_product(product):
                 if isinstance(found, ListedImage):
                     images.append(found)
@@ -91,14 +93,11 @@ class ImageMaker:
         return tuple(images), tuple(unreadable.values())
 
     def _of_product(self, product: StreamProduct) -> Iterator[ListedImage | UnreadableEntry]:
-        if product.problem is not None:
-            yield from self._unreadable(product, product.problem)
+        problem = _problem_of(product)
+        if problem is not None:
+            yield from self._unreadable(product, problem)
             return
-        try:
-            newest = _newest_first(product)[: self._options.max_items]
-        except ValueError as problem:
-            yield from self._unreadable(product, str(problem))
-            return
+        newest = _newest_first(product)[: self._options.max_items]
         found: set[str] = set()
         for version in newest:
             wanted: dict[str, list[StreamItem]] = {}
@@ -107,6 +106,7 @@ class ImageMaker:
                 kind = self._wanted_type(item, values)
                 if kind is not None and kind not in found:
                     wanted.setdefault(kind, []).append(item)
+            self._types |= wanted.keys()
             for kind, items in wanted.items():
                 found.add(kind)
                 yield self._image(product, version, kind, items)
@@ -180,9 +180,20 @@ class ImageMaker:
 
     def _unreadable(self, product: StreamProduct, problem: str) -> Iterator[UnreadableEntry]:
         """Yield an entry for each image that the product may have had: what is known of them stays as it is."""
-        for kind in self._options.item_types or DISK_TYPES:
+        for kind in sorted({*(self._options.item_types or DISK_TYPES), *self._types}):
             identifier = self._identifier(product, kind)
             yield UnreadableEntry(identifier=identifier, problem=f"{product.name}: {problem}"[:1000])
+
+
+def _problem_of(product: StreamProduct) -> str | None:
+    """Return why nothing can be said of a product's images; None: something can."""
+    if product.problem is not None:
+        return product.problem
+    try:
+        _newest_first(product)
+    except ValueError as problem:
+        return str(problem)
+    return None
 
 
 def _newest_first(product: StreamProduct) -> list[StreamVersion]:
