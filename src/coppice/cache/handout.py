@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coppice import atomic
-from coppice.cache.objects import PIECE_BYTES, fingerprint, is_same_content
+from coppice.cache.objects import PIECE_BYTES, fingerprint, is_same_content, listing
 from coppice.errors import ChecksumMismatchError, ImageRefusedError
 from coppice.model.identifiers import ImageKey, is_uuid
 
@@ -135,7 +135,7 @@ class HandOut:
             StorageError: The disk failed.
         """
         removed = []
-        for path in sorted(self.expired.iterdir()) if self.expired.is_dir() else ():
+        for path in listing(self.expired):
             named = _EXPIRED.fullmatch(path.name)
             if named is None or not _instant(named[1]) < taken_back_before:
                 continue
