@@ -589,6 +589,14 @@ def test_what_nobody_signed_does_not_say_which_image_is_the_newest(signed):
     assert len(SOURCE.verify(message, subscribed(signed.options), circumstances).content.images) == 2
 
 
+def test_a_repository_and_what_lies_below_it_are_two_lists():
+    def choice(**options):
+        return read_options({**BY_TRANSPORT, **options}).choice
+
+    assert choice(api="repository") != choice() == choice(api="harbor")
+    assert choice(api="repository", repositories="a") == choice(repositories="a")
+
+
 def test_a_kept_message_is_read_without_its_dates(signed):
     signed.sign()
     message = write_gathered(gathered(signed.registry, signed.options), DEFAULT_LIMITS)

@@ -90,7 +90,9 @@ class OciOptions:
     def choice(self) -> tuple[str, ...]:
         """What chooses the content, for the list's identifier."""
         parts = (self.repositories, self.tags, self.not_tags, self.architectures)
-        return tuple(",".join(sorted(part)) for part in parts)
+        chosen = tuple(",".join(sorted(part)) for part in parts)
+        # One repository, and what lies below it, are two lists at one address.
+        return (*chosen, self.api) if self.api == "repository" and not self.repositories else chosen
 
     def takes(self, tag: str) -> bool:
         """Tell whether a tag names an image that is wanted."""
