@@ -81,6 +81,8 @@ class HandOut:
             before = self._verified(cached)
             with atomic.storage_errors("handing out", destination):
                 self.directory.mkdir(parents=True, exist_ok=True)
+                # One run at a time hands out, so whoever left one of this name is dead.
+                atomic.sweep_partials(self.directory, older_than_seconds=0, of=name)
                 temporary = atomic.partial_path(destination)
                 try:
                     is_own = _reflink(cached.path, temporary)
