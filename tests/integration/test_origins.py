@@ -53,7 +53,13 @@ class Place:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
     started = {}
-    yield lambda kind: started.setdefault(kind, kind(tmp_path_factory.mktemp(kind.__name__)).__enter__())
+
+    def server_of(kind):
+        if kind not in started:
+            started[kind] = kind(tmp_path_factory.mktemp(kind.__name__)).__enter__()
+        return started[kind]
+
+    yield server_of
     for server in started.values():
         server.stop()
 
