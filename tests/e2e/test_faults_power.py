@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loss of power could do to a run, found in the calls that it makes: nothing gets its name before its bytes."""
+"""What a loss of power could do to a run, found in the calls that it makes: nothing gets its name before its bytes.
+
+First as a rule that the calls keep to; then replayed: the directories are made what a weak file system may leave of
+them, and the next run must find nothing broken and end where an undisturbed one does.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import random
 import re
 
 import pytest
 
 from coppice.testing.forked import CommandForge
+from coppice.testing.oracle import Oracle
+from coppice.testing.powercut import OPTIONS, Loss, PowerCut
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.threat("T83")]
 
@@ -59,6 +67,44 @@ def test_no_file_comes_to_its_name_before_its_bytes_and_no_row_before_its_file(s
     roots = (str(site.state), str(site.cloud))
     assert sum("rename(" in line and str(site.root) in line for line in lines) >= 3
     assert lost_by_power(lines, roots) == []
+
+
+@pytest.mark.parametrize("points", [pytest.param(25, id="25"), pytest.param(120, id="120", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("command", [("sync",), ("cache", "fetch", "--refresh")])
+def test_a_machine_that_comes_up_after_a_loss_of_power_has_nothing_broken_and_goes_on(
+    site, kit, tmp_path, command, points
+):
+    with CommandForge(tmp_path / "forge") as forge:
+
+        def run(*arguments, strace=()):
+            argv = ("--config", str(site.settings), "--json", *arguments)
+            return forge.run(*argv, environment=site.environment(), strace=strace)
+
+        site.renew(site.first, kit.tiny_qcow2(site.root, seed=2), "2")
+        site.next_version()
+        site.publish()
+        oracle = Oracle(state=site.state, cloud=site.cloud)
+        published = frozenset(hashlib.sha512(data).hexdigest() for data in site.publisher.files.values())
+        oracle.disks = published | {each.disk for each in oracle.registered()}
+        oracle.plant()
+        power = PowerCut([site.state, site.cloud])
+        trace = tmp_path / "trace"
+        assert run(*command, strace=[*OPTIONS, "-o", str(trace)]).code == 0
+        oracle.check_after_fault()
+        power.follow(trace.read_text(encoding="ascii").splitlines())
+        expected = oracle.essence()
+        # Replayed to its end with nothing lost, it is what the run left.
+        power.restore(power.calls, Loss.DATA)
+        oracle.check_after_fault()
+        assert oracle.essence() == expected
+        chooser = random.Random(83)  # noqa: S311 - where power is lost
+        for number, cut in enumerate(sorted(chooser.sample(range(power.calls), points))):
+            loss = list(Loss)[number % len(Loss)]
+            power.restore(cut, loss, seed=number)
+            oracle.check_after_fault()
+            ended = run(*command)
+            assert ended.code == 0, (cut, loss, ended)
+            oracle.check_after_rerun(expected)
 
 
 def test_the_check_finds_what_was_not_flushed():
