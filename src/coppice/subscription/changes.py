@@ -19,7 +19,7 @@ from coppice.subscription.expression import parse_expression
 from coppice.subscription.model import NamespacePolicy, RevocationPolicy, TrustBasis
 from coppice.subscription.source.drivers import HEPIX, load_driver, schemes_of, understands
 from coppice.subscription.source.gathered import DEFAULT_VALID_DAYS
-from coppice.subscription.source.options import COSIGN_KEY, KEYRING, TRUST, VALID_DAYS
+from coppice.subscription.source.options import COSIGN_KEY, KEYRING, TRUST, VALID_DAYS, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,6 +148,12 @@ def _check_source(subscription: Subscription) -> None:
     if len(source.options) > MAX_OPTIONS:
         raise InputError(f"a source has at most {MAX_OPTIONS} options; these are {len(source.options)}")
     driver.check_options(source.options)
+    if source.options.get(TRUST) == TrustBasis.TRANSPORT and is_plain(subscription.uri):
+        raise InputError(
+            f"{subscription.uri} is fetched without TLS: anybody on the way can answer in the stead of the server that "
+            "is to be believed",
+            resolution="Use https:// (oci:// for a registry), or name the keys of whoever signs.",
+        )
     if source.driver == HEPIX:
         if trust.anchors is None:
             raise InputError(
@@ -222,7 +228,8 @@ def _option_changes(before: Mapping[str, object], after: Mapping[str, object]) -
             field=f"option {name}",
             before=_text(_as_value(before.get(name))),
             after=_text(_as_value(after.get(name))),
-            weakens=_weakens(name, before.get(name), after.get(name)),
+            # Whoever vouches now, it is more than nobody.
+            weakens=_weakens(name, before.get(name), after.get(name)) and not (name in _VOUCHING and TRUST in before),
         )
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from coppice.clock import FixedClock
 from coppice.database import Database
-from coppice.errors import InputError, ListIdentifierError, OlderListError, StateError, WrongSignerError
+from coppice.errors import (
+    InputError,
+    ListIdentifierError,
+    OlderListError,
+    StateError,
+    UnverifiedSourceError,
+    WrongSignerError,
+)
+from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.imagelist.model import ImageList
 from coppice.model.checksum import Checksum
 from coppice.model.endorser import DistinguishedName
@@ -18,6 +27,7 @@ from coppice.model.identifiers import ListIdentifier
 from coppice.model.validity import Validity
 from coppice.subscription.archive import ListArchive
 from coppice.subscription.changes import differences
+from coppice.subscription.list_warnings import DEFAULT_TERMS
 from coppice.subscription.model import (
     PinnedEndorser,
     SourceReference,
@@ -27,7 +37,9 @@ from coppice.subscription.model import (
     TrustPolicy,
     VerifiedImageList,
 )
-from coppice.subscription.source.options import SourceOptions
+from coppice.subscription.source.drivers import judging_shelf
+from coppice.subscription.source.options import SourceOptions, is_plain
+from coppice.subscription.source.protocol import Circumstances
 from coppice.subscription.store import SubscriptionStore
 
 if TYPE_CHECKING:
@@ -189,11 +201,61 @@ def test_a_subscription_that_cannot_be_is_refused(store: SubscriptionStore, wron
     assert store.all() == ()
 
 
+@pytest.mark.threat("T6")
+@pytest.mark.parametrize(
+    ("uri", "is_it"),
+    [
+        ("http://example.org/x", True),
+        ("HTTP://10.0.0.1/x", True),
+        ("oci+http://registry.example.org/x", True),
+        ("http://localhost.example.org/", True),
+        ("http://2130706433/", True),
+        ("http://[::1", True),
+        ("http://127.0.0.1:8080/x", False),
+        ("http://[::1]/x", False),
+        ("http://localhost/x", False),
+        ("https://example.org/x", False),
+        ("oci://registry.example.org/x", False),
+        ("file:///x", False),
+    ],
+)
+def test_a_server_is_believed_by_its_name_only_where_its_name_is_proved(uri: str, is_it: bool):
+    assert is_plain(uri) is is_it
+
+
+@pytest.mark.threat("T6")
+@pytest.mark.parametrize(
+    ("driver", "uri", "options"),
+    [
+        ("files", "http://example.org/images", {"pattern": "x"}),
+        ("simplestreams", "http://example.org/images", {}),
+        ("oci", "oci+http://registry.example.org/vo", {}),
+    ],
+)
+def test_nobody_is_believed_by_his_servers_name_without_tls(
+    store: SubscriptionStore, driver: str, uri: str, options: dict[str, object]
+):
+    reference = SourceReference(driver=driver, options={"trust": "transport", **options})
+    plain = replace(follow("x"), uri=uri, source=reference)
+    with pytest.raises(InputError, match="without TLS"):
+        store.add(plain)
+    # One that was kept by whatever way is asked for nothing.
+    source = judging_shelf(FixedClock(NOW)).open(plain.source)
+    circumstances = Circumstances(last=None, now=NOW, limits=DEFAULT_LIMITS, terms=DEFAULT_TERMS)
+    with pytest.raises(UnverifiedSourceError, match="nobody vouches"):
+        source.verify(b"", plain, circumstances)
+
+
 def test_a_change_of_who_is_believed_is_said_to_ask_for_less():
     before = follow("x", driver="files", keyring=["/k"])
     changes = differences(before, follow("x", driver="files", trust="transport"))
     assert {each.field: each.weakens for each in changes} == {"option keyring": True, "option trust": True}
     assert [each.weakens for each in differences(follow("x"), follow("x", trust="local", valid_days=7))] == [False]
+
+
+def test_a_key_in_place_of_mere_belief_asks_for_no_less():
+    changes = differences(follow("x", trust="transport"), follow("x", keyring="/k"))
+    assert {each.field: each.weakens for each in changes} == {"option keyring": False, "option trust": False}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from coppice.errors import InputError, KeyringError, UnverifiedSourceError
 from coppice.subscription.model import ListWarning, TrustBasis, TrustedBy, WarningKind
 from coppice.subscription.openpgp import Keyring
-from coppice.subscription.source.options import KEYRING, TRUST
+from coppice.subscription.source.options import KEYRING, TRUST, is_plain
 
 if TYPE_CHECKING:
     from coppice.subscription.openpgp import OpenPgpSignature
@@ -47,8 +47,13 @@ class KeyringTrust:
         """Check that the administrator said whom to believe.
 
         Raises:
-            UnverifiedSourceError: Nobody did.
+            UnverifiedSourceError: Nobody did; or nobody can be believed there.
         """
+        if self.basis is TrustBasis.TRANSPORT and is_plain(uri):
+            raise UnverifiedSourceError(
+                f"nobody vouches for what is at {uri}: it comes without TLS, so that anybody on the way can answer",
+                resolution=f"Use https, or name the publisher's keys: --option {KEYRING}=/path/to/keyring.gpg.",
+            )
         if not self.keyrings and self.basis is None:
             raise UnverifiedSourceError(
                 f"nobody vouches for what is at {uri}: the subscription names no keyring, and does not say that the "

@@ -34,6 +34,7 @@ from coppice.subscription.source.oci_options import DRIVER, OciOptions, load_key
 from coppice.subscription.source.oci_read import read_message, vouched_images
 from coppice.subscription.source.oci_registry import RegistryReader
 from coppice.subscription.source.oci_table import NAME, write_table
+from coppice.subscription.source.options import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -194,6 +195,12 @@ def _trusting(subscription: Subscription) -> tuple[OciOptions, Sequence[PublicKe
             "not say that the registry is believed",
             resolution="Name the public key with the option `cosign_key`, or a list with `list`; or say `trust` = "
             "transport.",
+        )
+    if options.basis is TrustBasis.TRANSPORT and is_plain(subscription.uri):
+        raise UnverifiedSourceError(
+            f"nobody vouches for the images at {subscription.uri}: the registry is asked without TLS, so that anybody "
+            "on the way can answer",
+            resolution="Use oci://, or name the public key with the option `cosign_key`, or a list with `list`.",
         )
     return options, load_keys(options)
 

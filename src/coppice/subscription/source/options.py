@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import math
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from coppice.errors import InputError
 from coppice.subscription.model import TrustBasis
@@ -204,6 +206,24 @@ class SourceOptions:
             f"the option {name!r} of the source {self._driver} is {shown}; {needed} is needed",
             context={"option": name},
         )
+
+
+def is_plain(uri: str) -> bool:
+    """Tell whether an address is asked without TLS, beyond this machine: whoever is on the way can answer then.
+
+    Nobody is believed by his server's name there.
+    """
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname or ""
+    except ValueError:
+        return True
+    if parts.scheme.lower() not in {"http", "oci+http"} or host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def _is_short(text: str) -> bool:
