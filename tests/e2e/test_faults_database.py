@@ -8,7 +8,12 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
 
+from coppice.database import MIGRATIONS
 from coppice.testing.forked import CommandForge
 from coppice.testing.oracle import Oracle
 
@@ -117,7 +122,7 @@ def test_an_empty_database_knows_no_subscription_and_withdraws_nothing(struck, h
     assert [(each.version, each.state) for each in oracle.registered()] == [("1", "available")]
 
 
-def test_a_newer_schema_is_refused_and_an_older_one_is_brought_up(struck):
+def test_a_newer_schema_is_refused_and_loses_nothing(struck):
     site, oracle, database, run = struck
     alone(database)
     whole = database.read_bytes()
@@ -126,6 +131,68 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_brought_up(struck):
     nothing_is_lost(site, run)
     database.write_bytes(whole)
     assert run("sync").code == 0
+    oracle.check_after_fault()
+
+
+def made_older(database, revision):
+    """Make the database what the version of Coppice had that knew its schema up to ``revision``, with the same rows."""
+    alone(database)
+    older = database.with_name("older.sqlite")
+    engine = create_engine(f"sqlite:///{older}")
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    with engine.begin() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"fn": lambda known, _context: scripts._upgrade_revs(revision, known)}
+        )
+        with Operations.context(context):
+            context.run_migrations()
+    engine.dispose()
+    with closing(sqlite3.connect(older)) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("ATTACH DATABASE ? AS newer", (str(database),))
+        tables = "SELECT name FROM {}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        known, now = ({row[0] for row in connection.execute(tables.format(one))} for one in ("main", "newer"))
+        assert known < now
+        with connection:
+            for table in sorted(known - {"alembic_version"}):
+                columns = [
+                    {row[1] for row in connection.execute(f"PRAGMA {one}.table_info({table})")}
+                    for one in ("main", "newer")
+                ]
+                names = ", ".join(f'"{name}"' for name in sorted(columns[0] & columns[1]))
+                connection.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM newer.{table}")  # noqa: S608 - names of the schema
+    older.replace(database)
+
+
+def test_a_database_of_an_older_schema_is_brought_up_and_nothing_is_deleted(struck, kit):
+    site, oracle, database, run = struck
+    made_older(database, "0003")
+    older = database.read_bytes()
+    before = files_of(site)
+    # Whichever command comes first after the upgrade.
+    for command in (*COMMANDS, ("event", "list")):
+        for suffix in ("-wal", "-shm"):
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
+        database.write_bytes(older)
+        ended = run(*command)
+        assert ended.code == 0, ended
+        now = files_of(site)
+        for path, data in before.items():
+            # Records may be written anew; no object, no disk and nothing that was handed out changes.
+            assert path.exists(), (command, path)
+            assert path.suffix == ".json" or now[path] == data, (command, path)
+        oracle.check_after_fault()
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT count(*) FROM archived_list").fetchone() == (1,)
+    site.renew(site.first, kit.tiny_qcow2(site.root, seed=2), "2")
+    site.next_version()
+    site.publish()
+    assert run("sync").code == 0
+    oracle.disks |= {each.disk for each in oracle.registered()}
+    assert sorted((each.version, each.state) for each in oracle.registered()) == [
+        ("1", "superseded"),
+        ("2", "available"),
+    ]
     oracle.check_after_fault()
 
 
