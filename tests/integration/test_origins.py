@@ -41,6 +41,12 @@ pytestmark = pytest.mark.integration
 DATA = os.urandom(5_000_000)
 SIZE = len(DATA)
 KEY = "images/a b.qcow2"
+SITE = ()
+"""Servers that the site's settings name among its mirrors."""
+
+
+def site_names(monkeypatch, uri):
+    monkeypatch.setattr(sys.modules[__name__], "SITE", (uri,))
 
 
 class Place:
@@ -97,6 +103,7 @@ def sftp(servers, tmp_path, monkeypatch):
     shutil.copy(server.directory / "user_key", home / "id_ed25519")
     (home / "id_ed25519").chmod(0o600)
     monkeypatch.setenv("HOME", str(home.parent))
+    site_names(monkeypatch, f"sftp://127.0.0.1:{server.port}/")
     return Place(f"sftp://{getpass.getuser()}@127.0.0.1:{server.port}{server.directory}/a%20b", home=home)
 
 
@@ -122,6 +129,7 @@ def place(request, servers, tmp_path, monkeypatch):
 
 
 def client(**changed) -> Client:
+    changed = {"mirrors": {"https://images.example.org/": SITE}, **changed}
     return loopback_client(read_timeout_seconds=20.0, rate_window_seconds=20.0, **changed)
 
 
@@ -204,6 +212,10 @@ def test_the_keys_of_a_bucket_come_from_the_usual_places_too(servers, tmp_path, 
         fetch(place, tmp_path / "x")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    with pytest.raises(HttpStatusError):
+        # A bucket that only a list names learns nothing of them.
+        fetch(place, tmp_path / "x")
+    site_names(monkeypatch, f"s3://{BUCKET}/pub")
     fetch(place, tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == DATA
 
@@ -233,6 +245,14 @@ def test_an_ssh_server_whose_key_is_not_known_is_told_nothing(servers, tmp_path,
     else:
         known.write_text(f"@revoked {text}{text}")
     with pytest.raises((UnreachableError, CredentialError), match="key"):
+        fetch(place, tmp_path / "x")
+
+
+@pytest.mark.threat("T54")
+def test_nobody_logs_in_at_an_ssh_server_that_only_a_list_names(servers, tmp_path, monkeypatch):
+    place = sftp(servers, tmp_path, monkeypatch)
+    site_names(monkeypatch, place.uri.replace("127.0.0.1", "localhost"))
+    with pytest.raises(CredentialError, match="because a list says so"):
         fetch(place, tmp_path / "x")
 
 

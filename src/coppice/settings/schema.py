@@ -89,7 +89,9 @@ class TransferSection(Section):
         default=None, description="Most bytes a second for all images together; unset: as fast as they come."
     )
     image_attempts: Number = Field(
-        default=5, description="How many runs try to fetch one version of an image before its list must change."
+        default=5,
+        description="How many runs may be given wrong bytes for one version of an image before its list must change. "
+        "Where servers only failed, it is tried again a day later.",
     )
     proxy: OptionalText = Field(
         default=None,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from coppice.cache.origin.named import is_named_by_site
 from coppice.cache.origin.protocol import Origin
 from coppice.errors import AddressRefusedError, CredentialError, ToolMissingError
 from coppice.http.access import server_anchors_for
@@ -34,9 +35,10 @@ _INSTANCE_PROVIDERS = ("container-role", "iam-role")
 class BucketOrigin(Origin):
     """An object of a bucket.
 
-    Its keys are those of an access that is named for ``s3://bucket``; else boto3's: variables of the environment and
-    the files of the Amazon tools, with the endpoint that these name. Servers that tell a machine about itself are not
-    asked. Without keys, nothing is signed.
+    Its keys are those of an access that is named for ``s3://bucket``. For a bucket that the site's settings name among
+    their mirrors they are else boto3's: variables of the environment and the files of the Amazon tools. Servers that
+    tell a machine about itself are not asked. For any other bucket, which only a list names, nothing is signed. The
+    endpoint is the one that the files of the Amazon tools name.
 
     Args:
         uri: ``s3://bucket/key``.
@@ -60,6 +62,7 @@ class BucketOrigin(Origin):
                 context={"url": self.shown},
             )
         self._accesses = accesses
+        self._shows_own_keys = is_named_by_site(uri, client.settings)
         self._signer: Any = None
 
     @contextmanager
@@ -103,7 +106,7 @@ class BucketOrigin(Origin):
         pair = self._named_keys()
         if pair is not None:
             given = {"aws_access_key_id": pair[0], "aws_secret_access_key": pair[1]}
-        is_signed = pair is not None or session.get_credentials() is not None
+        is_signed = pair is not None or (self._shows_own_keys and session.get_credentials() is not None)
         config = Config(
             signature_version="s3v4" if is_signed else UNSIGNED,
             s3={"addressing_style": "auto"},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from coppice.cache.origin.named import is_named_by_site
 from coppice.cache.origin.protocol import Origin
 from coppice.errors import (
     AddressRefusedError,
@@ -46,7 +47,8 @@ class SshOrigin(Origin):
     """A file of an SSH server.
 
     The server's key must be in OpenSSH's files of known hosts: those of the user that Coppice runs as, or of the
-    machine. That user's keys are shown, or the name and password of an access that is named for this server.
+    machine. The name and password of an access that is named for it are shown; else that user's keys, and only to a
+    server that the site's settings name among their mirrors: where only a list names it, nobody logs in.
 
     Args:
         uri: ``sftp://user@host:port/path``.
@@ -77,6 +79,7 @@ class SshOrigin(Origin):
             )
         self._user = unquote(parts.username) if parts.username is not None else None
         self._accesses = accesses
+        self._shows_own_keys = is_named_by_site(uri, client.settings)
         self._known_hosts = known_hosts
         self.host = f"{self._name}:{self._port}"
         self._paramiko = None
@@ -148,6 +151,13 @@ class SshOrigin(Origin):
         # An unknown key ends the connection: it is neither taken nor asked about.
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
         user, password = self._named_login()
+        if password is None and not self._shows_own_keys:
+            raise CredentialError(
+                f"nobody logs in at {self._name} because a list says so",
+                resolution=f'Name the server in the settings: [transfer.mirrors] "sftp://{self._name}/" = '
+                f'["sftp://{self._name}/"]. This user\'s keys are shown there then.',
+                context={"url": self.shown, "host": self._name},
+            )
         connection = self.client.dialer.connect(self._name, self._port)
         guard.watch(connection)
         guard.is_connected = True
