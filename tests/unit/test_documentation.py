@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from coppice.definition.schema import SECTIONS
 from coppice.errors import all_error_types
 from coppice.process import TOOLS
 from coppice.settings.describe import describe_settings
+from coppice.settings.load import load_settings
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,6 +29,10 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SETTINGS = re.compile(
+    r"^ *```toml\n((?: *#.*\n)* *\[(?:cache|clouds|events|hooks|plan|publishers|publishing|transfer)[.\]][^`]*)^ *```",
+    re.MULTILINE,
+)
 OTHER_EXITS = {0, 2, 143}
 OUTSIDE = re.compile(r"(?<![\w.])/(?:root|home)/\w|(?<![\w/])\.\./\.\./\.\./")
 
@@ -71,6 +77,14 @@ def test_every_error_code_stands_in_the_reference():
 def test_the_exit_codes_are_those_that_exist():
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", read(REFERENCE / "exit-codes.md"), re.MULTILINE)}
     assert documented == {kind.exit_code for kind in all_error_types()} | OTHER_EXITS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_settings_that_a_page_shows_can_be_loaded(page: Path, tmp_path: Path):
+    written = tmp_path / "coppice.toml"
+    for block in SETTINGS.findall(read(page)):
+        written.write_text(textwrap.dedent(block), encoding="utf-8")
+        load_settings(config=written, environ={"HOME": str(tmp_path)}, options={}, system_file=tmp_path / "none.toml")
 
 
 def test_every_setting_stands_in_the_reference():
