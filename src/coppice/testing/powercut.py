@@ -10,8 +10,9 @@ journalling file systems promise:
 - names (made, renamed, linked, removed) come in their order; those before the last flush of whatever file or
   directory are there; of those after it as many as the file system liked, whether or not the bytes behind them are.
 
-Locks, times and permissions are left out; so is what is written into mapped memory, which SQLite does with its ``-shm``
-file only, and that it makes anew.
+Files elsewhere that the command copied from must be there still when the trace is followed. Locks, times and
+permissions are left out; so is what is written into mapped memory, which SQLite does with its ``-shm`` file only, and
+that it makes anew.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _HALF = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>")
 _REST = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)")
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 _HANDLE = re.compile(r"(\d+)<([^>]*)>")
+_COPIED = re.compile(r"(\d+)<([^>]*)>, (NULL|\[\d+\]), (\d+)<([^>]*)>, (NULL|\[\d+\]), ")
 _AT = re.compile(r'(?:AT_FDCWD|\d+)<([^>]*)>, "((?:\\x[0-9a-f]{2})*)"')
 
 
@@ -51,6 +53,8 @@ class Loss(StrEnum):
     """All bytes; every name is there."""
     ALL = "all"
     """All bytes and all names."""
+    NOTHING = "nothing"
+    """No byte and no name."""
     SOME = "some"
     """Some pages, and the last few names."""
 
@@ -73,12 +77,12 @@ class _File:
 
     def content(self, cut: int, loss: Loss, chooser: random.Random) -> bytes:
         """Return what is there after a loss of power behind call number ``cut``."""
-        flushed = max((each for each in self.flushes if each <= cut), default=-1)
+        flushed = cut if loss is Loss.NOTHING else max((each for each in self.flushes if each <= cut), default=-1)
         found = bytearray(self.base)
         for number, position, piece in self.changes:
             if number > cut:
                 break
-            if number > flushed and loss is not Loss.SOME:
+            if number > flushed and loss in {Loss.DATA, Loss.ALL}:
                 continue
             if piece is None:
                 if number <= flushed or chooser.random() < 0.5:  # noqa: PLR2004 - a coin
@@ -150,7 +154,7 @@ class PowerCut:
         """
         chooser = random.Random(seed)  # noqa: S311 - what is lost
         flushed = max((each for each in self._flushes if each <= cut), default=0)
-        last = {Loss.DATA: cut, Loss.ALL: flushed, Loss.SOME: chooser.randint(flushed, max(flushed, cut))}[loss]
+        last = flushed if loss is Loss.ALL else chooser.randint(flushed, cut) if loss is Loss.SOME else cut
         names = dict(self._before)
         for number, what, named, changed in self._steps:
             if number <= last:
@@ -179,7 +183,9 @@ class PowerCut:
             self._opened(said, str(result), returned)
         elif call in {"fsync", "fdatasync", "ftruncate", "fallocate", "write", "writev", "pwrite64", "lseek"}:
             self._handled(call, said, result)
-        elif call in {"copy_file_range", "sendfile"}:
+        elif call == "copy_file_range":
+            self._copied(said, result)
+        elif call == "sendfile":
             if any(self._is_inside(_plain(path)) for _, path in _HANDLE.findall(said)):
                 problem = f"{call} cannot be replayed"
                 raise ValueError(problem)
@@ -229,6 +235,33 @@ class PowerCut:
                 start = entry.size() if known < 0 else known
                 self._offsets[place] = -1 if known < 0 else start + len(data)
             entry.changes.append((self.calls, start, data))
+
+    def _copied(self, said: str, length: int) -> None:
+        """Take in a copy that the kernel made."""
+        ends = _COPIED.match(said)
+        if ends is None or not self._is_inside(target := _plain(ends[5])):
+            return
+        source, entry = _plain(ends[2]), self._names.get(target)
+        known = self._names.get(source)
+        start, data = self._place(ends[1], source, ends[3], length), b""
+        if isinstance(known, _File):
+            data = known.content(self.calls, Loss.NOTHING, random.Random(0))[start : start + length]  # noqa: S311 - no choice
+        elif not self._is_inside(source):
+            with Path(source).open("rb") as stream:
+                stream.seek(start)
+                data = stream.read(length)
+        if len(data) != length or not isinstance(entry, _File):
+            problem = f"what was copied from {source} is not there any more"
+            raise ValueError(problem)
+        entry.changes.append((self.calls, self._place(ends[4], target, ends[6], length), data))
+
+    def _place(self, handle: str, path: str, said: str, length: int) -> int:
+        """Return where a copy begins: where the call says, else where the handle is, which goes on."""
+        if said != "NULL":
+            return int(said.strip("[]"))
+        start = self._offsets.get((handle, path), 0)
+        self._offsets[handle, path] = start + length
+        return start
 
     def _named(self, call: str, said: str) -> None:
         pairs = [str(Path(_plain(folder)) / _plain(name)) for folder, name in _AT.findall(said)]

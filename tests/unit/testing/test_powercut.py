@@ -126,11 +126,32 @@ def test_links_folders_and_appended_lines_are_replayed(root):
     assert (root / "known").samefile(root / "folder" / "again")
 
 
+def test_what_the_kernel_copied_is_replayed_from_where_it_was(root, tmp_path):
+    (tmp_path / "elsewhere").write_bytes(b"0123456789")
+    known = hexed(root / "known")
+    inside = f"3<{hexed(tmp_path / 'elsewhere')}>"
+    power = cut(
+        root,
+        [
+            f"7 copy_file_range({inside}, NULL, 4<{known}>, NULL, 4, 0) = 4",
+            f"7 copy_file_range({inside}, NULL, 4<{known}>, NULL, 4, 0) = 4",
+            f"7 copy_file_range(4<{known}>, [1], 4<{known}>, [9], 2, 0) = 2",
+        ],
+    )
+    power.restore(2, Loss.NOTHING)
+    assert there(root)["known"] == b"01234567"
+    power.restore(3, Loss.NOTHING)
+    assert there(root)["known"] == b"01234567\0" + b"12"
+    power.restore(3, Loss.DATA)
+    assert there(root)["known"] == b"old"
+
+
 def test_what_cannot_be_replayed_is_an_error(root):
     known = hexed(root / "known")
     for line in (
-        f"7 copy_file_range(3<{hexed('/x')}>, NULL, 4<{known}>, NULL, 5, 0) = 5",
+        f"7 sendfile(4<{known}>, 3<{hexed('/x')}>, NULL, 5) = 5",
+        f"7 copy_file_range(3<{hexed(root / 'gone')}>, NULL, 4<{known}>, NULL, 5, 0) = 5",
         f'7 write(3<{known}>, "{hexed("a")}"..., 9) = 9',
     ):
-        with pytest.raises(ValueError, match=r"replayed|cut"):
+        with pytest.raises(ValueError, match=r"replayed|cut|not there"):
             cut(root, [line])
