@@ -28,7 +28,7 @@ from coppice.events.deliveries import Deliveries
 from coppice.events.journal import Journal
 from coppice.events.model import DeliveryState, EventKind
 from coppice.events.webhook import sign, signing_key
-from coppice.monitor import SILENT
+from coppice.monitor import SILENT, SilentMonitor
 from coppice.settings.load import load_settings
 from coppice.testing.server import LoopbackServer, in_turn, redirect, serve, status
 from coppice.testing.tls import throw_away_tls
@@ -39,6 +39,16 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 SECRET = "a secret that nobody guesses"  # noqa: S105 - of the tests
+
+
+class Listener(SilentMonitor):
+    """Keeps what a reader is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
 
 
 class Site:
@@ -134,6 +144,25 @@ def test_a_program_that_fails_is_told_again_then_parked_and_holds_up_no_other_ho
 
 
 @pytest.mark.threat("T74")
+def test_a_run_notes_which_hook_failed_and_why(site: Site) -> None:
+    listener = Listener()
+    site.hooks(
+        f"""
+        [hooks.bad]
+        kind = "program"
+        command = ["{site.program("bad", "exit 3")}"]
+        [hooks.good]
+        kind = "program"
+        command = ["{site.program("good", "exit 0")}"]
+        """
+    )
+    site.happen()
+    tell(site.settings, site.database, site.clock, listener)
+    (said,) = listener.said
+    assert said.startswith("the hook 'bad' failed: 1 waiting, 0 parked")
+    assert "ended with status 3" in said
+
+
 def test_a_program_that_hangs_forks_and_ignores_signals_is_ended_with_all_it_started(site: Site) -> None:
     script = site.program(
         "hook",

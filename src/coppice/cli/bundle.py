@@ -10,7 +10,7 @@ import click
 
 from coppice.cli.dates import DateParameter
 from coppice.cli.envelope import Result, Status
-from coppice.cli.output import format_size
+from coppice.cli.output import counted, format_size
 from coppice.cli.words import examples, noun, pass_context
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def export(
             ],
         },
         report.errors,
-        (f"{report.path} has {len(report.lists)} lists and {format_size(report.size_bytes)}.",),
+        (f"{report.path} has {counted(len(report.lists), 'list')} and {format_size(report.size_bytes)}.",),
         render,
     )
 
@@ -105,7 +105,7 @@ def inventory(context: Context, *, file: Path) -> Result:
     return Result(
         command="bundle inventory",
         data={"path": file, "objects": len(taken.objects)},
-        messages=(f"{file} names {len(taken.objects)} files.",),
+        messages=(f"{file} names {counted(len(taken.objects), 'file')}.",),
     )
 
 
@@ -169,7 +169,7 @@ def import_(context: Context, *, file: Path, dry_run: bool, wait: float) -> Resu
         }
         for each in report.images
     ]
-    said = f"{len(good)} lists {'would be taken' if dry_run else 'taken'}, {len(came)} images in order."
+    said = f"{counted(len(good), 'list')} {'to take' if dry_run else 'taken'}, {counted(len(came), 'image')} in order."
     return _result(
         "bundle import",
         {"dry_run": dry_run, "lists": lists, "images": images, "not_followed": report.not_followed},

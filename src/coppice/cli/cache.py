@@ -9,7 +9,7 @@ import click
 
 from coppice.cli.cache_run import cache_data, describe_outcome
 from coppice.cli.envelope import Result, Status
-from coppice.cli.output import format_size
+from coppice.cli.output import counted, format_size
 from coppice.cli.words import examples, noun, pass_context
 from coppice.errors import StateError
 
@@ -47,7 +47,7 @@ def list_entries(context: Context) -> Result:
             "unknown": [name for name, _ in found.unknown],
         },
         messages=(
-            f"{len(found.objects)} files, {format_size(total)}.",
+            f"{counted(len(found.objects), 'file')}, {format_size(total)}.",
             *(f"{path} was not made by Coppice, and is left alone." for path in found.foreign),
         ),
         show=render,
@@ -74,7 +74,8 @@ def show(context: Context, digest: str) -> Result:
         for needer in each.needers:
             who = f"subscription {needer.subscription}" if needer.subscription else "handed out to hooks"
             output.line(f"needed by {who}: {needer.title or needer.image_identifier} {needer.version}")
-        output.line(_why(each) if not each.needers else "")
+        if not each.needers:
+            output.line(f"needed by {_why(each)}")
 
     return Result(command="cache show", data=_as_data(each), show=render)
 
@@ -113,11 +114,13 @@ def fetch_images(context: Context, *, refresh_lists: bool, retry: bool, dry_run:
     )
     errors = report.errors
     done = [each for each in report.images if each.error is None]
-    said = f"{report.wanted} images wanted, {len(done)} {'changes to make' if dry_run else 'changes made'}."
+    said = (
+        f"{counted(report.wanted, 'image')} wanted, {counted(len(done), 'change')} {'to make' if dry_run else 'made'}."
+    )
 
     def render(output: Output) -> None:
         for each in report.images:
-            output.line(describe_outcome(each))
+            output.line(describe_outcome(each, dry_run=dry_run))
 
     return Result(
         command="cache fetch",
@@ -135,7 +138,7 @@ def fetch_images(context: Context, *, refresh_lists: bool, retry: bool, dry_run:
     epilog=examples(
         "coppice cache verify",
         "coppice cache verify --no-fetch",
-        exits="0 all intact, 7 some were not, or could not be fetched again",
+        exits="0 all intact or here again, 7 some are corrupt and not here again",
     ),
 )
 @click.option("--no-fetch", is_flag=True, help="Move aside what is corrupt, and fetch nothing.")
@@ -155,8 +158,10 @@ def verify(context: Context, *, no_fetch: bool) -> Result:
         client=context.client(),
         fetch_again=not no_fetch,
     )
-    counts = (len(found.intact), len(found.quarantined), len(found.fetched_again))
-    said = "{} files intact, {} moved aside, {} fetched again.".format(*counts)
+    said = (
+        f"{counted(len(found.intact), 'file')} intact, {len(found.quarantined)} moved aside, "
+        f"{len(found.fetched_again)} fetched again."
+    )
     return Result(
         command="cache verify",
         data={
@@ -169,6 +174,7 @@ def verify(context: Context, *, no_fetch: bool) -> Result:
         status=Status.ERROR if found.errors else Status.SUCCESS,
         errors=found.errors,
         messages=(
+            *(f"{each.path} was corrupt; it was moved aside and fetched again." for each in found.fetched_again),
             said,
             *(f"{each.path} is being worked on and was not read." for each in found.busy),
             *(f"{path} was not made by Coppice, and is left alone." for path in found.foreign),
@@ -203,7 +209,7 @@ def prune(context: Context, *, dry_run: bool, at_once: bool) -> Result:
             resolution="`coppice subscription refresh` fetches its list; or remove the subscription.",
         )
     freed = format_size(sum(each.size_bytes for each in pruned.removed))
-    said = f"{len(pruned.removed)} files {'would be removed' if dry_run else 'removed'}, {freed} freed."
+    said = f"{counted(len(pruned.removed), 'file')} {'to remove' if dry_run else 'removed'}, {freed}."
     return Result(
         command="cache prune",
         data={"dry_run": dry_run, "removed": pruned.removed, "other_files": pruned.files},

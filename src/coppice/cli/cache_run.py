@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from coppice.workflows.fetch import FetchReport, ImageOutcome
 
 _SIGNS = {"fetched": "+", "handed-out": "+", "taken-back": "-", "failed": "!"}
+_PLANNED = {"fetched": "fetch and hand out", "handed-out": "hand out", "taken-back": "take back"}
 
 
 def cache_data(report: FetchReport, *, dry_run: bool) -> dict[str, object]:
@@ -33,9 +34,10 @@ def cache_data(report: FetchReport, *, dry_run: bool) -> dict[str, object]:
     }
 
 
-def describe_outcome(each: ImageOutcome) -> str:
-    """Return what became of an image in one line."""
+def describe_outcome(each: ImageOutcome, *, dry_run: bool = False) -> str:
+    """Return what became of an image, or would, in one line."""
+    change = _PLANNED.get(each.change, each.change) if dry_run else each.change.replace("-", " ")
     name = each.title or each.key.image_identifier
     why = f" ({each.reason})" if each.reason else ""
     failed = f" [{each.error.code}]" if each.error is not None else ""
-    return f"{_SIGNS[each.change]} {each.change.replace('-', ' ')} {name} {each.version}{why}{failed}"
+    return f"{_SIGNS[each.change]} {change} {name} {each.version}{why}{failed}"

@@ -12,7 +12,7 @@ from coppice.cli.envelope import Result, plain
 from coppice.cli.event_files import archive, import_directory
 from coppice.cli.event_options import SinceParameter, filter_options, summary
 from coppice.cli.event_tell import deliver, discard, follow, replay
-from coppice.cli.output import moment
+from coppice.cli.output import counted, moment
 from coppice.cli.words import examples, noun, pass_context
 from coppice.errors import NotFoundError
 
@@ -153,7 +153,9 @@ def hooks(context: Context) -> Result:
         output.table([each.replace("_", " ") for each in columns], [[row[each] for each in columns] for row in data])
 
     parked = sum(each.parked for each in standings)
-    messages = [f"{len(data)} hooks."] if data else ["No hooks: write a [hooks.NAME] table into the settings."]
+    messages = (
+        [f"{counted(len(data), 'hook')}."] if data else ["No hooks: write a [hooks.NAME] table into the settings."]
+    )
     if parked:
         messages.append(
             f"{parked} parked: `coppice event list --parked` shows them, `event replay --parked` tries again."
@@ -162,7 +164,7 @@ def hooks(context: Context) -> Result:
 
 
 def _counted(found: int, limit: int) -> tuple[str, ...]:
-    return (f"{found} events; there may be more, see --limit.",) if found == limit else (f"{found} events.",)
+    return (f"{counted(found, 'event')}{'; there may be more, see --limit' if found == limit else ''}.",)
 
 
 for _part in (follow, deliver, replay, discard, archive, import_directory):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coppice.cli.envelope import Result, Status
+from coppice.cli.output import counted
 from coppice.cli.words import examples, pass_context, verb
 
 if TYPE_CHECKING:
@@ -104,13 +105,15 @@ def import_directory(context: Context, *, directory: Path, keep: bool, dry_run: 
         for name in done.imported:
             output.line(name)
 
-    verb_word = "would be imported" if dry_run else "imported"
-    messages = [f"{len(done.imported)} events {verb_word}, {len(done.rejected)} rejected."]
+    verb_word = "to import" if dry_run else "imported"
+    messages = [f"{counted(len(done.imported), 'event')} {verb_word}, {len(done.rejected)} rejected."]
     if done.others:
         shown = ", ".join(done.others[:5]) + (" …" if len(done.others) > 5 else "")  # noqa: PLR2004 - enough to tell
-        messages.append(f"{len(done.others)} files are no archived events and stay: {shown}")
+        messages.append(f"No archived events, and left: {counted(len(done.others), 'file')}: {shown}")
     if told is not None and told.errors:
-        messages.append(f"{len(told.errors)} deliveries failed; `coppice event hooks` shows what waits.")
+        messages.append(
+            f"{counted(len(told.errors), 'delivery', 'deliveries')} failed; `coppice event hooks` shows what waits."
+        )
     return Result(
         command="event import",
         data={

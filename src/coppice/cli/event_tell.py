@@ -13,6 +13,7 @@ import click
 
 from coppice.cli.envelope import Result, Status
 from coppice.cli.event_options import NumbersParameter, chosen_hooks, filter_options, hook_option, summary
+from coppice.cli.output import counted
 from coppice.cli.words import examples, pass_context, verb
 from coppice.errors import NotFoundError, StateError, UsageError
 
@@ -104,7 +105,7 @@ def deliver(context: Context, *, hooks: tuple[str, ...], dry_run: bool) -> Resul
         return Result(
             command="event deliver",
             data={"dry_run": True, "hooks": standings},
-            messages=(f"Up to {waiting} deliveries are to be made.",),
+            messages=(f"Up to {counted(waiting, 'delivery', 'deliveries')} to make.",),
             show=lambda output: output.table(
                 ["hook", "new", "waiting", "parked"],
                 [[each.name, each.behind, each.waiting, each.parked] for each in standings],
@@ -141,7 +142,7 @@ def replay(
     names = chosen_hooks(context, hooks)
     targets = tuple(_parked(context, numbers, names) if parked else _named(context, numbers, hooks, names))
     data: dict[str, object] = {"dry_run": dry_run, "replayed": targets}
-    message = f"{'Would tell' if dry_run else 'Told again'}: {len(targets)} deliveries."
+    message = f"{'Would try' if dry_run else 'Tried'} {counted(len(targets), 'delivery', 'deliveries')} again."
     if dry_run or not targets:
         return Result(
             command="event replay", data=data, messages=(message,), show=lambda output: _show_targets(output, targets)
@@ -185,7 +186,7 @@ def discard(
     return Result(
         command="event discard",
         data={"dry_run": dry_run, "discarded": targets},
-        messages=(f"{verb_word} {len(targets)} deliveries.",),
+        messages=(f"{verb_word} {counted(len(targets), 'delivery', 'deliveries')}.",),
         show=lambda output: _show_targets(output, targets),
     )
 

@@ -84,8 +84,9 @@ def publish(context: Context, name: str, signer: str | None, deltas: bool | None
                 "at": report.publication.list_uri,
                 "signer": report.signed.signer,
                 "expires": moment(content.validity.expires, context.clock.now()),
-                "images": f"{len(content.images)} listed, {len(written)} newly written "
-                f"({format_size(report.publication.bytes_written)}), {len(retired)} old ones removed",
+                "images": len(content.images),
+                "files": f"{len(written)} newly written ({format_size(report.publication.bytes_written)}), "
+                f"{len(retired)} old ones removed",
             }
         )
 

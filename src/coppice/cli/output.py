@@ -122,6 +122,11 @@ class Output:
         Console(file=self.stdout, highlight=False, **options).print(table)
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return how many there are of something: ``1 file``, ``3 files``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def age(instant: datetime, now: datetime) -> str:
     """Return how long ago, or in how long, ``instant`` is."""
     seconds = (now - instant).total_seconds()

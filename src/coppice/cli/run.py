@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coppice.cli.cache_run import cache_data, describe_outcome
 from coppice.cli.envelope import Result, Status
+from coppice.cli.output import counted
 from coppice.cli.subscription_data import errors_by_name
 from coppice.cloud.apply import action_as_dict, plan_as_dict
 from coppice.cloud.model import ActionKind, ImageState
@@ -112,11 +113,11 @@ def _summary(report: SyncReport, done: int, *, dry_run: bool) -> tuple[str, ...]
         planned = sum(len(cloud.plan.actions) for cloud in report.clouds if cloud.plan)
         return (
             *_warnings(report),
-            f"Dry run: {planned} {'action' if planned == 1 else 'actions'} planned, nothing changed.",
+            f"Dry run: {counted(planned, 'action')} planned, nothing changed.",
         )
     return (
         *_warnings(report),
-        f"{done} {'action' if done == 1 else 'actions'} done in {len(report.clouds)} clouds.",
+        f"{counted(done, 'action')} done in {counted(len(report.clouds), 'cloud')}.",
     )
 
 

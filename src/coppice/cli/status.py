@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.cli.envelope import Result
-from coppice.cli.output import moment
+from coppice.cli.output import counted, moment
 from coppice.cli.words import examples, pass_context, verb
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _hooks(context: Context, database: Database) -> list[dict[str, object]]:
 def _parked(data: dict[str, object]) -> tuple[str, ...]:
     hooks = data["hooks"]
     return tuple(
-        f"{each['name']}: {each['parked']} events are parked; `coppice event list --parked` shows them."
+        f"{each['name']}: {counted(each['parked'], 'event')} parked; `coppice event list --parked` shows them."
         for each in (hooks if isinstance(hooks, list) else [])
         if each["parked"]
     )

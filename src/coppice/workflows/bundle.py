@@ -83,7 +83,9 @@ def read_inventory(path: Path) -> Inventory:
         StorageError: It cannot be read.
     """
     with atomic.storage_errors("reading", path), path.open("rb") as stream:
-        document = read_json(stream.read(MAX_INVENTORY_BYTES + 1), what="inventory", max_bytes=MAX_INVENTORY_BYTES)
+        document = read_json(
+            stream.read(MAX_INVENTORY_BYTES + 1), what=f"inventory {path}", max_bytes=MAX_INVENTORY_BYTES
+        )
     if document.get("format") != INVENTORY_FORMAT:
         raise DocumentError(
             f"the file {path} is no inventory",

@@ -124,7 +124,8 @@ def fetch(
         errors: tuple[CoppiceError, ...] = ()
         if refresh_lists:
             report = refresh(store.all(), store=store, client=client, clock=clock, settings=settings, monitor=monitor)
-            outcomes, errors = report.outcomes, report.errors
+            outcomes = report.outcomes
+            errors = tuple(each.error.told_of(each.subscription.name) for each in outcomes if each.error is not None)
         else:
             outcomes = recall_lists(store, clock, settings.lists)
         with Obtainer(

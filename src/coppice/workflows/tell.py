@@ -98,7 +98,7 @@ def tell(
         database: Where the journal is.
         clock: Tells the time.
         monitor: Where progress is told.
-        only: Names of the hooks to tell; empty: all.
+        only: Names of the hooks to tell; empty: all, and ``monitor`` is told which of them failed.
 
     Raises:
         DatabaseError: The database failed.
@@ -114,8 +114,19 @@ def tell(
             finally:
                 work.leave()
         reports = _with_standings(reports, database)
+    if not only:
+        _note_failures(reports, monitor)
     _prune(settings, database, clock)
     return TellReport(hooks=reports)
+
+
+def _note_failures(reports: tuple[HookReport, ...], monitor: Monitor) -> None:
+    for each in reports:
+        if each.errors:
+            monitor.message(
+                f"the hook {each.hook!r} failed: {each.waiting} waiting, {each.parked} parked; "
+                f"`coppice event hooks` shows them ({each.errors[0].message})"
+            )
 
 
 def _prune(settings: Settings, database: Database, clock: Clock) -> None:
