@@ -54,7 +54,8 @@ def read(path: Path) -> str:
 
 def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    marks = re.findall(r'<a id="([\w-]+)"></a>', text)
+    return {*marks, *(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
 def commands_in(text: str) -> list[str]:
