@@ -255,6 +255,37 @@ def test_what_nobody_signed_is_not_taken_from_a_bundle_by_whomever_its_source_is
     assert Checksum.of(disk) not in pair.held()
 
 
+def test_a_list_that_nobody_signed_is_not_put_into_a_bundle_and_that_is_said(pair):
+    near, now = pair.near, pair.near.clock.now()
+    options = {"trust": "local"}
+    reference = SourceReference(driver="descriptors", options=options)
+    subscription = Subscription(
+        name="unsigned",
+        uri="file:///srv/descriptors",
+        list_identifier=None,
+        trust=TrustPolicy(endorsers=(), anchors=None),
+        added_at=now,
+        source=reference,
+    )
+    near.store.add(subscription)
+    _, message = told_by_nobody("descriptors", subscription, near.clock)
+    opened = open_sources(near.database, None, near.clock, near.settings).open(reference)
+    circumstances = Circumstances(last=None, now=now, limits=DEFAULT_LIMITS, terms=DEFAULT_TERMS)
+    verified = opened.verify(message, subscription, circumstances)
+    near.store.record(verified, message, as_of=subscription, etag=None, last_modified=None, terms=DEFAULT_TERMS)
+    _, report = pair.export()
+    assert [error.code for error in report.list_errors] == ["source-unverified"]
+    assert "unsigned" not in [name for name, _ in report.lists]
+
+
+def test_a_bundle_is_written_only_where_there_is_a_directory(pair, capsys):
+    place = pair.directory / "stick" / "b.tar"
+    pair.close()
+    assert main(["--config", str(pair.near.config), "bundle", "export", str(place), "--json"]) == 3
+    assert "there is no directory" in json.loads(capsys.readouterr().out)["errors"][0]["message"]
+    assert not place.parent.exists()
+
+
 @pytest.mark.threat("T86")
 def test_a_forged_image_is_refused_though_the_manifest_fits(pair):
     bundle, _ = pair.export()

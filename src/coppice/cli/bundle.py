@@ -12,6 +12,7 @@ from coppice.cli.dates import DateParameter
 from coppice.cli.envelope import Result, Status
 from coppice.cli.output import counted, format_size
 from coppice.cli.words import examples, noun, pass_context
+from coppice.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,13 @@ def export(
     from coppice.workflows.bundle import read_inventory
     from coppice.workflows.export_bundle import export_bundle
 
+    if not file.absolute().parent.is_dir():
+        # A stick that is not plugged in is no reason to fill the disk below its mount point.
+        raise InputError(
+            f"there is no directory {file.absolute().parent}",
+            resolution="Mount the medium, or make the directory, and run again.",
+            context={"path": str(file)},
+        )
     report = export_bundle(
         file,
         settings=context.settings,

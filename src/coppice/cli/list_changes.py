@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from coppice.cli.output import counted
 from coppice.formats.list_difference import ImageDifference
 
 if TYPE_CHECKING:
@@ -66,7 +67,15 @@ def _image(image: ChangedImage) -> str:
 
 
 def _field(field: FieldDifference) -> str:
-    return f"{field.key}: {shown_value(field.before)} -> {shown_value(field.after)}"
+    shown = _delta if field.key == "coppice:delta" else shown_value
+    return f"{field.key}: {shown(field.before)} -> {shown(field.after)}"
+
+
+def _delta(value: object) -> str:
+    if not isinstance(value, dict):
+        return "none yet" if value is None else shown_value(value)
+    counts = [len(each) if isinstance(each := value.get(key), list) else 0 for key in ("packs", "patches")]
+    return f"{counted(counts[0], 'pack')}, {counted(counts[1], 'patch', 'patches')}"
 
 
 def shown_value(value: object) -> str:

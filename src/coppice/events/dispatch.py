@@ -142,7 +142,10 @@ class Dispatcher:
         if delivery is None:
             return True
         if delivery.attempts > self._settings.attempts:
-            ended = HookFailedError(f"the run ended {delivery.attempts - 1} times while it told {self._name!r} of this")
+            ended = HookFailedError(
+                f"{self._name!r} was to be told of this {delivery.attempts - 1} times, and did not take it",
+                details="Runs that ended while they told it count as well.",
+            )
             return self._fail(delivery, ended)
         try:
             output = self._hook.tell(Telling.of(event, delivery, self._identifier))

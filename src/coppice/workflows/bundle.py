@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.cache.shelf import Shelf
 from coppice.clock import to_rfc3339
-from coppice.errors import DocumentError
+from coppice.errors import DocumentError, UnverifiedSourceError
 from coppice.formats.strict_json import read_json
 from coppice.model.checksum import Checksum
+from coppice.subscription.source.gathered import check_carried
 from coppice.workflows.obtain import cache_directory
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from coppice.imagelist.model import ListedImage
     from coppice.settings.model import Settings
+    from coppice.workflows.refresh import ListOutcome
 
 INVENTORY_FORMAT = "coppice-inventory-1"
 MAX_INVENTORY_BYTES = 16 * 1024 * 1024
@@ -48,6 +50,16 @@ class Inventory:
         """Return what is there, with the disks of published files that lists tell of: they can be made there."""
         disks = {each.delta.guest_checksum for each in listed if each.delta is not None and self.has(each)}
         return Inventory(objects=self.objects | disks, answers=self.answers)
+
+
+def signed_only(outcome: ListOutcome) -> ListOutcome:
+    """Return what a bundle may carry of a subscription: a list that nobody signed is an error, and no site takes it."""
+    try:
+        if outcome.verified is not None:
+            check_carried(outcome.verified)
+    except UnverifiedSourceError as problem:
+        return replace(outcome, verified=None, error=problem)
+    return outcome
 
 
 def take_inventory(settings: Settings) -> Inventory:

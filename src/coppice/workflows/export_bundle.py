@@ -22,7 +22,7 @@ from coppice.model.checksum import Checksum
 from coppice.monitor import Unit
 from coppice.subscription.archive import ListArchive
 from coppice.subscription.store import SubscriptionStore
-from coppice.workflows.bundle import Inventory
+from coppice.workflows.bundle import Inventory, signed_only
 from coppice.workflows.listed import recall_lists
 from coppice.workflows.obtain import Obtainer, cache_directory, open_converter
 from coppice.workflows.seeds import SeedFinder
@@ -146,7 +146,7 @@ def export_bundle(
             resolution="`coppice subscription list` shows those that there are.",
         )
     followed = recall_lists(store, clock, settings.lists)
-    outcomes = tuple(each for each in followed if not names or each.subscription.name in names)
+    outcomes = tuple(signed_only(each) for each in followed if not names or each.subscription.name in names)
     errors = tuple(each.error for each in outcomes if each.error is not None)
     known = [each for each in outcomes if each.verified is not None]
     if not known:
