@@ -14,6 +14,7 @@ from coppice.cache.assembly_match import MAXIMUM_BLOCKS
 from coppice.errors import ChecksumMismatchError, DeltaError, SizeMismatchError, TransferError
 from coppice.formats.delta import HASH_BYTES
 from coppice.monitor import Unit
+from coppice.settings.quantities import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,7 @@ def choose(work: Work) -> Choice:
         if cost is not None
     ]
     _, method = min(costs, key=lambda each: each[0])
-    compared = ", ".join(f"{each} {cost}" for cost, each in costs)
+    compared = ", ".join(f"{each} {format_size(cost)}" for cost, each in costs)
     return Choice(
         method=method, reason=f"{method}, by the bytes still to be fetched ({compared})", patch=patch, blocks=blocks
     )

@@ -104,4 +104,4 @@ def ended_early(shown: str, position: int, end: int) -> TransferCutError:
 
 def not_a_part(shown: str) -> TransferCutError:
     """Return the error for a server that answers a request for a part with something else."""
-    return restart(shown, "gives no parts of files: it answered with something else")
+    return restart(shown, "answers a request for a part of a file with something else")

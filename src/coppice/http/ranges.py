@@ -187,7 +187,7 @@ def read_parts(
             part = Part(start=position, end=end, size_bytes=size_bytes, known=state)
             with open_part(part, until) as body:
                 if body.start != part.start or (body.end is not None and body.end != end):
-                    raise restart(shown, "gives no parts of files: it answered with something else")
+                    raise restart(shown, "answers a request for a part of a file with something else")
                 if state is None:
                     state = body.validators
                 for piece in body.pieces:
