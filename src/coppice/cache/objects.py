@@ -108,7 +108,7 @@ class Layout:
         return self.partial / f"{checksum.algorithm}-{checksum.hexdigest}{atomic.PARTIAL_SUFFIX}"
 
     def write_record(self, entry: CacheEntry) -> None:
-        """Say that this cache made an object, and what is known of it."""
+        """Say that this cache made an object, and what is known of it; the caller holds the lock on the object."""
         content = {
             "checksum": str(entry.checksum),
             "size_bytes": entry.size_bytes,
@@ -121,7 +121,8 @@ class Layout:
             "fingerprint": list(entry.fingerprint),
         }
         record = self.record(entry.checksum)
-        atomic.sweep_partials(record.parent, older_than_seconds=atomic.ABANDONED_SECONDS, of=record.name)
+        # The lock is held, so whoever left the half of one is dead.
+        atomic.sweep_partials(record.parent, older_than_seconds=0, of=record.name)
         atomic.write_text(record, json.dumps(content, indent=1) + "\n")
 
     def entry(self, checksum: Checksum) -> CacheEntry | None:
