@@ -32,7 +32,14 @@ class ThrowAwayKey:
 
 
 class GnuPg:
-    """GnuPG with a home of its own, which goes when it is left, its agent with it."""
+    """GnuPG with a home of its own, which goes when it is left, its agent with it.
+
+    Args:
+        at: When it makes keys and signatures, where nothing else is said; None: now.
+    """
+
+    def __init__(self, *, at: datetime | None = None) -> None:
+        self._at = at
 
     def __enter__(self) -> Self:
         """Make the home; its path is short, since the agent's socket is in it."""
@@ -139,6 +146,7 @@ class GnuPg:
         return self._run([*words, *form], data=data, at=at)
 
     def _run(self, words: list[str], *, data: bytes = b"", at: datetime | None = None) -> bytes:
+        at = at or self._at
         time = [] if at is None else ["--faked-system-time", f"{at:%Y%m%dT%H%M%S}"]
         argv = ["gpg", "--homedir", str(self._home), "--batch", "--no-tty", "--pinentry-mode", "loopback", *time]
         done = subprocess.run(

@@ -34,7 +34,7 @@ class FilesByDetachedKey(SourceStage):
     def start(self) -> None:
         """Start nginx, and make keys."""
         self.server = Nginx(self.directory / "nginx").__enter__()
-        self.gnupg = GnuPg().__enter__()
+        self.gnupg = GnuPg(at=NOW - timedelta(minutes=1)).__enter__()
         self.key = self.gnupg.make_key(at=NOW - timedelta(days=100))
         self.keyring = self.directory / "keyring.asc"
         self.keyring.write_bytes(self.gnupg.export(self.key, armour=True))
