@@ -87,7 +87,9 @@ def test_a_file_that_a_cloud_linked_to_since_it_was_verified_is_handed_out(opene
     assert not (hand_out.directory / "two").exists()
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT]
+)
 def test_a_machine_that_is_short_of_something_says_nothing_about_the_file(
     opened, wanted, loopback_server, monkeypatch, number
 ):

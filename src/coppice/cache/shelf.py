@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PARTIAL = re.compile(r"(?:guest-)?(sha256|sha384|sha512)-([0-9a-f]{64,128})" + re.escape(atomic.PARTIAL_SUFFIX))
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+_SAY_NOTHING = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT}
+)
 """Errors of reading that are about the machine, not about the file."""
 
 
@@ -81,10 +83,11 @@ class Shelf:
         except ImageRefusedError:
             found = {}
         except OSError as problem:
-            if problem.errno in _SHORTAGES:
+            if problem.errno in _SAY_NOTHING:
                 raise StorageError(
                     f"{path} cannot be read: {problem.strerror}",
-                    resolution="Run again, with fewer runs at a time.",
+                    resolution="It was left where it is. See that this user may read it, and that its disk is there; "
+                    "with too many open files or too little memory, run again with fewer runs at a time.",
                     context={"path": str(path)},
                 ) from problem
             found = {}
