@@ -54,6 +54,8 @@ class PartialFile:
         self._generation = 0
         self._written = 0
         self._durable_asked = threading.Event()
+        self._is_sync_due = False
+        self._is_last_sync = False
         self._is_closed = False
         self._handle = _opened(path)
         self._progress = ProgressFile(progress_path(path))
@@ -262,6 +264,8 @@ class PartialFile:
         self._hasher.close()
         with self._lock:
             self._lock.wait_for(lambda: not self._writers)
+            # Only now: what a writer asked for at the very end is made durable too.
+            self._is_last_sync = True
         self._durable_asked.set()
         if self._syncer is not None:
             self._syncer.join()
@@ -279,16 +283,21 @@ class PartialFile:
             return os.pread(self._handle, length, start)
 
     def _sync_soon(self) -> None:
-        if self._syncer is None:
-            self._syncer = threading.Thread(target=self._keep_durable, name="coppice-partial-sync", daemon=True)
-            self._syncer.start()
+        with self._lock:
+            self._is_sync_due = True
+            if self._syncer is None:
+                self._syncer = threading.Thread(target=self._keep_durable, name="coppice-partial-sync", daemon=True)
+                self._syncer.start()
         self._durable_asked.set()
 
     def _keep_durable(self) -> None:
-        while self._durable_asked.wait():
+        is_last = False
+        while not is_last and self._durable_asked.wait():
             self._durable_asked.clear()
-            if self._is_closed:
-                return
+            is_last = self._is_last_sync
+            if not self._is_sync_due:
+                continue
+            self._is_sync_due = False
             try:
                 self.sync()
             except StorageError as problem:
