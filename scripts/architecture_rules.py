@@ -30,7 +30,20 @@ STAGES = (
 )
 """In the order of the flow: a stage may read the hand-over types of those before it."""
 FLOOR = frozenset(
-    {"formats", "events", "database", "http", "process", "atomic", "monitor", "clock", "log", "errors", "settings"}
+    {
+        "formats",
+        "events",
+        "database",
+        "http",
+        "process",
+        "cage",
+        "atomic",
+        "monitor",
+        "clock",
+        "log",
+        "errors",
+        "settings",
+    }
 )
 FLOOR_LIKE = frozenset({"coppice.schedule.lock"})
 LAYERS = frozenset(

@@ -14,6 +14,7 @@
     │   ├── ToolMissingError
     │   ├── ToolFailedError
     │   ├── ToolTimeoutError
+    │   ├── CageError                     no cage for programs that read other people's images
     │   └── KeyTokenError                 a hardware token with a signing key
     ├── TrustError                        a list was fetched and is refused                    exit 5
     │   ├── UnsignedListError             ├── TamperedListError       ├── SignerCountError
@@ -32,7 +33,13 @@
     │   ├── AddressRefusedError           └── GivenUpError
     ├── ImageError                        the bytes are not what was promised, or are hostile  exit 7
     │   ├── ChecksumMismatchError         ├── SizeMismatchError
-    │   ├── ImageRefusedError             ├── ConversionError
+    │   ├── ImageRefusedError             refused before any tool opened it
+    │   │   ├── NotAnImageError           ├── SeveralFormatsError     ├── DeclaredFormatError
+    │   │   ├── OutsideReferenceError     ├── UnsupportedImageError   ├── EncryptedImageError
+    │   │   ├── CorruptImageError         ├── OversizedImageError     ├── DecompressionBombError
+    │   │   ├── ArchiveError              ├── DiskCountError          ├── OvfError
+    │   │   └── ManifestError
+    │   ├── ConversionError
     │   └── DeltaError                    a delta does not give the image that was signed
     ├── CloudError                        a cloud refused or failed                            exit 8
     ├── PlanError                                                                              exit 9
@@ -208,6 +215,12 @@ class ToolTimeoutError(MachineError):
     """An external program did not end in time and was stopped."""
 
     code = "tool-timeout"
+
+
+class CageError(MachineError):
+    """Programs that read other people's images cannot be shut in here as well as the settings ask."""
+
+    code = "cage-unavailable"
 
 
 class KeyTokenError(MachineError):
@@ -469,6 +482,84 @@ class ImageRefusedError(ImageError):
     """The image was inspected and is refused before any tool opened it."""
 
     code = "image-refused"
+
+
+class NotAnImageError(ImageRefusedError):
+    """The file is no disk image at all, or is something that no cloud takes for one."""
+
+    code = "image-none"
+
+
+class SeveralFormatsError(ImageRefusedError):
+    """The file is more than one format at once, so that each program would read another disk."""
+
+    code = "image-several-formats"
+
+
+class DeclaredFormatError(ImageRefusedError):
+    """The file is of another format than its list says, and that is not taken here."""
+
+    code = "image-declared-format"
+
+
+class OutsideReferenceError(ImageRefusedError):
+    """The image takes content from another file: a backing file, a data file, an extent, a parent."""
+
+    code = "image-outside-reference"
+
+
+class UnsupportedImageError(ImageRefusedError):
+    """The image has a version, a kind or a feature of its format that is not taken."""
+
+    code = "image-unsupported"
+
+
+class EncryptedImageError(ImageRefusedError):
+    """The disk is encrypted: no guest could use it."""
+
+    code = "image-encrypted"
+
+
+class CorruptImageError(ImageRefusedError):
+    """The image's header or tables contradict themselves or the file's length, or it was not closed."""
+
+    code = "image-corrupt"
+
+
+class OversizedImageError(ImageRefusedError):
+    """The disk, or what the file unpacks to, is larger than is taken, or far larger than its file makes credible."""
+
+    code = "image-oversized"
+
+
+class DecompressionBombError(ImageRefusedError):
+    """Compressed data goes on beyond the limit, or wants more memory to be read than is given."""
+
+    code = "image-bomb"
+
+
+class ArchiveError(ImageRefusedError):
+    """An archive has members that no appliance has (links, devices, paths that lead elsewhere), or is malformed."""
+
+    code = "archive-refused"
+
+
+class DiskCountError(ImageRefusedError):
+    """An archive has no disk, or several, where one is expected."""
+
+    code = "archive-disk-count"
+
+
+class OvfError(ImageRefusedError):
+    """An OVF descriptor is malformed or dangerous, or does not fit the archive that it is in."""
+
+    code = "ovf-refused"
+
+
+class ManifestError(ImageRefusedError):
+    """The files of an appliance are not those that its manifest names, or the manifest's signature is not right."""
+
+    code = "ovf-manifest"
 
 
 class ConversionError(ImageError):

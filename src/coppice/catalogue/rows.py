@@ -79,7 +79,7 @@ def versions_of(session: Session, name: str) -> tuple[ApplianceVersion, ...]:
     return tuple(version_of(row) for row in version_rows(appliance_row(session, name)))
 
 
-def requirements_of(requirements: Requirements) -> dict[str, int]:
+def requirements_of(requirements: Requirements) -> dict[str, int | str]:
     """Return requirements as a row keeps them."""
     return {key: value for key, value in asdict(requirements).items() if value is not None}
 
@@ -113,7 +113,7 @@ def appliance_of(row: ApplianceRow) -> Appliance:
             version=row.os_version,
             architecture=row.architecture,
         ),
-        requirements=Requirements(**row.requirements),
+        requirements=Requirements.from_values(row.requirements),
         hypervisor=row.hypervisor,
         comments=row.comments,
         keys=dict(row.keys),

@@ -25,7 +25,7 @@ class ApplianceRow(Base):
     os_distribution: Mapped[str] = mapped_column(String(64))
     os_version: Mapped[str] = mapped_column(String(64))
     architecture: Mapped[str] = mapped_column(String(32))
-    requirements: Mapped[dict[str, int]] = mapped_column(JSON)
+    requirements: Mapped[dict[str, int | str]] = mapped_column(JSON)
     hypervisor: Mapped[str] = mapped_column(Text, server_default="KVM")
     comments: Mapped[str] = mapped_column(Text, server_default="")
     keys: Mapped[dict[str, object]] = mapped_column(JSON, server_default="{}")

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NoReturn
 
-from coppice.conversion.model import ConversionLimits, Inspection
+from coppice.conversion.model import ConversionLimits, Detection, Inspection
 from coppice.conversion.signatures import (
     HEAD_BYTES,
     foreign,
@@ -76,7 +76,8 @@ def inspect(path: Path, limits: ConversionLimits) -> Inspection:
             f"its disk would have {virtual} bytes; from 1 to {limits.maximum_virtual_size_bytes} are taken",
             "Raise conversion.maximum_virtual_size_bytes if such disks are wanted.",
         )
-    return Inspection(format=kind, size_bytes=size, virtual_size_bytes=virtual)
+    disk = Detection(format=kind, virtual_size_bytes=virtual)
+    return Inspection(format=kind, size_bytes=size, virtual_size_bytes=virtual, disk=disk)
 
 
 def _one_format(path: Path, found: frozenset[DiskFormat]) -> DiskFormat:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from coppice.cache.model import Held
@@ -15,6 +16,72 @@ if TYPE_CHECKING:
     from coppice.model.checksum import Checksum
     from coppice.model.identifiers import ImageKey
     from coppice.model.image import DiskFormat, Image
+    from coppice.model.requirements import Requirements
+
+ALWAYS_CREDIBLE_BYTES = 1024**3
+"""A disk of this length is believed of any file: there are empty ones."""
+
+
+class Compression(StrEnum):
+    """How a file is compressed as a whole."""
+
+    GZIP = "gzip"
+    BZIP2 = "bzip2"
+    XZ = "xz"
+    ZSTD = "zstd"
+    ZIP = "zip"
+
+
+class Archive(StrEnum):
+    """What a disk lies in: an archive with a descriptor, or one without."""
+
+    OVA = "ova"
+    TAR = "tar"
+
+
+class PartitionTable(StrEnum):
+    """How a raw disk says what its parts are."""
+
+    GPT = "gpt"
+    MBR = "mbr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packaging:
+    """What a disk is wrapped in.
+
+    Attributes:
+        compression: Of the file as a whole, or of the disk inside its archive.
+        archive: What the disk lies in.
+        member: Its name there.
+        hardware: What the archive's descriptor says of the machine.
+    """
+
+    compression: Compression | None = None
+    archive: Archive | None = None
+    member: str | None = None
+    hardware: Requirements | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """What a disk is, by its content.
+
+    Attributes:
+        format: Its one format; never `DiskFormat.OVA`.
+        variant: Which kind of that format, in its own words: ``v3``, ``streamOptimized``, ``dynamic``; may be empty.
+        virtual_size_bytes: Length of the disk that a guest sees.
+        allocated_bytes: How many of them the file holds; None: not known.
+        partition_table: Of a raw disk.
+        notes: What is worth saying, and no reason to refuse it.
+    """
+
+    format: DiskFormat
+    virtual_size_bytes: int
+    variant: str = ""
+    allocated_bytes: int | None = None
+    partition_table: PartitionTable | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +89,24 @@ class Inspection:
     """What an image file is, by its content.
 
     Attributes:
-        format: Its one format.
+        format: The format in which a cloud that takes the file as it is would take it: `DiskFormat.OVA` where it is an
+            archive with a descriptor; the disk's own where it is a bare disk. What is compressed has the disk's.
         size_bytes: Length of the file.
         virtual_size_bytes: Length of the disk that a guest sees.
+        disk: The disk itself.
+        packaging: What it is wrapped in; None: nothing.
     """
 
     format: DiskFormat
     size_bytes: int
     virtual_size_bytes: int
+    disk: Detection
+    packaging: Packaging | None = None
+
+    @property
+    def is_usable_as_it_is(self) -> bool:
+        """Whether a cloud can take the file itself: a bare disk, or an archive with a descriptor."""
+        return self.packaging is None or (self.packaging.archive is Archive.OVA and self.packaging.compression is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +189,21 @@ class ConversionLimits:
         memory_bytes: Of the converter.
         cpu_seconds: Of the converter.
         timeout_seconds: Of one conversion.
+        maximum_expansion: Bytes of a disk, or of what is unpacked, that one byte of a file may stand for.
+        maximum_archive_members: Of an archive.
     """
 
     maximum_virtual_size_bytes: int = 1024**4
     memory_bytes: int = 2 * 1024**3
     cpu_seconds: int = 4 * 3600
     timeout_seconds: float = 4 * 3600
+    maximum_expansion: int = 1000
+    maximum_archive_members: int = 100
+
+    def most_bytes_of(self, file_size_bytes: int) -> int:
+        """Return how large a disk, or what is unpacked, may be that comes from a file of that length."""
+        credible = max(ALWAYS_CREDIBLE_BYTES, self.maximum_expansion * file_size_bytes)
+        return min(self.maximum_virtual_size_bytes, credible)
 
 
 Formats = tuple["DiskFormat", ...]

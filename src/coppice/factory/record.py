@@ -125,7 +125,7 @@ def _definition(document: Mapping[str, Any]) -> Definition:
             "groups": tuple(document["groups"]),
             "packages": tuple(document["packages"]),
             "operating_system": OperatingSystem(**document["operating_system"]),
-            "requirements": Requirements(**document["requirements"]),
+            "requirements": Requirements.from_values(document["requirements"]),
             "firmware": tuple(Firmware(firmware) for firmware in document["firmware"]),
             "formats": tuple(DiskFormat(disk_format) for disk_format in document["formats"]),
         }

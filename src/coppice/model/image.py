@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class DiskFormat(StrEnum):
-    """Formats of a disk image, by the names that clouds use."""
+    """Formats of a disk image, by the names that clouds use; `OVA` is a disk with its descriptor in an archive."""
 
     RAW = "raw"
     QCOW2 = "qcow2"
@@ -21,6 +21,7 @@ class DiskFormat(StrEnum):
     VHD = "vhd"
     VHDX = "vhdx"
     ISO = "iso"
+    OVA = "ova"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

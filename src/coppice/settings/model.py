@@ -197,11 +197,25 @@ class ConversionSettings:
         maximum_virtual_size_bytes: Of the disk that a guest sees.
         memory_bytes: Of the converter.
         timeout_seconds: Of one conversion.
+        cpu_seconds: Of one conversion.
+        maximum_expansion: Bytes of a disk, or of what is unpacked, that one byte of a file may stand for.
+        maximum_archive_members: Of an archive.
+        quota_bytes: Most bytes that converted images take; None: no bound of its own.
+        require_cage: Whether nothing is converted without a full cage.
+        declared_format: ``report`` or ``require``: what follows when an image is not what its list says.
+        qcow2_compression: ``zstd``, ``zlib`` or ``none``.
     """
 
     maximum_virtual_size_bytes: int
     memory_bytes: int
     timeout_seconds: float
+    cpu_seconds: int = 4 * 3600
+    maximum_expansion: int = 1000
+    maximum_archive_members: int = 100
+    quota_bytes: int | None = None
+    require_cage: bool = False
+    declared_format: str = "report"
+    qcow2_compression: str = "zstd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

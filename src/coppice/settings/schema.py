@@ -19,6 +19,7 @@ from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annota
     CachePolicy,
     Count,
     Days,
+    DeclaredFormat,
     Formats,
     HookCompatibility,
     HookKind,
@@ -28,6 +29,7 @@ from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annota
     OptionalSize,
     OptionalText,
     PathText,
+    Qcow2Compression,
     Seconds,
     Share,
     Size,
@@ -210,7 +212,31 @@ class ConversionSection(Section):
 
     maximum_virtual_size_bytes: Size = Field(default=TIB, description="Largest disk, as a guest sees it.")
     memory_bytes: Size = Field(default=2 * GIB, description="Memory that the converter may use.")
+    cpu_seconds: Number = Field(default=14400, description="Processor time that one conversion may take, in seconds.")
     timeout_seconds: Seconds = Field(default=14400.0, description="How long one conversion may take.")
+    maximum_expansion: Number = Field(
+        default=1000,
+        description="How many bytes of a disk, or of what is unpacked, one byte of the file may stand for; "
+        "1 GiB is taken in any case.",
+    )
+    maximum_archive_members: Number = Field(default=100, description="Most members of an archive.")
+    quota_bytes: OptionalSize = Field(
+        default=None,
+        description="Most bytes that converted images take, but for those that a cloud needs; unset: as much as fits.",
+    )
+    require_cage: Switch = Field(
+        default=False,
+        description="Whether nothing is converted where programs that read images cannot be shut in fully "
+        "(`coppice doctor` says how far they can).",
+    )
+    declared_format: DeclaredFormat = Field(
+        default="report",
+        description="report: an image of another format than its list says is used and reported, unless the list says "
+        "that it is raw; require: it is refused.",
+    )
+    qcow2_compression: Qcow2Compression = Field(
+        default="zstd", description="How qcow2 images are compressed: zstd, zlib (for QEMU before 5.1) or none."
+    )
 
 
 class PlanSection(Section):

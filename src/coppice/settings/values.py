@@ -135,6 +135,8 @@ Names = Annotated[tuple[str, ...], Kind("list of texts"), BeforeValidator(_names
 Words = Annotated[tuple[str, ...], Kind("list of texts"), BeforeValidator(_words)]
 Mirrors = Annotated[dict[str, tuple[str, ...]], Kind("table: address = list of addresses"), BeforeValidator(_mirrors)]
 CachePolicy = Annotated[str, Kind("planned or all"), BeforeValidator(_one_of("planned", "all"))]
+DeclaredFormat = Annotated[str, Kind("report or require"), BeforeValidator(_one_of("report", "require"))]
+Qcow2Compression = Annotated[str, Kind("zstd, zlib or none"), BeforeValidator(_one_of("zstd", "zlib", "none"))]
 HookKind = Annotated[str, Kind("program, webhook or file"), BeforeValidator(_one_of("program", "webhook", "file"))]
 HookCompatibility = Annotated[str | None, Kind("vmcatcher"), BeforeValidator(_one_of("vmcatcher", None))]
 Seconds = Annotated[float, Kind("duration"), BeforeValidator(_seconds)]
