@@ -63,7 +63,7 @@ def test_each_missing_key_of_the_list_is_found(key: str) -> None:
     assert complaints({name: value for name, value in GOOD.items() if name != key}) == [f"the list lacks {key}"]
 
 
-@pytest.mark.parametrize("key", {*consumers.IMAGE_KEYS, *consumers.ATROPE_IMAGE_KEYS, "dc:date:expires"})
+@pytest.mark.parametrize("key", sorted({*consumers.IMAGE_KEYS, *consumers.ATROPE_IMAGE_KEYS, "dc:date:expires"}))
 def test_each_missing_key_of_an_image_is_found(key: str) -> None:
     content = copy.deepcopy(GOOD)
     del content["hv:images"][0]["hv:image"][key]
