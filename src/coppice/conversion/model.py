@@ -109,6 +109,37 @@ class Inspection:
         return self.packaging is None or (self.packaging.archive is Archive.OVA and self.packaging.compression is None)
 
 
+class FileSystemKind(StrEnum):
+    """What lies in a partition; also what is no file system, and takes the place of one."""
+
+    EXT2 = "ext2"
+    EXT3 = "ext3"
+    EXT4 = "ext4"
+    XFS = "xfs"
+    BTRFS = "btrfs"
+    FAT = "fat"
+    ISO9660 = "iso9660"
+    SQUASHFS = "squashfs"
+    SWAP = "swap"
+    LVM = "lvm"
+    LUKS = "luks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSystem:
+    """A file system, as its first bytes have it.
+
+    Attributes:
+        kind: Which.
+        label: Its name; may be empty.
+        uuid: Its identifier, as the guest's ``/etc/fstab`` writes it; may be empty.
+    """
+
+    kind: FileSystemKind
+    label: str = ""
+    uuid: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A file that is held, as it is converted.
