@@ -258,12 +258,12 @@ class _Reading:
         except ValueError as problem:
             self._corrupt(f"an extended header is damaged: {problem}", offset=start)
         for key in sorted(found):
-            problem = pax_problem(key, found[key])
-            if problem is None and header.kind == "g" and key not in GLOBAL_KEYS:
-                problem = "is set for all members at once"
-            if problem is not None:
+            reason = pax_problem(key, found[key])
+            if reason is None and header.kind == "g" and key not in GLOBAL_KEYS:
+                reason = "is set for all members at once"
+            if reason is not None:
                 self._refuse(
-                    f"an extended header says {key[:40]!r}, which {problem}", why=_WHY_ONE_READING, offset=start
+                    f"an extended header says {key[:40]!r}, which {reason}", why=_WHY_ONE_READING, offset=start
                 )
         return found
 
