@@ -54,13 +54,14 @@ docs: python-only ## bring the generated tables of the reference pages up to dat
 	$(BIN)/python scripts/reference_pages.py
 
 # uv lives in a throw-away environment: it is needed for nothing else. The lock names no package index.
-lock: ## write requirements/development.txt anew
+lock: ## write the pinned packages in requirements/ anew
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	python3 -m venv "$$scratch/venv" && \
 	"$$scratch/venv/bin/pip" install --quiet --disable-pip-version-check uv && \
-	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$scratch/venv/bin/uv" pip compile pyproject.toml --group dev \
-		--generate-hashes --universal --python-version 3.11 --no-emit-index-url --quiet \
-		-o requirements/development.txt
+	export UV_CUSTOM_COMPILE_COMMAND="make lock" && \
+	options="--generate-hashes --universal --python-version 3.11 --no-emit-index-url --quiet" && \
+	"$$scratch/venv/bin/uv" pip compile pyproject.toml --group dev $$options -o requirements/development.txt && \
+	"$$scratch/venv/bin/uv" pip compile requirements/glance.in $$options -o requirements/glance.txt
 
 clean: ## remove everything that is made, the virtual environment and the demo included
 	rm -rf .venv .demo .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

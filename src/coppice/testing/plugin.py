@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coppice.clock import FixedClock
+    from coppice.testing.glance import Glance
     from coppice.testing.server import LoopbackServer
 
 _OPTION = "coppice_guard_unit"
@@ -52,3 +53,24 @@ def fixed_clock() -> FixedClock:
     from coppice.clock import FixedClock
 
     return FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture(scope="session")
+def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Glance]:
+    """Return a real Glance: one for all tests of a run, which therefore run in one process."""
+    from coppice.testing.glance import Glance
+
+    with Glance(tmp_path_factory.mktemp("glance")) as server:
+        yield server
+
+
+@pytest.hookimpl(tryfirst=True)  # the groups are read by another plug-in's hook of this name
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep all tests that ask for Glance together, however many processes there are."""
+    for item in items:
+        if "glance" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("glance"))
+            if config.pluginmanager.hasplugin("timeout") and item.get_closest_marker("timeout") is None:
+                # The first run on a machine installs it, which takes minutes and is no test's fault.
+                seconds = float(config.getini("timeout") or 0)
+                item.add_marker(pytest.mark.timeout(seconds, func_only=True))
