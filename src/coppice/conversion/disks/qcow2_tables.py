@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of qcow2: "Cluster mapping" and "Host cluster management" of QEMU's ``docs/interop/qcow2.txt``.
+
+Each host cluster that something refers to has one byte in memory while they are read, so that nothing is used for two
+things. The work grows with the tables that the file has, never with a number in them; both are bounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coppice.conversion.disks.bounds import read_exactly, within
+from coppice.conversion.disks.tables import big_endian
+from coppice.conversion.refusal import refusal
+from coppice.errors import CorruptImageError, UnsupportedImageError
+
+if TYPE_CHECKING:
+    from array import array
+
+    from coppice.conversion.disks.qcow2_header import Qcow2Header
+    from coppice.conversion.window import Window
+    from coppice.errors import ImageRefusedError
+
+MOST_FILE_CLUSTERS = 1 << 26
+"""Of a file that is taken: one byte of memory each. 4 TiB of clusters of 64 KiB."""
+MOST_CLUSTERS = 1 << 27
+"""Of a disk that is taken. 8 TiB of clusters of 64 KiB."""
+_MOST_L1_BYTES = 32 * 1024 * 1024
+_MOST_REFCOUNT_TABLE_BYTES = 8 * 1024 * 1024
+_STEP_BYTES = 256 * 1024
+_OFFSET = 0x00FF_FFFF_FFFF_FE00
+_COPIED, _COMPRESSED = 1 << 63, 1 << 62
+_ZERO = 1
+_L1_RESERVED = ~(_OFFSET | _COPIED) & 2**64 - 1
+_LOW = 2**32 - 1
+_METADATA, _DATA, _SHARED = 1, 2, 3
+_WORDS = {_METADATA: "metadata", _DATA: "a cluster of the disk", _SHARED: "compressed data"}
+_MISLEADING = "its tables contradict themselves or the file: programs would read different disks"
+
+
+class HostClusters:
+    """What each cluster of the file is used for."""
+
+    def __init__(self, window: Window, header: Qcow2Header, name: str) -> None:
+        self._bits = header.cluster_bits
+        self._name = name
+        self._window = window
+        count = -(-window.size_bytes // header.cluster_bytes)
+        if count > MOST_FILE_CLUSTERS:
+            raise refusal(
+                UnsupportedImageError,
+                name,
+                f"it has {count} clusters of {header.cluster_bytes} bytes",
+                offset=20,
+                why=f"more than {MOST_FILE_CLUSTERS} would take too long to look at",
+                resolution="Make it anew with larger clusters.",
+            )
+        self._uses = bytearray(count)
+
+    def take_metadata(self, start: int, length: int, what: str) -> None:
+        """Note that a stretch is metadata of its own; it is inside of the file, and begins with a cluster.
+
+        Raises:
+            CorruptImageError: It does not, or is something else as well.
+        """
+        if start & (1 << self._bits) - 1 or start == 0:
+            raise self.broken(f"{what} would begin at byte {start}", start)
+        within(self._window, start, length, name=self._name, what=what)
+        for cluster in range(start >> self._bits, -(-(start + length) >> self._bits)):
+            self._take(cluster, _METADATA, what)
+
+    def take_header(self) -> None:
+        """Note that the first cluster is the header's."""
+        self._uses[0] = _METADATA
+
+    def take_data(self, offsets: list[int]) -> None:
+        """Note clusters of the disk; each begins with a cluster and is in the file, if not to its end.
+
+        Raises:
+            CorruptImageError: One does not, or is something else as well.
+        """
+        uses, bits = self._uses, self._bits
+        unaligned = (1 << bits) - 1
+        for offset in offsets:
+            cluster = offset >> bits
+            if offset & unaligned or cluster >= len(uses) or uses[cluster]:
+                raise self._wrong_data(offset)
+            uses[cluster] = _DATA
+
+    def take_compressed(self, start: int, length: int) -> None:
+        """Note compressed data, which may share clusters with other such data.
+
+        Raises:
+            CorruptImageError: It is not inside of the file, or something else as well.
+        """
+        if start + length > -(-self._window.size_bytes // 512) * 512:
+            raise self.broken(f"compressed data would lie from byte {start} to {start + length}", start)
+        for cluster in range(start >> self._bits, (start + length - 1 >> self._bits) + 1):
+            if self._uses[cluster] != _SHARED:
+                self._take(cluster, _SHARED, "compressed data")
+
+    def broken(self, found: str, offset: int) -> ImageRefusedError:
+        """Return the error of tables that cannot be right."""
+        return refusal(CorruptImageError, self._name, found, offset=offset, why=_MISLEADING)
+
+    def _take(self, cluster: int, use: int, what: str) -> None:
+        if cluster >= len(self._uses):
+            raise self.broken(f"{what} would lie beyond the end of the file", cluster << self._bits)
+        if self._uses[cluster]:
+            raise self.broken(f"{what} lies where {_WORDS[self._uses[cluster]]} is", cluster << self._bits)
+        self._uses[cluster] = use
+
+    def _wrong_data(self, offset: int) -> ImageRefusedError:
+        cluster = offset >> self._bits
+        if offset & (1 << self._bits) - 1:
+            return self.broken(f"a cluster of the disk would begin at byte {offset}", offset)
+        if cluster >= len(self._uses):
+            return self.broken(
+                f"a cluster of the disk would lie beyond the file's {self._window.size_bytes} bytes", offset
+            )
+        return self.broken(f"a cluster of the disk lies where {_WORDS[self._uses[cluster]]} is", offset)
+
+
+def refcount_blocks(window: Window, header: Qcow2Header, hosts: HostClusters, name: str) -> None:
+    """Look at the table of reference count blocks, and where they are.
+
+    What they count is not compared: a reader of the disk does not ask them.
+
+    Raises:
+        CorruptImageError: The table, or a block, is not where it can be.
+    """
+    length = header.refcount_clusters * header.cluster_bytes
+    if not 0 < length <= _MOST_REFCOUNT_TABLE_BYTES:
+        raise hosts.broken(f"its table of reference counts would have {length} bytes", 56)
+    hosts.take_metadata(header.refcount_offset, length, "its table of reference counts")
+    for step in range(0, length, _STEP_BYTES):
+        at = header.refcount_offset + step
+        content = read_exactly(
+            window, at, min(_STEP_BYTES, length - step), name=name, what="its table of reference counts"
+        )
+        for entry in big_endian("Q", content):
+            if entry:
+                hosts.take_metadata(entry, header.cluster_bytes, "a block of reference counts")
+
+
+def l1_tables(window: Window, header: Qcow2Header, hosts: HostClusters, name: str) -> list[int]:
+    """Return where the tables of the second level are, after a look at the first level.
+
+    Raises:
+        CorruptImageError: A table is not where it can be, or is too small for the disk.
+        UnsupportedImageError: The disk has more clusters than can be looked at.
+    """
+    if header.clusters > MOST_CLUSTERS:
+        raise refusal(
+            UnsupportedImageError,
+            name,
+            f"its disk has {header.clusters} clusters of {header.cluster_bytes} bytes",
+            offset=20,
+            why=f"more than {MOST_CLUSTERS} would take too long to look at",
+            resolution="Make it anew with larger clusters.",
+        )
+    needed = -(-header.clusters // header.l2_entries)
+    length = header.l1_entries * 8
+    if length > _MOST_L1_BYTES or header.l1_entries < needed:
+        raise hosts.broken(
+            f"its first-level table has {header.l1_entries} entries, its disk needs {needed}, and "
+            f"{_MOST_L1_BYTES // 8} are possible",
+            36,
+        )
+    hosts.take_metadata(header.l1_offset, length, "its first-level table")
+    found = []
+    for step in range(0, length, _STEP_BYTES):
+        at = header.l1_offset + step
+        content = read_exactly(window, at, min(_STEP_BYTES, length - step), name=name, what="its first-level table")
+        for number, entry in enumerate(big_endian("Q", content)):
+            if not entry:
+                continue
+            if entry & _L1_RESERVED:
+                raise hosts.broken(f"an entry of its first-level table is {entry:#x}", at + number * 8)
+            offset = entry & _OFFSET
+            if offset:
+                hosts.take_metadata(offset, header.cluster_bytes, "a second-level table")
+                found.append(offset)
+    return found
+
+
+def allocated_clusters(window: Window, header: Qcow2Header, hosts: HostClusters, name: str, tables: list[int]) -> int:
+    """Return how many clusters of the disk the file has, after a look at all tables of the second level.
+
+    Raises:
+        CorruptImageError: An entry leads beyond the file, to what is something else, or to what another leads to.
+    """
+    count = 0
+    for table in tables:
+        for step in range(0, header.cluster_bytes, _STEP_BYTES):
+            length = min(_STEP_BYTES, header.cluster_bytes)
+            content = read_exactly(window, table + step, length, name=name, what="a second-level table")
+            if content.count(0) != len(content):
+                count += _entries(content, table + step, header, hosts)
+    return count
+
+
+def _entries(content: bytes, at: int, header: Qcow2Header, hosts: HostClusters) -> int:
+    entries = big_endian("Q", content)
+    if header.has_extended_l2:
+        _sub_clusters(entries[0::2], entries[1::2], at, hosts)
+        entries = entries[0::2]
+    zero = 0 if header.version == 2 or header.has_extended_l2 else _ZERO  # noqa: PLR2004 - version 3 brought it
+    reserved = ~(_OFFSET | _COPIED | zero) & 2**64 - 1
+    count, data = 0, []
+    for entry in entries:
+        if not entry:
+            continue
+        if entry & _COMPRESSED:
+            start, length = _compressed(entry, header)
+            hosts.take_compressed(start, length)
+            count += 1
+        elif entry & reserved:
+            raise hosts.broken(f"an entry of a second-level table is {entry:#x}", at)
+        elif offset := entry & _OFFSET:
+            data.append(offset)
+            count += not entry & zero
+    hosts.take_data(data)
+    return count
+
+
+def _compressed(entry: int, header: Qcow2Header) -> tuple[int, int]:
+    """Return where compressed data is and how long it is ("Compressed Clusters Descriptor")."""
+    bits = 62 - (header.cluster_bits - 8)
+    start = entry & (1 << bits) - 1
+    sectors = (entry & _COMPRESSED - 1) >> bits
+    return start, (sectors + 1) * 512 - start % 512
+
+
+def _sub_clusters(entries: array[int], maps: array[int], at: int, hosts: HostClusters) -> None:
+    for number, (entry, bitmap) in enumerate(zip(entries, maps, strict=True)):
+        if not bitmap:
+            continue
+        where = at + number * 16 + 8
+        present, zero = bitmap & _LOW, bitmap >> 32
+        if present & zero:
+            raise hosts.broken("a sub-cluster is both there and zero", where)
+        if present and not entry & _OFFSET:
+            raise hosts.broken("a sub-cluster is there, its cluster is not", where)
