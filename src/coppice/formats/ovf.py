@@ -227,7 +227,7 @@ class _Reading:
             self._notes.append(f"the descriptor gives the disk's capacity in a unit that is not known: {unit[:40]!r}")
             return None
         if number * factor > LARGEST:
-            self._refuse(f"its disk has the capacity {text} × {factor} bytes", disk, why="no disk is that large")
+            self._refuse(f"its disk has the capacity {text} times {factor} bytes", disk, why="no disk is that large")
         return number * factor
 
     def _title(self, machine: Element) -> str:
