@@ -317,7 +317,7 @@ class _Archive:
         if file.size_bytes is not None and file.size_bytes != member.size_bytes:
             self._refuse(
                 OvfError,
-                f"{member.name[:80]!r} has {member.size_bytes} bytes; the descriptor says that it has {file.size_bytes}",
+                f"{member.name[:80]!r} has {member.size_bytes} bytes; the descriptor says {file.size_bytes}",
                 why="it is not the file that was described",
                 offset=file.offset,
             )

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`write_ova`: make an archive of a disk, its descriptor and its manifest; the disk's bytes stay where they are.
+
+Where the file system can make room at the beginning of a file (ext4, XFS), the disk becomes the archive: nothing is
+written but what comes before and behind it. Elsewhere it is copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from coppice import atomic
+from coppice.formats.ovf_manifest import manifest_text
+from coppice.formats.ovf_write import OvfDisk, file_stem, write_ovf
+from coppice.formats.tar_header import ARCHIVE_END, padding, ustar_header
+from coppice.monitor import SILENT_TASK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from coppice.model.requirements import Requirements
+    from coppice.monitor import Task
+
+ROOM_BYTES = 4096
+"""What comes before the disk is a multiple of it, so that a file system can push the disk back by whole blocks."""
+_INSERT_RANGE = 0x20
+_STEP_BYTES = 1024 * 1024
+_CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EFBIG, errno.ETXTBSY})
+
+
+def write_ova(
+    disk: Path,
+    destination: Path,
+    *,
+    requirements: Requirements,
+    name: str,
+    virtual_size_bytes: int,
+    is_linux: bool = False,
+    task: Task = SILENT_TASK,
+) -> None:
+    """Make an OVA: the descriptor, the manifest (SHA-256), the disk, in this order; the same facts give the same bytes.
+
+    Args:
+        disk: A VMDK of the kind streamOptimized, used up: it becomes the archive, or is removed.
+        destination: The archive: a temporary name, which the caller makes durable; what is there is replaced.
+        requirements: What the machine needs.
+        name: Of the appliance.
+        virtual_size_bytes: Length of the disk that a guest sees.
+        is_linux: Whether Linux runs on it.
+        task: Told of the bytes that were read.
+
+    Raises:
+        NoSpaceError: It does not fit on the disk.
+        StorageError: A file cannot be read or written.
+    """
+    with atomic.storage_errors("writing", destination):
+        handle = os.open(disk, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            state = os.fstat(handle)
+            stem = file_stem(name)
+            descriptor = write_ovf(
+                OvfDisk(file=f"{stem}-disk1.vmdk", file_bytes=state.st_size, virtual_size_bytes=virtual_size_bytes),
+                requirements=requirements,
+                name=name,
+                is_linux=is_linux,
+            )
+            head = _Head(stem, descriptor, state.st_size)
+            if state.st_nlink == 1 and _same_file_system(disk, destination):
+                is_written = _push_back(handle, head, task)
+                if is_written:
+                    disk.replace(destination)
+                    return
+            _copy(handle, head, destination, task)
+        finally:
+            os.close(handle)
+        disk.unlink()
+
+
+class _Head:
+    """What comes before the disk: its length is known before the digest of the disk is."""
+
+    def __init__(self, stem: str, descriptor: bytes, disk_bytes: int) -> None:
+        self._stem, self.disk_bytes = stem, disk_bytes
+        self._descriptor = descriptor
+        length = len(self.content("0" * 64))
+        # White space behind the root means nothing in XML.
+        self._descriptor = descriptor + b"\n" * (-length % ROOM_BYTES)
+        self.size_bytes = len(self.content("0" * 64))
+
+    def content(self, disk_digest: str) -> bytes:
+        """Return the bytes, with the SHA-256 of the disk."""
+        disk, descriptor = f"{self._stem}-disk1.vmdk", f"{self._stem}.ovf"
+        digests = {descriptor: hashlib.sha256(self._descriptor).hexdigest(), disk: disk_digest}
+        manifest = manifest_text(digests)
+        return b"".join(
+            (
+                ustar_header(descriptor, len(self._descriptor)),
+                self._descriptor,
+                padding(len(self._descriptor)),
+                ustar_header(f"{self._stem}.mf", len(manifest)),
+                manifest,
+                padding(len(manifest)),
+                ustar_header(disk, self.disk_bytes),
+            )
+        )
+
+    @property
+    def tail(self) -> bytes:
+        """What comes behind the disk."""
+        return padding(self.disk_bytes) + ARCHIVE_END
+
+
+def _push_back(handle: int, head: _Head, task: Task) -> bool:
+    """Make the disk the archive; False where the file system cannot, and the disk is as it was."""
+    if not _insert(handle, head.size_bytes):
+        return False
+    digest = hashlib.sha256()
+    for piece in _pieces(handle, head.size_bytes, head.disk_bytes):
+        digest.update(piece)
+        task.advance(len(piece))
+    _write(handle, head.content(digest.hexdigest()), 0)
+    _write(handle, head.tail, head.size_bytes + head.disk_bytes)
+    return True
+
+
+def _copy(handle: int, head: _Head, destination: Path, task: Task) -> None:
+    target = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        digest = hashlib.sha256()
+        at = head.size_bytes
+        for piece in _pieces(handle, 0, head.disk_bytes):
+            digest.update(piece)
+            at += _write(target, piece, at)
+            task.advance(len(piece))
+        _write(target, head.tail, at)
+        _write(target, head.content(digest.hexdigest()), 0)
+    finally:
+        os.close(target)
+
+
+def _pieces(handle: int, start: int, length: int) -> Iterator[bytes]:
+    at, end = start, start + length
+    while at < end:
+        piece = os.pread(handle, min(_STEP_BYTES, end - at), at)
+        if not piece:
+            raise OSError(errno.EIO, "the disk became shorter while it was read")
+        yield piece
+        at += len(piece)
+
+
+def _write(handle: int, content: bytes, start: int) -> int:
+    view, at = memoryview(content), start
+    while view:
+        count = os.pwrite(handle, view, at)
+        view, at = view[count:], at + count
+    return len(content)
+
+
+def _same_file_system(disk: Path, destination: Path) -> bool:
+    return disk.parent.stat().st_dev == destination.parent.stat().st_dev
+
+
+def _insert(handle: int, length: int) -> bool:
+    """Push the bytes of a file back by ``length`` (fallocate(2), FALLOC_FL_INSERT_RANGE); False where that cannot be.
+
+    Raises:
+        OSError: It could be, and failed.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    call = getattr(library, "fallocate64", None) or getattr(library, "fallocate", None)
+    if call is None:
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if call(handle, _INSERT_RANGE, 0, length) == 0:
+        return True
+    problem = ctypes.get_errno()
+    if problem in _CANNOT:
+        return False
+    raise OSError(problem, os.strerror(problem))
