@@ -111,4 +111,4 @@ def bitmaps(window: Window, header: Qcow2Header, hosts: HostClusters, name: str)
             offset=offset,
             why=f"at most {MOST_BITMAP_BYTES} are taken: whoever opens the file has them in memory",
         )
-    return count
+    return int(count)

@@ -33,6 +33,8 @@ _MOST_REFCOUNT_ORDER = 6
 _MOST_EXTENSIONS = 64
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in range(5))
 _KNOWN = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _EXTENDED_L2
+_BITMAPS_COUNT = 1
+"""Auto-clear feature: a program that does not know bitmaps takes it away, and what the extension says is stale then."""
 _COMPRESSIONS = {0: "zlib", 1: "zstd"}
 _EXTENSION_DATA_FILE = 0x44415441
 _EXTENSION_CRYPTO = 0x0537BE77
@@ -95,6 +97,19 @@ class Qcow2Header:
         return -(-self.virtual_size_bytes // self.cluster_bytes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Second:
+    """What version 3 brought."""
+
+    incompatible: int
+    autoclear: int
+    header_bytes: int
+    compression: int
+
+
+_SECOND_OF_VERSION_2 = _Second(incompatible=0, autoclear=0, header_bytes=_V2_BYTES, compression=0)
+
+
 def read_header(window: Window, name: str) -> Qcow2Header:
     """Return the header, of which everything was looked at that does not depend on the disk's length.
 
@@ -122,10 +137,8 @@ def read_header(window: Window, name: str) -> Qcow2Header:
             offset=20,
             why="2^9 to 2^21 are possible",
         )
-    incompatible, header_bytes, compression = 0, _V2_BYTES, 0
-    if version != min(VERSIONS):
-        incompatible, header_bytes, compression = _version_3(window, 1 << bits, name)
-    if incompatible & _EXTENDED_L2 and bits not in _EXTENDED_CLUSTER_BITS:
+    more = _SECOND_OF_VERSION_2 if version == min(VERSIONS) else _version_3(window, 1 << bits, name)
+    if more.incompatible & _EXTENDED_L2 and bits not in _EXTENDED_CLUSTER_BITS:
         raise refusal(
             CorruptImageError, name, f"it has sub-clusters, and clusters of 2^{bits} bytes", offset=20, why=_MISLEADING
         )
@@ -139,16 +152,15 @@ def read_header(window: Window, name: str) -> Qcow2Header:
         refcount_clusters=count_clusters,
         snapshots=shots,
         snapshots_offset=shots_at,
-        has_extended_l2=bool(incompatible & _EXTENDED_L2),
-        compression=_COMPRESSIONS[compression],
-        bitmaps=_judge_extensions(window, header_bytes, 1 << bits, name),
+        has_extended_l2=bool(more.incompatible & _EXTENDED_L2),
+        compression=_COMPRESSIONS[more.compression],
+        bitmaps=_judge_extensions(window, more, 1 << bits, name),
     )
 
 
-def _version_3(window: Window, cluster_bytes: int, name: str) -> tuple[int, int, int]:
-    """Return the incompatible features, the header's length and the kind of compression."""
-    more = _SECOND.unpack(read_exactly(window, _V2_BYTES, _SECOND.size, name=name, what="its header"))
-    incompatible, _, _, order, header_bytes = more
+def _version_3(window: Window, cluster_bytes: int, name: str) -> _Second:
+    content = read_exactly(window, _V2_BYTES, _SECOND.size, name=name, what="its header")
+    incompatible, _, autoclear, order, header_bytes = _SECOND.unpack(content)
     _features(incompatible, name)
     if order > _MOST_REFCOUNT_ORDER:
         raise refusal(
@@ -177,7 +189,7 @@ def _version_3(window: Window, cluster_bytes: int, name: str) -> tuple[int, int,
             offset=_V3_BYTES,
             why="each tool would read another disk",
         )
-    return incompatible, header_bytes, compression
+    return _Second(incompatible=incompatible, autoclear=autoclear, header_bytes=header_bytes, compression=compression)
 
 
 def _features(incompatible: int, name: str) -> None:
@@ -197,15 +209,15 @@ def _features(incompatible: int, name: str) -> None:
             raise refusal(kind, name, found, offset=_V2_BYTES, why=why)
 
 
-def _judge_extensions(window: Window, start: int, end: int, name: str) -> tuple[int, bytes] | None:
-    """Look at the header extensions; return that of bitmaps. They are in the first cluster."""
+def _judge_extensions(window: Window, more: _Second, end: int, name: str) -> tuple[int, bytes] | None:
+    """Look at the header extensions, which are in the first cluster; return that of bitmaps, where it counts."""
     bitmaps = None
-    for offset, kind, content in _extensions(window, start, end, name):
+    for offset, kind, content in _extensions(window, more.header_bytes, end, name):
         if kind == _EXTENSION_DATA_FILE:
             raise refusal(OutsideReferenceError, name, "it names an external data file", offset=offset, why=_ELSEWHERE)
         if kind == _EXTENSION_CRYPTO:
             raise refusal(EncryptedImageError, name, "it has an encryption header", offset=offset, why=_ENCRYPTED)
-        if kind == _EXTENSION_BITMAPS:
+        if kind == _EXTENSION_BITMAPS and more.autoclear & _BITMAPS_COUNT:
             if bitmaps is not None:
                 raise refusal(CorruptImageError, name, "it has two lists of bitmaps", offset=offset, why=_MISLEADING)
             bitmaps = (offset, content)

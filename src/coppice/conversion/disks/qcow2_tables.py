@@ -7,6 +7,8 @@ things. The work grows with the tables that the file has, never with a number in
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from coppice.conversion.disks.bounds import read_exactly, within
@@ -16,6 +18,7 @@ from coppice.errors import CorruptImageError, UnsupportedImageError
 
 if TYPE_CHECKING:
     from array import array
+    from collections.abc import Sequence
 
     from coppice.conversion.disks.qcow2_header import Qcow2Header
     from coppice.conversion.window import Window
@@ -81,23 +84,40 @@ class HostClusters:
         """
         uses, bits = self._uses, self._bits
         unaligned = (1 << bits) - 1
+        count = len(offsets)
+        if count and not offsets[0] & unaligned and offsets == _row(offsets[0], count, 1 << bits):
+            # An image that was written from its beginning to its end has its clusters in a row.
+            first = offsets[0] >> bits
+            if uses.count(0, first, first + count) == count:
+                uses[first : first + count] = bytes((_DATA,)) * count
+                return
         for offset in offsets:
             cluster = offset >> bits
             if offset & unaligned or cluster >= len(uses) or uses[cluster]:
                 raise self._wrong_data(offset)
             uses[cluster] = _DATA
 
-    def take_compressed(self, start: int, length: int) -> None:
-        """Note compressed data, which may share clusters with other such data.
+    def take_compressed(self, entries: list[int]) -> None:
+        """Note compressed data, which may share clusters with other such data ("Compressed Clusters Descriptor").
+
+        Args:
+            entries: Of a second-level table, all of that kind.
 
         Raises:
-            CorruptImageError: It is not inside of the file, or something else as well.
+            CorruptImageError: Some is not inside of the file, or something else as well.
         """
-        if start + length > -(-self._window.size_bytes // 512) * 512:
-            raise self.broken(f"compressed data would lie from byte {start} to {start + length}", start)
-        for cluster in range(start >> self._bits, (start + length - 1 >> self._bits) + 1):
-            if self._uses[cluster] != _SHARED:
-                self._take(cluster, _SHARED, "compressed data")
+        uses, bits = self._uses, self._bits
+        offset_bits = 62 - (bits - 8)
+        in_offset, in_entry = (1 << offset_bits) - 1, _COMPRESSED - 1
+        end = -(-self._window.size_bytes // 512) * 512
+        for entry in entries:
+            start = entry & in_offset
+            beyond = (start >> 9) + ((entry & in_entry) >> offset_bits) + 1 << 9
+            if beyond > end:
+                raise self.broken(f"compressed data would lie from byte {start} to {beyond}", start)
+            for cluster in range(start >> bits, (beyond - 1 >> bits) + 1):
+                if uses[cluster] != _SHARED:
+                    self._take(cluster, _SHARED, "compressed data")
 
     def broken(self, found: str, offset: int) -> ImageRefusedError:
         """Return the error of tables that cannot be right."""
@@ -201,35 +221,34 @@ def allocated_clusters(window: Window, header: Qcow2Header, hosts: HostClusters,
 
 
 def _entries(content: bytes, at: int, header: Qcow2Header, hosts: HostClusters) -> int:
+    """Look at the entries of a part of a table ("Standard Cluster Descriptor"); return how many clusters are there."""
     entries = big_endian("Q", content)
     if header.has_extended_l2:
         _sub_clusters(entries[0::2], entries[1::2], at, hosts)
         entries = entries[0::2]
     zero = 0 if header.version == 2 or header.has_extended_l2 else _ZERO  # noqa: PLR2004 - version 3 brought it
     reserved = ~(_OFFSET | _COPIED | zero) & 2**64 - 1
-    count, data = 0, []
-    for entry in entries:
-        if not entry:
-            continue
-        if entry & _COMPRESSED:
-            start, length = _compressed(entry, header)
-            hosts.take_compressed(start, length)
-            count += 1
-        elif entry & reserved:
-            raise hosts.broken(f"an entry of a second-level table is {entry:#x}", at)
-        elif offset := entry & _OFFSET:
-            data.append(offset)
-            count += not entry & zero
+    bits_of_all = reduce(or_, entries)
+    plain: Sequence[int] = entries
+    count = 0
+    if bits_of_all & _COMPRESSED:
+        compressed = [entry for entry in entries if entry & _COMPRESSED]
+        hosts.take_compressed(compressed)
+        plain = [entry for entry in entries if not entry & _COMPRESSED]
+        count = len(compressed)
+        bits_of_all = reduce(or_, plain, 0)
+    if bits_of_all & reserved:
+        wrong = next(entry for entry in plain if entry & reserved)
+        raise hosts.broken(f"an entry of a second-level table is {wrong:#x}", at)
+    data = [entry & _OFFSET for entry in plain if entry & _OFFSET]
     hosts.take_data(data)
-    return count
+    if bits_of_all & zero:
+        return count + sum(1 for entry in plain if entry & _OFFSET and not entry & zero)
+    return count + len(data)
 
 
-def _compressed(entry: int, header: Qcow2Header) -> tuple[int, int]:
-    """Return where compressed data is and how long it is ("Compressed Clusters Descriptor")."""
-    bits = 62 - (header.cluster_bits - 8)
-    start = entry & (1 << bits) - 1
-    sectors = (entry & _COMPRESSED - 1) >> bits
-    return start, (sectors + 1) * 512 - start % 512
+def _row(first: int, count: int, step: int) -> list[int]:
+    return list(range(first, first + count * step, step))
 
 
 def _sub_clusters(entries: array[int], maps: array[int], at: int, hosts: HostClusters) -> None:
