@@ -20,47 +20,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from coppice.errors import InterruptedRunError, ToolFailedError, ToolMissingError, ToolTimeoutError
+from coppice.process.tools import TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+__all__ = [
+    "CAPTURE_LIMIT_BYTES",
+    "TOOLS",
+    "Completed",
+    "Limits",
+    "end_process_group",
+    "find_tool",
+    "preparation",
+    "raise_failed",
+    "run",
+    "search_path",
+]
 
 CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024
 TAIL_LINES = 20
 _PR_SET_PDEATHSIG = 1
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """An external program: the Debian package that has it, and what Coppice needs it for."""
-
-    name: str
-    package: str
-    purpose: str
-
-
-TOOLS: dict[str, Tool] = {
-    tool.name: tool
-    for tool in (
-        Tool(name="mmdebstrap", package="mmdebstrap", purpose="building Debian appliances"),
-        Tool(name="unshare", package="util-linux", purpose="keeping a build's mounts to itself"),
-        Tool(name="mke2fs", package="e2fsprogs", purpose="making a file system without mounting it"),
-        Tool(name="debugfs", package="e2fsprogs", purpose="filling and reading a file system without mounting it"),
-        Tool(name="e2fsck", package="e2fsprogs", purpose="checking a file system without mounting it"),
-        Tool(name="sfdisk", package="fdisk", purpose="partitioning built images"),
-        Tool(name="mkfs.vfat", package="dosfstools", purpose="making the EFI system partition"),
-        Tool(name="mmd", package="mtools", purpose="filling the EFI system partition"),
-        Tool(name="mcopy", package="mtools", purpose="filling the EFI system partition and boot seeds"),
-        Tool(name="qemu-img", package="qemu-utils", purpose="converting and checking images"),
-        Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
-        Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
-        Tool(name="ssh-keygen", package="openssh-client", purpose="making throw-away keys for boot tests"),
-        Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
-        Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (the sources simplestreams and files)"),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +55,15 @@ class Limits:
         cpu_seconds: CPU time.
         file_size_bytes: The largest file that it may write.
         open_files: Open file descriptors.
+        processes: Processes and threads of its user, those of other programs counted; the kernel does not hold root to
+            it. `coppice.cage` counts those of the program alone.
     """
 
     address_space_bytes: int | None = None
     cpu_seconds: int | None = None
     file_size_bytes: int | None = None
     open_files: int | None = None
+    processes: int | None = None
 
     def apply(self) -> None:
         """Set the limits on the calling process (runs in the child)."""
@@ -86,6 +72,7 @@ class Limits:
             (resource.RLIMIT_CPU, self.cpu_seconds),
             (resource.RLIMIT_FSIZE, self.file_size_bytes),
             (resource.RLIMIT_NOFILE, self.open_files),
+            (resource.RLIMIT_NPROC, self.processes),
             (resource.RLIMIT_CORE, 0),
         ):
             if value is not None:
@@ -156,6 +143,8 @@ def run(
     linger_seconds: float | None = None,
     on_ended: Callable[[], object] = lambda: None,
     stopped: Callable[[], bool] | None = None,
+    handed_on: Sequence[int] = (),
+    before_start: Callable[[], None] | None = None,
 ) -> Completed:
     """Run ``argv`` to its end and return what it said.
 
@@ -174,6 +163,8 @@ def run(
             up. After that it is ended as well.
         on_ended: Called when it had to be ended: for what has left its process group.
         stopped: Asked about once a second; when it says so, the program is ended.
+        handed_on: Open files that the program gets, under the same numbers.
+        before_start: Called in the child, as the last thing before it becomes the program. It must not take a lock.
 
     Raises:
         ToolMissingError: The program is not installed.
@@ -185,7 +176,8 @@ def run(
     words[0] = words[0] if os.sep in words[0] else find_tool(words[0])
     started = time.monotonic()
     variables = dict(env or {}) if whole_environment else _environment(env)
-    child = _start(words, variables, cwd, limits, has_input=input_bytes is not None)
+    prepare = preparation(limits, before_start)
+    child = _start(words, variables, cwd, prepare, handed_on, has_input=input_bytes is not None)
     talk = _Talk(child, input_bytes, on_output, capture_bytes, stopped)
     with child:
         try:
@@ -210,12 +202,18 @@ def run(
         seconds=time.monotonic() - started,
     )
     if completed.returncode not in ok:
-        _raise_failed(completed)
+        raise_failed(completed)
     return completed
 
 
 def _start(
-    words: list[str], env: Mapping[str, str], cwd: Path | None, limits: Limits | None, *, has_input: bool
+    words: list[str],
+    env: Mapping[str, str],
+    cwd: Path | None,
+    prepare: Callable[[], None],
+    handed_on: Sequence[int],
+    *,
+    has_input: bool,
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(  # noqa: S603 - an argument list, no shell
@@ -226,12 +224,16 @@ def _start(
             cwd=cwd,
             env=env,
             start_new_session=True,
-            preexec_fn=preparation(limits),  # noqa: PLW1509 - only prctl and setrlimit run in it
+            pass_fds=handed_on,
+            preexec_fn=prepare,  # noqa: PLW1509 - only system calls run in it
         )
     except FileNotFoundError as problem:
         raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
     except OSError as problem:
         raise ToolFailedError(f"cannot run {words[0]}: {problem.strerror}", context={"argv": words}) from problem
+    except subprocess.SubprocessError as problem:
+        # What was to be done in the child before the program started could not be done.
+        raise ToolFailedError(f"cannot prepare to run {words[0]}: {problem}", context={"argv": words}) from problem
 
 
 def _end(child: subprocess.Popen[bytes], on_ended: Callable[[], object]) -> None:
@@ -253,8 +255,8 @@ def end_process_group(child: subprocess.Popen[bytes], *, grace_seconds: float = 
             return
 
 
-def preparation(limits: Limits | None = None) -> Callable[[], None]:
-    """Return what a child does before it becomes the program: it ends with its parent, within ``limits``."""
+def preparation(limits: Limits | None = None, then: Callable[[], None] | None = None) -> Callable[[], None]:
+    """Return what a child does before it becomes the program: it ends with its parent, within ``limits``; ``then``."""
     import ctypes
 
     prctl = ctypes.CDLL(None).prctl
@@ -264,6 +266,8 @@ def preparation(limits: Limits | None = None) -> Callable[[], None]:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if limits is not None:
             limits.apply()
+        if then is not None:
+            then()
 
     return prepare
 
@@ -378,7 +382,12 @@ def _tail(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
 
 
-def _raise_failed(completed: Completed) -> NoReturn:
+def raise_failed(completed: Completed) -> NoReturn:
+    """Raise the error of a program that ended otherwise than it should.
+
+    Raises:
+        ToolFailedError: Always; it tells the end of what the program said.
+    """
     ended = (
         f"was ended by signal {-completed.returncode}"
         if completed.returncode < 0

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walls by namespaces: bubblewrap makes a tree of files with nothing in it but what is named, and no network.
+
+The tree is read-only but for the files that are to be written; it has no /proc, /sys, /tmp, no home, and of /etc the
+loader's cache alone. Root's program becomes nobody's on its way in, so that limits on processes hold for it; it keeps
+the one right of reading and writing what it was given, whoever owns that.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coppice import process
+from coppice.cage.needs import needs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coppice.cage.needs import Needs
+
+_NOBODY = 65534
+_OWN_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+_USER_NAMESPACE = ("--unshare-user", *_OWN_NAMESPACES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A file, or a folder, in the tree.
+
+    Attributes:
+        outside: Its real path.
+        inside: Its path there.
+        is_written: Whether the program may write it.
+    """
+
+    outside: str
+    inside: str
+    is_written: bool
+
+
+def wrapped(
+    argv: Sequence[str],
+    bindings: Sequence[Binding],
+    *,
+    devices: Sequence[str],
+    filter_handle: int | None,
+    processes: int | None,
+    is_privileged: bool,
+) -> list[str]:
+    """Return the arguments of bwrap that run ``argv``.
+
+    Args:
+        argv: The program and its arguments, which name files by their paths inside.
+        bindings: What it sees.
+        devices: Device files that it may use.
+        filter_handle: An open file with the filter of calls; None: there is none.
+        processes: How many processes and threads it may have.
+        is_privileged: Whether namespaces are made with root's rights and not within a user namespace.
+
+    Raises:
+        ToolMissingError: bwrap, or the program, is not installed.
+    """
+    needs = needs_of(argv[0])
+    entry, helpers = _entry(processes, is_privileged=is_privileged)
+    words = [process.find_tool("bwrap"), *(_OWN_NAMESPACES if is_privileged else _USER_NAMESPACE)]
+    words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if is_privileged:
+        for right in ("DAC_OVERRIDE", *(("SETUID", "SETGID", "SETPCAP") if helpers else ())):
+            words += ["--cap-add", f"CAP_{right}"]
+    words += _tree(needs, *(needs_of(helper) for helper in helpers))
+    for device in devices:
+        words += ["--dev-bind-try", device, device]
+    for binding in bindings:
+        words += ["--bind" if binding.is_written else "--ro-bind", binding.outside, binding.inside]
+    words += ["--remount-ro", "/", "--chdir", "/"]
+    if filter_handle is not None:
+        words += ["--seccomp", str(filter_handle)]
+    return [*words, "--", *entry, needs.program, *argv[1:]]
+
+
+def _tree(*all_needs: Needs) -> list[str]:
+    words: list[str] = []
+    for tree in dict.fromkeys(tree for needs in all_needs for tree in needs.trees):
+        words += ["--ro-bind", tree, tree]
+    for link, target in dict.fromkeys(pair for needs in all_needs for pair in needs.links):
+        words += ["--symlink", target, link]
+    trees = tuple(f"{tree}/" for needs in all_needs for tree in needs.trees)
+    for program in dict.fromkeys(needs.program for needs in all_needs):
+        if not program.startswith(trees):
+            words += ["--ro-bind", program, program]
+    return words
+
+
+def _entry(processes: int | None, *, is_privileged: bool) -> tuple[list[str], list[str]]:
+    """Return what stands before the program, and which programs that takes.
+
+    The limit on processes is set inside: there it counts those of the cage alone (Linux 5.14; before, all of the user).
+    """
+    entry: list[str] = []
+    helpers: list[str] = []
+    paths = process.search_path()
+    if processes is not None and (found := shutil.which("prlimit", path=paths)) is not None:
+        entry += [needs_of(found).program, f"--nproc={_process_limit(processes, is_privileged=is_privileged)}", "--"]
+        helpers.append(found)
+    if is_privileged and (found := shutil.which("setpriv", path=paths)) is not None:
+        entry += [needs_of(found).program, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+        entry += [f"--{which}=-all,+dac_override" for which in ("inh-caps", "ambient-caps", "bounding-set")]
+        entry += ["--no-new-privs", "--"]
+        helpers.append(found)
+    return entry, helpers
+
+
+def _process_limit(processes: int, *, is_privileged: bool) -> int:
+    user = _NOBODY if is_privileged else os.geteuid()
+    wanted = processes + tasks_of(user)
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    return wanted if hard == resource.RLIM_INFINITY or os.geteuid() == 0 else min(wanted, hard)
+
+
+def tasks_of(user: int) -> int:
+    """Return how many processes and threads a user has on this machine, as far as they can be seen."""
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if folder.stat().st_uid == user:
+                count += max(1, (folder / "task").stat().st_nlink - 2)
+        except OSError:
+            continue
+    return count

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Cage`: runs one program with the files that it is given, under limits, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coppice import process
+from coppice.atomic import storage_errors
+from coppice.cage.bubblewrap import Binding
+from coppice.cage.means import Means, Strength, Walls
+from coppice.cage.room import DEFAULT_LIMITS, Stay, stay
+from coppice.cage.trial import find_means
+from coppice.errors import CageError, ToolFailedError, ToolTimeoutError, UnreadableFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_NEW_FILE_MODE = 0o600
+_OWN_COMPLAINT = b"bwrap: "
+
+
+class Cage:
+    """What one program, or several in turn, may read and write.
+
+    Args:
+        reads: Files that it reads.
+        writes: Files that it writes, and may read; those that are not there are made, empty, when it runs. A folder may
+            be given where a program insists on one; what is written into it is looked at once a second.
+        is_required: Whether nothing runs where limits are all that there is.
+        means: With what it is shut in; the strongest that this machine has when None.
+    """
+
+    def __init__(
+        self,
+        *,
+        reads: Sequence[Path] = (),
+        writes: Sequence[Path] = (),
+        is_required: bool = False,
+        means: Means | None = None,
+    ) -> None:
+        written = dict.fromkeys(map(_resolved, writes))
+        read = dict.fromkeys(path for path in map(_resolved, reads) if path not in written)
+        self._bindings = {
+            path: Binding(outside=str(path), inside=f"/{folder}/{number}/{_plain_name(path)}", is_written=is_written)
+            for folder, paths, is_written in (("in", read, False), ("out", written, True))
+            for number, path in enumerate(paths)
+        }
+        self._is_required = is_required
+        self._means = means
+
+    @property
+    def means(self) -> Means:
+        """With what the program is shut in.
+
+        Raises:
+            CageError: With limits alone, and the cage is required.
+        """
+        if self._means is None:
+            self._means = find_means()
+        if self._is_required and self._means.strength is Strength.LIMITS:
+            raise CageError(
+                "programs that read other people's images cannot be shut in on this machine",
+                details="\n".join(self._means.lacking) or None,
+                resolution="Install bubblewrap (`coppice doctor` says what else is lacking), or set "
+                "conversion.require_cage = false to go on with limits alone.",
+            )
+        return self._means
+
+    def inside(self, path: Path) -> str:
+        """Return the path by which the program sees a file that it was given.
+
+        Its last part stays as it is where it is a plain name.
+
+        Raises:
+            KeyError: The file was not given to this cage.
+            CageError: There are no walls, and the cage is required.
+        """
+        binding = self._bindings[_resolved(path)]
+        return binding.inside if self.means.walls is Walls.BUBBLEWRAP else binding.outside
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        limits: process.Limits = DEFAULT_LIMITS,
+        env: Mapping[str, str] | None = None,
+        input_bytes: bytes | None = None,
+        ok: Sequence[int] = (0,),
+        on_output: Callable[[str], None] | None = None,
+        capture_bytes: int = process.CAPTURE_LIMIT_BYTES,
+        stopped: Callable[[], bool] | None = None,
+    ) -> process.Completed:
+        """Run a program to its end, shut in; when this returns or raises, it has ended.
+
+        It cannot start another program.
+
+        Args:
+            argv: The program and its arguments, which name files as `inside` does.
+            timeout_seconds: After this time it is ended.
+            limits: Its bounds; what is None there is as in `DEFAULT_LIMITS`.
+            env: Variables added to an environment that is the same everywhere.
+            input_bytes: Written to its standard input, which is empty otherwise.
+            ok: Exit statuses that mean success.
+            on_output: Called with each piece of output as it comes (progress).
+            capture_bytes: How much of its output is kept, of each stream.
+            stopped: Asked about once a second; when it says so, the program is ended.
+
+        Raises:
+            CageError: The cage is required and cannot be had, or could not be set up.
+            UnreadableFileError: A file that is to be read is not there.
+            StorageError: A file that is to be written cannot be made.
+            ToolMissingError: The program is not installed.
+            ToolTimeoutError: Time was up.
+            ToolFailedError: It ended with another status than those in ``ok``, or wrote more than it may.
+            InterruptedRunError: ``stopped`` said so.
+        """
+        means = self.means
+        bounds = _complete(limits)
+        self._prepare_files()
+        what = Stay(
+            argv=tuple(argv),
+            timeout_seconds=timeout_seconds,
+            bindings=tuple(self._bindings.values()),
+            limits=bounds,
+            env=env or {},
+            input_bytes=input_bytes,
+            on_output=on_output,
+            capture_bytes=capture_bytes,
+            stopped=self._watch(argv[0], bounds, stopped),
+        )
+        try:
+            done = stay(means, what)
+        except ToolTimeoutError as problem:
+            raise ToolTimeoutError(
+                f"{argv[0]} did not end within {timeout_seconds:.0f} s and was stopped",
+                details=self._outside(f"$ {shlex.join(argv)}\n" + "\n".join(_said(problem))),
+                context={"argv": list(argv)},
+            ) from problem
+        if done.returncode not in ok:
+            self._raise_failed(done, means)
+        return done
+
+    def _prepare_files(self) -> None:
+        for path, binding in self._bindings.items():
+            if binding.is_written:
+                with storage_errors("making", path):
+                    if not path.is_dir():
+                        os.close(
+                            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, _NEW_FILE_MODE)
+                        )
+                continue
+            try:
+                kind = path.stat().st_mode
+            except OSError as problem:
+                raise UnreadableFileError(
+                    f"cannot read {path}: {problem.strerror}", context={"path": str(path)}
+                ) from problem
+            if not stat.S_ISREG(kind):
+                raise UnreadableFileError(f"cannot read {path}: it is no regular file", context={"path": str(path)})
+
+    def _watch(
+        self, program: str, limits: process.Limits, stopped: Callable[[], bool] | None
+    ) -> Callable[[], bool] | None:
+        folders = [path for path, binding in self._bindings.items() if binding.is_written and path.is_dir()]
+        most = limits.file_size_bytes
+        if not folders or most is None:
+            return stopped
+
+        def watch() -> bool:
+            for folder in folders:
+                if _bytes_below(folder) > most:
+                    raise ToolFailedError(
+                        f"{program} wrote more than {most} bytes and was stopped", context={"path": str(folder)}
+                    )
+            return stopped is not None and stopped()
+
+        return watch
+
+    def _raise_failed(self, done: process.Completed, means: Means) -> None:
+        if means.walls is Walls.BUBBLEWRAP and done.returncode == 1 and done.stderr.startswith(_OWN_COMPLAINT):
+            raise CageError(
+                f"a cage for {done.argv[0]} could not be set up",
+                details=self._outside(done.combined.strip()),
+                context={"argv": list(done.argv)},
+            )
+        told = replace(done, argv=tuple(map(self._outside, done.argv)), combined=self._outside(done.combined))
+        process.raise_failed(told)
+
+    def _outside(self, text: str) -> str:
+        # People know their files by the paths that those have here.
+        if self.means.walls is Walls.BUBBLEWRAP:
+            for binding in self._bindings.values():
+                text = text.replace(binding.inside, binding.outside)
+        return text
+
+
+def _resolved(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _plain_name(path: Path) -> str:
+    return path.name if _PLAIN_NAME.fullmatch(path.name) else "file"
+
+
+def _complete(limits: process.Limits) -> process.Limits:
+    given = {field.name: getattr(limits, field.name) for field in fields(limits)}
+    return replace(DEFAULT_LIMITS, **{name: value for name, value in given.items() if value is not None})
+
+
+def _said(problem: ToolTimeoutError) -> list[str]:
+    # The first line is the command line of bwrap.
+    return (problem.details or "").splitlines()[1:]
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += max(512, Path(parent, name).lstat().st_blocks * 512)
+            except OSError:
+                continue
+    return total

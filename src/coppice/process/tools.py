@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The external programs that Coppice uses: a literal table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """An external program: the Debian package that has it, and what Coppice needs it for."""
+
+    name: str
+    package: str
+    purpose: str
+
+
+TOOLS: dict[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(name="mmdebstrap", package="mmdebstrap", purpose="building Debian appliances"),
+        Tool(name="unshare", package="util-linux", purpose="keeping a build's mounts to itself"),
+        Tool(name="mke2fs", package="e2fsprogs", purpose="making a file system without mounting it"),
+        Tool(name="debugfs", package="e2fsprogs", purpose="filling and reading a file system without mounting it"),
+        Tool(name="e2fsck", package="e2fsprogs", purpose="checking a file system without mounting it"),
+        Tool(name="sfdisk", package="fdisk", purpose="partitioning built images"),
+        Tool(name="mkfs.vfat", package="dosfstools", purpose="making the EFI system partition"),
+        Tool(name="mmd", package="mtools", purpose="filling the EFI system partition"),
+        Tool(name="mcopy", package="mtools", purpose="filling the EFI system partition and boot seeds"),
+        Tool(name="qemu-img", package="qemu-utils", purpose="converting and checking images"),
+        Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
+        Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
+        Tool(name="ssh-keygen", package="openssh-client", purpose="making throw-away keys for boot tests"),
+        Tool(name="bwrap", package="bubblewrap", purpose="shutting in the programs that read other people's images"),
+        Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
+        Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (the sources simplestreams and files)"),
+    )
+}
