@@ -7,20 +7,21 @@ something to be played into the tables is refused: without it the tables are not
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING
 
 from coppice.conversion.disks.bounds import SECTOR_BYTES, believe_size, read_exactly
 from coppice.conversion.disks.stretches import Stretches
 from coppice.conversion.disks.tables import little_endian
-from coppice.conversion.disks.vhdx_regions import MIB, Region, read_regions
 from coppice.conversion.disks.vhdx_metadata import VhdxMetadata, read_metadata
+from coppice.conversion.disks.vhdx_regions import MIB, Region, read_regions
 from coppice.conversion.model import Detection
 from coppice.conversion.refusal import refusal
 from coppice.errors import CorruptImageError, OutsideReferenceError, UnsupportedImageError
 from coppice.model.image import DiskFormat
 
 if TYPE_CHECKING:
+    from array import array
+
     from coppice.conversion.model import ConversionLimits
     from coppice.conversion.window import Window
     from coppice.errors import ImageRefusedError
@@ -66,9 +67,7 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
     )
 
 
-def _table(
-    window: Window, region: Region, taken: tuple[Region, ...], metadata: VhdxMetadata, name: str
-) -> int:
+def _table(window: Window, region: Region, taken: tuple[Region, ...], metadata: VhdxMetadata, name: str) -> int:
     """Look at each entry (MS-VHDX 2.5.1); return how many blocks the file has.
 
     After each chunk of payload entries comes one for a bitmap, which only an image with a parent has.
@@ -82,7 +81,7 @@ def _table(
             f"its allocation table has {region.length} bytes, its disk needs {entries * _ENTRY_BYTES}",
             region.offset,
         )
-    stretches = Stretches()
+    stretches = Stretches(name, "blocks or regions")
     stretches.add_bytes(0, MIB)
     for each in taken:
         stretches.add_bytes(each.offset, each.length)
@@ -97,7 +96,7 @@ def _table(
             raise _corrupt(name, f"a block would lie up to byte {beyond}, the file has {window.size_bytes}", at)
         stretches.add_all((offset // SECTOR_BYTES for offset in held), metadata.block_bytes // SECTOR_BYTES)
         allocated += len(held)
-    stretches.refuse_overlap(name, "blocks or regions")
+    stretches.refuse_overlap()
     return allocated
 
 

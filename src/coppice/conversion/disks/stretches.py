@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stretches of a file that must not overlap: a disk whose blocks share bytes is larger than its file makes credible."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from coppice.conversion.disks.bounds import SECTOR_BYTES
+from coppice.conversion.refusal import refusal
+from coppice.errors import CorruptImageError, UnsupportedImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LENGTH_BITS = 24
+_LENGTH_MASK = (1 << _LENGTH_BITS) - 1
+_RUN_ENTRIES = 1 << 18
+_MOST_BYTES = (1 << 64 - _LENGTH_BITS) * SECTOR_BYTES
+
+
+class Stretches:
+    """Where things lie in a file, in whole sectors of 512 bytes; eight bytes of memory for each.
+
+    A stretch is one number, its start above its length, so that the order of numbers is the order in the file. They
+    are kept in sorted runs: those of an image that was written from its beginning to its end follow each other.
+
+    Args:
+        name: Of the file, for refusals.
+        what: The stretches are, for refusals: ``grains or tables``.
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        self._name = name
+        self._what = what
+        self._pending = array("Q")
+        self._runs: list[array[int]] = []
+
+    def add(self, start_sectors: int, length_sectors: int) -> None:
+        """Add one.
+
+        Raises:
+            UnsupportedImageError: It begins beyond 512 TiB.
+        """
+        self.add_all((start_sectors,), length_sectors)
+
+    def add_bytes(self, start: int, length: int) -> None:
+        """Add one that is told in bytes; a sector of which it has a part is wholly its own. Nothing is no stretch.
+
+        Raises:
+            UnsupportedImageError: It begins beyond 512 TiB.
+        """
+        first, end = start // SECTOR_BYTES, -(-(start + length) // SECTOR_BYTES)
+        while first < end:
+            piece = min(end - first, _LENGTH_MASK)
+            self.add(first, piece)
+            first += piece
+
+    def add_all(self, starts_sectors: Iterable[int], length_sectors: int) -> None:
+        """Add many of one length, which is less than 8 GiB.
+
+        Raises:
+            UnsupportedImageError: One begins beyond 512 TiB.
+        """
+        try:
+            self._pending.extend(start << _LENGTH_BITS | length_sectors for start in starts_sectors)
+        except OverflowError as problem:
+            raise refusal(
+                UnsupportedImageError,
+                self._name,
+                f"one of its {self._what} would lie beyond {_MOST_BYTES} bytes",
+                why="files of that length are not taken",
+            ) from problem
+        if len(self._pending) >= _RUN_ENTRIES:
+            self._close_run()
+
+    def refuse_overlap(self) -> None:
+        """See to it that no two of them share a sector.
+
+        Raises:
+            CorruptImageError: Two do.
+        """
+        for first, second in pairwise(self._in_order()):
+            start = second >> _LENGTH_BITS
+            if start - (first >> _LENGTH_BITS) < first & _LENGTH_MASK:
+                raise refusal(
+                    CorruptImageError,
+                    self._name,
+                    f"two of its {self._what} overlap in the file",
+                    offset=start * SECTOR_BYTES,
+                    why="its tables contradict themselves, so that programs would read different disks",
+                )
+
+    def _close_run(self) -> None:
+        self._runs.append(array("Q", sorted(self._pending)))
+        self._pending = array("Q")
+
+    def _in_order(self) -> Iterable[int]:
+        if self._pending:
+            self._close_run()
+        runs = sorted(self._runs, key=lambda run: run[0])
+        if all(first[-1] <= second[0] for first, second in pairwise(runs)):
+            return (entry for run in runs for entry in run)
+        return heapq.merge(*runs)
