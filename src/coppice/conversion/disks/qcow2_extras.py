@@ -99,11 +99,11 @@ def bitmaps(window: Window, header: Qcow2Header, hosts: HostClusters, name: str)
         table, entries, _, _, granularity, name_bytes, extra_bytes = _BITMAP.unpack_from(directory, start)
         if granularity not in _GRANULARITY_BITS:
             raise hosts.broken(f"a bitmap has a bit for each 2^{granularity} bytes", offset + start)
-        memory += -(-header.virtual_size_bytes >> granularity) // 8 + header.cluster_bytes
+        memory += (header.virtual_size_bytes >> granularity) // 8
         if entries:
             hosts.take_metadata(table, entries * 8, "the table of a bitmap")
         start += -(-(_BITMAP.size + extra_bytes + name_bytes) // 8) * 8
-    if memory > MOST_BITMAP_BYTES + count * header.cluster_bytes:
+    if memory > MOST_BITMAP_BYTES:
         raise refusal(
             UnsupportedImageError,
             name,

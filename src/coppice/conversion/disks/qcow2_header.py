@@ -195,7 +195,12 @@ def _version_3(window: Window, cluster_bytes: int, name: str) -> _Second:
 def _features(incompatible: int, name: str) -> None:
     cases: tuple[tuple[int, type[ImageRefusedError], str, str], ...] = (
         (_DATA_FILE, OutsideReferenceError, "it has an external data file", _ELSEWHERE),
-        (~_KNOWN, UnsupportedImageError, f"it has unknown incompatible features ({incompatible:#x})", _MISLEADING),
+        (
+            ~_KNOWN,
+            UnsupportedImageError,
+            f"it has unknown incompatible features ({incompatible:#x})",
+            "whoever does not know them would read another disk",
+        ),
         (_CORRUPT, CorruptImageError, "it is marked corrupt", "a disk that is known to be broken is not given on"),
         (
             _DIRTY,

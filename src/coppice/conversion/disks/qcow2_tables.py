@@ -37,7 +37,7 @@ _ZERO = 1
 _L1_RESERVED = ~(_OFFSET | _COPIED) & 2**64 - 1
 _LOW = 2**32 - 1
 _METADATA, _DATA, _SHARED = 1, 2, 3
-_WORDS = {_METADATA: "metadata", _DATA: "a cluster of the disk", _SHARED: "compressed data"}
+_WORDS = {_METADATA: "metadata", _DATA: "another cluster of the disk", _SHARED: "compressed data"}
 _MISLEADING = "its tables contradict themselves or the file: programs would read different disks"
 
 
