@@ -5,9 +5,11 @@ import subprocess
 
 import pytest
 
+from coppice.cache.locks import Leases
 from coppice.cache.model import CachedImage, Held
+from coppice.conversion.bound import prune_guest_bytes
 from coppice.conversion.convert import Converter
-from coppice.conversion.keep import prune_guest_bytes, read_made
+from coppice.conversion.keep import read_made
 from coppice.conversion.model import ConversionLimits, Source
 from coppice.errors import ChecksumMismatchError, ImageRefusedError
 from coppice.model.checksum import Checksum
@@ -44,9 +46,14 @@ def published(path, seed=1):
     return Source(path=path, checksum=Checksum.of(content), size_bytes=len(content), name="an image")
 
 
+def opened(tmp_path, leases=None):
+    limits = ConversionLimits(timeout_seconds=60)
+    return Converter(tmp_path / "converted", limits, leases=leases or Leases(tmp_path / "leases"))
+
+
 @pytest.fixture
 def converter(tmp_path):
-    return Converter(tmp_path / "converted", ConversionLimits(timeout_seconds=60))
+    return opened(tmp_path)
 
 
 def test_the_disk_that_was_put_together_is_known_by_the_file_that_was_listed(tmp_path, converter):
@@ -77,7 +84,7 @@ def test_a_disk_altered_after_it_was_put_together_is_not_converted(tmp_path, con
 
 @pytest.mark.parametrize("content", [images.qcow2(), images.vmdk_with_footer()], ids=["qcow2", "vmdk"])
 def test_a_guest_cannot_choose_how_its_disk_is_read(tmp_path, converter, content):
-    with pytest.raises(ImageRefusedError, match="another disk"):
+    with pytest.raises(ImageRefusedError):
         converter.convert(guest_held(tmp_path / "x", content), (F.RAW, F.QCOW2, F.VMDK))
 
 
@@ -87,7 +94,7 @@ def test_the_guests_bytes_of_a_published_file_are_made_once(tmp_path, converter)
     state = first.path.stat()
     assert first.path.read_bytes() == images.raw_disk()
     assert first.checksum == Checksum.of(images.raw_disk())
-    assert Converter(converter.directory, ConversionLimits()).guest_bytes(source) == first
+    assert opened(tmp_path).guest_bytes(source) == first
     assert first.path.stat().st_mtime_ns == state.st_mtime_ns
 
 
@@ -115,14 +122,19 @@ def test_a_raw_file_that_a_cloud_wanted_serves_deltas_and_stays(tmp_path, conver
     assert read_made(for_deltas).is_seed
     for_the_cloud = converter.convert(cached, (F.RAW,))
     assert (for_the_cloud.path, for_the_cloud.reused) == (for_deltas, True)
-    assert prune_guest_bytes(converter.directory, keep=0) == ()
+    assert prune_guest_bytes(converter.directory, Leases(tmp_path / "leases"), keep=0) == ()
 
 
-def test_only_the_disks_used_last_stay(tmp_path, converter):
+def test_only_the_disks_used_last_stay_and_those_in_use(tmp_path):
+    leases = Leases(tmp_path / "leases")
+    converter = opened(tmp_path, leases)
     sources = [published(tmp_path / f"{number}.qcow2", seed=number) for number in range(3)]
     made = [converter.guest_bytes(source) for source in sources]
     converter.guest_bytes(sources[0])
-    assert set(prune_guest_bytes(converter.directory, keep=2)) == {made[1].path}
+    others = Leases(tmp_path / "leases")
+    assert prune_guest_bytes(converter.directory, others, keep=0) == ()
+    leases.close()
+    assert set(prune_guest_bytes(converter.directory, others, keep=2)) == {made[1].path}
     assert [each.path.exists() for each in made] == [True, False, True]
 
 

@@ -1,25 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What conversions made and keep: the record beside each file, and how many raw files stay that serve deltas alone."""
+"""What conversions made and keep: one file for each source, format and options, with its record beside it.
+
+A record without its file, or a file without its record, is nothing: it is made again. Who uses a file holds a lease on
+it, so that no other process removes it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coppice import atomic
-from coppice.conversion.files import try_locked
+from coppice.conversion.keep_facts import inspection_from, inspection_values
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-GUEST_FILES_KEPT = 8
-"""Raw files that were made only so that deltas can start from them; the ones used last stay."""
+    from coppice.conversion.model import Inspection
+
+_SOURCE_DIGITS = 40
+_IDENTITY_DIGITS = 24
+
+
+class Leases(Protocol):
+    """What a process uses, told to all others."""
+
+    def take(self, checksum: Checksum) -> None:
+        """Use what is known by a checksum from now on."""
+        ...
+
+    def is_used(self, checksum: Checksum) -> bool:
+        """Tell whether any process uses it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +51,54 @@ class Made:
         source: Of the file that it was made from.
         converter: What made it.
         is_seed: It serves deltas alone; no cloud asked for it.
+        found: What the source was found to be, so that it need not be unpacked to know that.
     """
 
     image: Image
     source: Checksum
     converter: str
     is_seed: bool
+    found: Inspection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A converted file that is there, with its record; its bytes were not read.
+
+    Attributes:
+        path: The file.
+        made: Its record.
+        held_bytes: What it takes on the disk.
+        used_ns: When it was needed last, by the clock of the file system.
+    """
+
+    path: Path
+    made: Made
+    held_bytes: int
+    used_ns: int
+
+
+def place_of(directory: Path, source: Checksum, identity: Sequence[str], wanted: DiskFormat) -> Path:
+    """Return where a result is kept.
+
+    Args:
+        directory: The converter's.
+        source: Checksum of the source.
+        identity: All that decides what is made of it, the converter's version included.
+        wanted: The format.
+    """
+    digest = hashlib.sha512("\0".join((str(source), *identity)).encode()).hexdigest()
+    return directory / "objects" / f"{source.hexdigest[:_SOURCE_DIGITS]}-{digest[:_IDENTITY_DIGITS]}.{wanted}"
+
+
+def lease_of(path: Path) -> Checksum:
+    """Return by what the lease on a converted file is known."""
+    return Checksum.of(path.name.encode())
+
+
+def lock_of(path: Path) -> Path:
+    """Return the lock under which a converted file is made, taken and removed."""
+    return path.parent.parent / "locks" / path.name
 
 
 def record_of(path: Path) -> Path:
@@ -46,7 +108,7 @@ def record_of(path: Path) -> Path:
 
 def read_made(path: Path) -> Made | None:
     """Return the record of a converted file; None: there is none that can be read, so that it is made again."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         content: dict[str, Any] = json.loads(record_of(path).read_text(encoding="utf-8"))
         return Made(
             image=Image(
@@ -58,6 +120,7 @@ def read_made(path: Path) -> Made | None:
             source=Checksum.parse(content["source"]),
             converter=str(content["converter"]),
             is_seed=content.get("seed") is True,
+            found=inspection_from(content["found"]),
         )
     return None
 
@@ -76,6 +139,7 @@ def write_made(path: Path, made: Made) -> None:
         "source": str(made.source),
         "converter": made.converter,
         "seed": made.is_seed,
+        "found": inspection_values(made.found),
     }
     atomic.write_text(record_of(path), json.dumps(content, indent=1) + "\n")
 
@@ -95,31 +159,20 @@ def size_of(path: Path) -> int | None:
     return None
 
 
-def prune_guest_bytes(directory: Path, *, keep: int = GUEST_FILES_KEPT) -> tuple[Path, ...]:
-    """Remove raw files that serve deltas alone, but for those used last; return what was removed.
-
-    Whatever a cloud asked for stays, and so does what is being made.
+def all_kept(directory: Path, source: Checksum | None = None) -> Iterator[Kept]:
+    """Yield what is kept, of one source or of all, in the order of names.
 
     Args:
         directory: The converter's.
-        keep: How many stay.
-
-    Raises:
-        StorageError: One cannot be removed.
+        source: Of which; None: of all.
     """
-    seeds: list[tuple[int, Path]] = []
-    for record in (directory / "objects").glob("*.raw.json"):
+    pattern = "*.json" if source is None else f"{source.hexdigest[:_SOURCE_DIGITS]}-*.json"
+    for record in sorted((directory / "objects").glob(pattern)):
         path = record.with_suffix("")
         made = read_made(path)
-        if made is not None and made.is_seed:
-            with contextlib.suppress(OSError):
-                seeds.append((record.stat().st_mtime_ns, path))
-    removed = []
-    for _, path in sorted(seeds)[: max(0, len(seeds) - keep)]:
-        with try_locked(directory / "locks" / path.name) as held:
-            if held:
-                with atomic.storage_errors("removing", path):
-                    path.unlink(missing_ok=True)
-                    record_of(path).unlink(missing_ok=True)
-                removed.append(path)
-    return tuple(removed)
+        if made is None or (source is not None and made.source != source):
+            continue
+        with contextlib.suppress(OSError):
+            state, used = path.lstat(), record.lstat().st_mtime_ns
+            if stat.S_ISREG(state.st_mode) and state.st_size == made.image.size_bytes:
+                yield Kept(path=path, made=made, held_bytes=state.st_blocks * 512, used_ns=used)

@@ -74,6 +74,8 @@ class Detection:
         allocated_bytes: How many of them the file holds; None: not known.
         partition_table: Of a raw disk.
         notes: What is worth saying, and no reason to refuse it.
+        must_be_rewritten: The file holds more than the disk (snapshots), which no cloud is to get: it is converted even
+            where its format is the wanted one.
     """
 
     format: DiskFormat
@@ -82,6 +84,7 @@ class Detection:
     allocated_bytes: int | None = None
     partition_table: PartitionTable | None = None
     notes: tuple[str, ...] = ()
+    must_be_rewritten: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,8 @@ class Inspection:
     @property
     def is_usable_as_it_is(self) -> bool:
         """Whether a cloud can take the file itself: a bare disk, or an archive with a descriptor."""
+        if self.disk.must_be_rewritten:
+            return False
         return self.packaging is None or (self.packaging.archive is Archive.OVA and self.packaging.compression is None)
 
 
@@ -198,8 +203,11 @@ class ConvertedImage:
         path: The file.
         image: Facts about it.
         source_checksum: Of the published file, as its list has it: what it is known by, whatever it was made from.
-        converter: What converted it (``qemu-img 7.2.22``), or ``none`` when it is what the cache holds.
+        converter: What converted it (``qemu-img 7.2.22``), ``unpacked`` when it was only taken out of its wrapping, or
+            ``none`` when it is what the cache holds.
         reused: True when it was there already.
+        hardware: What the archive that it came in says of the machine; None: it came in none.
+        differs: How it is not what its list says, for people; None: it is, or the list says nothing.
     """
 
     key: ImageKey
@@ -209,6 +217,8 @@ class ConvertedImage:
     source_checksum: Checksum
     converter: str
     reused: bool
+    hardware: Requirements | None = None
+    differs: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

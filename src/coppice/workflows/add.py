@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.images import keep_image
 from coppice.conversion.inspect import inspect
-from coppice.conversion.model import ConversionLimits
 from coppice.descriptor.model import Action
 from coppice.descriptor.read import read_descriptor
 from coppice.descriptor.write import describe, write_descriptor
 from coppice.errors import BootTestError, InputError, UnreadableFileError
 from coppice.factory.model import Outcome
 from coppice.schedule.lock import run_lock
+from coppice.workflows.image_limits import limits_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -111,8 +111,7 @@ def _check_facts(disk: Disk, directory: Path, settings: Settings) -> None:
             resolution="Put the image where its descriptor says, relative to the descriptor.",
             context={"path": str(source)},
         )
-    limits = ConversionLimits(maximum_virtual_size_bytes=settings.conversion.maximum_virtual_size_bytes)
-    found = inspect(source, limits)
+    found = inspect(source, limits_of(settings.conversion))
     said = (disk.image.format, disk.image.virtual_size_bytes)
     if (found.format, found.virtual_size_bytes) != said:
         raise InputError(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from coppice.atomic import storage_errors
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.model import PublicationState
-from coppice.conversion.keep import prune_guest_bytes
+from coppice.conversion.bound import prune_guest_bytes
 from coppice.conversion.model import Source
-from coppice.errors import ConversionError, DeltaError, ImageError, NoSpaceError, ToolMissingError
+from coppice.errors import CageError, ConversionError, DeltaError, ImageError, NoSpaceError, ToolMissingError
 from coppice.formats.delta import read_patch
 from coppice.imagelist.delta_make import DeltaMaker
 from coppice.imagelist.delta_scan import Guest
@@ -23,7 +23,7 @@ from coppice.imagelist.delta_store import DeltaStore
 from coppice.imagelist.model import DeltaPatch, ImageDelta, RemoteFile
 from coppice.model.checksum import Checksum
 from coppice.model.version import Version
-from coppice.workflows.obtain import open_converter
+from coppice.workflows.obtain import conversion_directory, conversion_leases, open_converter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,11 +112,11 @@ def make_deltas(
                 found = work.make(version)
             except NoSpaceError:
                 raise
-            except (DeltaError, ConversionError, ImageError, ToolMissingError) as problem:
+            except (CageError, DeltaError, ConversionError, ImageError, ToolMissingError) as problem:
                 found = None
                 warnings.append(f"{_named(version)} is published without a delta: {problem.message}")
             # Disks are large: those of one image are not kept for long while the next one's are made.
-            prune_guest_bytes(open_converter(settings).directory)
+            work.give_back()
         if found is not None:
             made[version.appliance.name] = found
     files = {file.name: work.store.path(file) for each in made.values() for file in each.files}
@@ -172,7 +172,9 @@ class _Work:
         self.store = _store(selection, settings)
         self._maker = DeltaMaker(self.store, monitor)
         self._monitor = monitor
-        self._converter = open_converter(settings)
+        self._leases = conversion_leases(settings)
+        self._converter = open_converter(settings, self._leases)
+        self._conversions = conversion_directory(settings)
         self._catalogue = Catalogue(database)
         self._most_patches = settings.publishing.delta_versions
         out = {PublicationState.PUBLISHED, PublicationState.IMPORTED}
@@ -194,6 +196,11 @@ class _Work:
             if file is not None:
                 patches.append((self._origin(file), file))
         return MadeDelta(record=record, patches=tuple(patches))
+
+    def give_back(self) -> None:
+        """Use no disk any more that was made for a delta; those that were used last stay for the next time."""
+        self._leases.close()
+        prune_guest_bytes(self._conversions, self._leases)
 
     def known(self, version: ApplianceVersion) -> MadeDelta | None:
         """Return what is there of a delta; None where an index or a pack is not."""

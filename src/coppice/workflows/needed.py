@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from coppice.cache.assembly import sweep_assemblies
 from coppice.cache.handed import HandedOut
 from coppice.cache.handout import HandOut
+from coppice.cache.locks import Leases
 from coppice.cache.needs import Needs
-from coppice.conversion.keep import prune_guest_bytes
+from coppice.conversion.bound import keep_within, prune_guest_bytes, prune_results, sweep_leftovers
 from coppice.errors import CoppiceError, ExpiredListError
 from coppice.model.identifiers import ImageKey
 from coppice.workflows.listed import maybe_wanted
@@ -215,7 +216,7 @@ class Pruning:
             lambda: shelf.old_quarantine(older_than_seconds=seconds),
             lambda: HandOut(shelf).prune(taken_back_before=self._now - keep),
             lambda: sweep_assemblies(shelf.layout.directory),
-            lambda: prune_guest_bytes(self._settings.state_directory / "conversion"),
+            *self._conversion_steps(keep),
         ]
         if not self.demand.unknown:
             steps.append(lambda: shelf.idle_partials(keep=wanted, older_than_seconds=seconds))
@@ -233,6 +234,16 @@ class Pruning:
             except CoppiceError as problem:
                 errors.append(problem)
         return Pruned(removed=tuple(removed), files=tuple(files), errors=tuple(errors))
+
+    def _conversion_steps(self, keep: timedelta) -> Iterator[Callable[[], Iterable[Path]]]:
+        """Yield what removes converted files that nothing needs; those that a run uses are leased, and stay."""
+        directory = self._settings.state_directory / "conversion"
+        leases = Leases(directory / "leases")
+        yield lambda: sweep_leftovers(directory, leases)
+        yield lambda: prune_guest_bytes(directory, leases)
+        if not self.demand.unknown:
+            yield lambda: prune_results(directory, leases, needed=self.demand.needers.keys(), keep=keep)
+        yield lambda: keep_within(directory, self._settings.conversion.quota_bytes, leases)
 
 
 def _handed_out(

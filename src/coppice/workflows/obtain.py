@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from coppice.cache.attempts import FetchAttempts
+from coppice.cache.locks import Leases
 from coppice.cache.shelf import Shelf
 from coppice.cache.store import ImageCache
 from coppice.conversion.convert import Converter
-from coppice.conversion.model import ConversionLimits
+from coppice.conversion.declared import DeclaredFormat
+from coppice.conversion.options import Options, Qcow2Compression
 from coppice.errors import CoppiceError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
 from coppice.events.payload import image_facts
 from coppice.http.access import Access
 from coppice.model.version import Version
+from coppice.workflows.image_limits import limits_of
 from coppice.workflows.needed import Demand, Pruning, demand_of
 from coppice.workflows.prefetch import Prefetch
 from coppice.workflows.seeds import SeedFinder
@@ -85,15 +88,31 @@ def cache_directory(settings: Settings) -> Path:
     return settings.state_directory / "cache"
 
 
-def open_converter(settings: Settings) -> Converter:
-    """Return the site's converter."""
+def conversion_directory(settings: Settings) -> Path:
+    """Return where what was converted is kept."""
+    return settings.state_directory / "conversion"
+
+
+def conversion_leases(settings: Settings) -> Leases:
+    """Return what tells, and asks, which converted files are used."""
+    return Leases(conversion_directory(settings) / "leases")
+
+
+def open_converter(settings: Settings, leases: Leases | None = None) -> Converter:
+    """Return the site's converter.
+
+    Args:
+        settings: All settings.
+        leases: Of what it gives; None: its own, which end with it.
+    """
+    given = settings.conversion
     return Converter(
-        settings.state_directory / "conversion",
-        ConversionLimits(
-            maximum_virtual_size_bytes=settings.conversion.maximum_virtual_size_bytes,
-            memory_bytes=settings.conversion.memory_bytes,
-            timeout_seconds=settings.conversion.timeout_seconds,
-        ),
+        conversion_directory(settings),
+        limits_of(given),
+        leases=leases or conversion_leases(settings),
+        options=Options(qcow2_compression=Qcow2Compression(given.qcow2_compression), require_cage=given.require_cage),
+        quota_bytes=given.quota_bytes,
+        declared_format=DeclaredFormat(given.declared_format),
     )
 
 
@@ -128,7 +147,8 @@ class Obtainer:
         self.shelf = Shelf(cache_directory(settings))
         self.attempts = FetchAttempts(database, settings.transfer.image_attempts)
         self._journal = Journal(database)
-        self._converter = open_converter(settings)
+        self._conversions = conversion_leases(settings)
+        self._converter = open_converter(settings, self._conversions)
         seeds = SeedFinder(self.shelf, self._converter, monitor)
         self._caches = {
             is_local: ImageCache(
@@ -158,6 +178,7 @@ class Obtainer:
         """Give back what was got: from now on it may be removed."""
         self.prefetch.stop()
         self.shelf.leases.close()
+        self._conversions.close()
 
     def demand(self) -> Demand:
         """Return what of the cache is needed now.

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the file of a conversion: how large it may become, whether there is room, and what each format asks for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coppice import atomic
+from coppice.conversion.options import MOST_BYTES, is_compressed
+from coppice.conversion.ova_write import write_ova
+from coppice.conversion.qemu import is_whole_file
+from coppice.errors import ConversionError, NoSpaceError
+from coppice.model.image import DiskFormat
+from coppice.model.requirements import Requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from coppice.conversion.options import Options
+    from coppice.conversion.qemu import QemuImg
+    from coppice.conversion.unpack import OpenedDisk
+    from coppice.monitor import Task
+
+RESERVE_BYTES = 16 * 1024 * 1024
+"""Kept free for the database and all else that lies on the same file system."""
+_TABLES_BYTES = 256 * 1024 * 1024
+"""For the tables of a format, beside an eighth of the disk."""
+_SECTOR = 512
+
+
+def write_disk(
+    disk: OpenedDisk, wanted: DiskFormat, destination: Path, *, options: Options, tool: QemuImg, task: Task
+) -> None:
+    """Write a disk in the format ``wanted``.
+
+    Args:
+        disk: What to read.
+        wanted: The format.
+        destination: The new file.
+        options: How it is written.
+        tool: What writes it.
+        task: Told how far it is, in bytes of the disk.
+
+    Raises:
+        ConversionError: It failed, or the disk is too large for the format.
+        CageError: The tool cannot be shut in as the options demand.
+        ToolMissingError: It is not installed.
+        NoSpaceError: The result does not fit on the disk.
+        StorageError: It cannot be written.
+    """
+    total = disk.inspection.virtual_size_bytes
+    if total > MOST_BYTES.get(wanted, total):
+        raise ConversionError(
+            f"a disk of {total} bytes is too large for the format {wanted}, which holds {MOST_BYTES[wanted]}",
+            resolution="Convert it to another format.",
+        )
+    with _by_sectors(disk, destination) as readable:
+        most = _most_bytes(readable, wanted, destination, options, tool)
+
+        def write(kind: DiskFormat, path: Path) -> None:
+            with atomic.storage_errors("writing", path):
+                _make_empty(path)
+            tool.convert(
+                readable, kind, path, file_size_bytes=most, on_share=lambda share: task.reach(int(share * total))
+            )
+
+        if wanted is not DiskFormat.OVA:
+            write(wanted, destination)
+            return
+        part = atomic.partial_path(destination)
+        try:
+            write(DiskFormat.VMDK, part)
+            task.note("writing the descriptor and the manifest")
+            write_ova(
+                part,
+                destination,
+                requirements=options.requirements or _told(disk) or Requirements(),
+                name=options.name,
+                virtual_size_bytes=_whole_sectors(total),
+            )
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _most_bytes(disk: OpenedDisk, wanted: DiskFormat, destination: Path, options: Options, tool: QemuImg) -> int:
+    """Return the most that the file may become, having seen that there is room.
+
+    What is not compressed takes what the data takes, whatever the source's own length: one cluster of it may be listed
+    many times. Of what is compressed nobody knows: it may take what is there, and not more.
+    """
+    total = disk.inspection.virtual_size_bytes
+    most = total + total // 8 + _TABLES_BYTES
+    with atomic.storage_errors("looking for room for", destination):
+        free = max(0, shutil.disk_usage(destination.parent).free - RESERVE_BYTES)
+    if is_compressed(wanted, options):
+        return min(most, free)
+    needed = _data_bytes(disk, tool)
+    if free < needed:
+        raise NoSpaceError(
+            f"the converted image needs about {needed} bytes; {destination.parent} has room for {free}",
+            resolution="Free space there, then run again.",
+            context={"path": str(destination.parent), "free_bytes": free, "needed_bytes": needed},
+        )
+    return most
+
+
+def _data_bytes(disk: OpenedDisk, tool: QemuImg) -> int:
+    known = disk.inspection.disk.allocated_bytes
+    if known is not None:
+        return known
+    if disk.inspection.disk.format is DiskFormat.RAW:
+        with atomic.storage_errors("looking at", disk.path):
+            return min(disk.size_bytes, disk.path.stat().st_blocks * _SECTOR)
+    return tool.data_bytes(disk)
+
+
+@contextmanager
+def _by_sectors(disk: OpenedDisk, destination: Path) -> Iterator[OpenedDisk]:
+    """Yield the disk as QEMU can read it: a stretch of a file that ends within a sector is made a file of its own."""
+    if is_whole_file(disk) or disk.size_bytes % _SECTOR == 0:
+        yield disk
+        return
+    copy = atomic.partial_path(destination)
+    try:
+        disk.take(copy)
+        yield replace(disk, path=copy, offset=0)
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _told(disk: OpenedDisk) -> Requirements | None:
+    packaging = disk.inspection.packaging
+    return None if packaging is None else packaging.hardware
+
+
+def _whole_sectors(size_bytes: int) -> int:
+    return -(-size_bytes // _SECTOR) * _SECTOR
+
+
+def _make_empty(destination: Path) -> None:
+    os.close(os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
