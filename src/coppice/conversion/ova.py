@@ -159,6 +159,13 @@ class _Archive:
 
     def plain(self) -> OvaLayout:
         """Return the layout of an archive without a descriptor."""
+        for left in (*self.ending(MANIFEST), *self.ending(CERTIFICATE)):
+            self._refuse(
+                OvfError,
+                f"the archive has {left.name[:80]!r} and no descriptor",
+                why="it is an OVA of which something is missing",
+                offset=left.header_offset,
+            )
         disks = [member for member in self._members if not self._is_companion(member)]
         if len(self._members) == 1:
             disks = list(self._members)
