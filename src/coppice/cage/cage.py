@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -152,20 +153,9 @@ class Cage:
     def _prepare_files(self) -> None:
         for path, binding in self._bindings.items():
             if binding.is_written:
-                with storage_errors("making", path):
-                    if not path.is_dir():
-                        os.close(
-                            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, _NEW_FILE_MODE)
-                        )
-                continue
-            try:
-                kind = path.stat().st_mode
-            except OSError as problem:
-                raise UnreadableFileError(
-                    f"cannot read {path}: {problem.strerror}", context={"path": str(path)}
-                ) from problem
-            if not stat.S_ISREG(kind):
-                raise UnreadableFileError(f"cannot read {path}: it is no regular file", context={"path": str(path)})
+                _make(path)
+            else:
+                _look_at(path)
 
     def _watch(
         self, program: str, limits: process.Limits, stopped: Callable[[], bool] | None
@@ -205,6 +195,28 @@ class Cage:
 
 def _resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+def _make(path: Path) -> None:
+    with storage_errors("making", path):
+        if path.is_dir():
+            return
+        # Not waited for where it is a pipe that nobody reads from.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, _NEW_FILE_MODE)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+        finally:
+            os.close(handle)
+
+
+def _look_at(path: Path) -> None:
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as problem:
+        raise UnreadableFileError(f"cannot read {path}: {problem.strerror}", context={"path": str(path)}) from problem
+    if not is_regular:
+        raise UnreadableFileError(f"cannot read {path}: it is no regular file", context={"path": str(path)})
 
 
 def _plain_name(path: Path) -> str:

@@ -73,6 +73,7 @@ def all_checks(context: Context, role: Role = Role.ALL) -> tuple[Check, ...]:
     return (
         *check_tools(role),
         *check_machine(),
+        check_cage(context),
         *check_state(context),
         *check_subscriptions(context),
     )
@@ -145,6 +146,32 @@ def check_machine() -> tuple[Check, ...]:
             found=f"{now:%Y-%m-%dT%H:%M:%SZ}",
             remedy=None if sane else "set the machine's clock (systemd-timesyncd, chrony)",
         ),
+    )
+
+
+def check_cage(context: Context) -> Check:
+    """Look at how far programs that read other people's images can be shut in."""
+    from coppice.cage import Strength, find_means
+
+    try:
+        is_required = context.settings.conversion.require_cage
+    except CoppiceError:
+        # Told of where the settings are looked at.
+        is_required = False
+    means = find_means()
+    if means.strength is Strength.FULL:
+        verdict = Verdict.OK
+    else:
+        is_refused = is_required and means.strength is Strength.LIMITS
+        verdict = Verdict.MISSING if is_refused else Verdict.NOTE
+    lacking = "; ".join(means.lacking)
+    return Check(
+        kind="machine",
+        name="cage",
+        verdict=verdict,
+        needed_for="shutting in the programs that read other people's images",
+        found=f"{means.strength}: {means.told()}" + ("" if verdict is Verdict.OK else f" (not had: {lacking})"),
+        remedy=None if verdict is Verdict.OK else "apt-get install bubblewrap, and let this user make user namespaces",
     )
 
 

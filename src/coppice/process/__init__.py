@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import selectors
 import shlex
 import shutil
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from coppice.errors import InterruptedRunError, ToolFailedError, ToolMissingError, ToolTimeoutError
+from coppice.process.limits import Limits
 from coppice.process.tools import TOOLS
 
 if TYPE_CHECKING:
@@ -44,39 +44,6 @@ TAIL_LINES = 20
 _PR_SET_PDEATHSIG = 1
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds on one program, set in the child before it starts.
-
-    Attributes:
-        address_space_bytes: Virtual memory.
-        cpu_seconds: CPU time.
-        file_size_bytes: The largest file that it may write.
-        open_files: Open file descriptors.
-        processes: Processes and threads of its user, those of other programs counted; the kernel does not hold root to
-            it. `coppice.cage` counts those of the program alone.
-    """
-
-    address_space_bytes: int | None = None
-    cpu_seconds: int | None = None
-    file_size_bytes: int | None = None
-    open_files: int | None = None
-    processes: int | None = None
-
-    def apply(self) -> None:
-        """Set the limits on the calling process (runs in the child)."""
-        for kind, value in (
-            (resource.RLIMIT_AS, self.address_space_bytes),
-            (resource.RLIMIT_CPU, self.cpu_seconds),
-            (resource.RLIMIT_FSIZE, self.file_size_bytes),
-            (resource.RLIMIT_NOFILE, self.open_files),
-            (resource.RLIMIT_NPROC, self.processes),
-            (resource.RLIMIT_CORE, 0),
-        ):
-            if value is not None:
-                resource.setrlimit(kind, (value, value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,10 +227,14 @@ def preparation(limits: Limits | None = None, then: Callable[[], None] | None = 
     import ctypes
 
     prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
 
     def prepare() -> None:
         # Whatever ends this process, the program ends with it: nothing goes on working for nobody.
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            # It ended before that was said.
+            os._exit(1)
         if limits is not None:
             limits.apply()
         if then is not None:
