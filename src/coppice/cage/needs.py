@@ -131,6 +131,6 @@ def _loader(head: bytes) -> str | None:
             kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", head, start + number * size)
             if kind == _PT_INTERP:
                 return os.fsdecode(head[offset : offset + length].rstrip(b"\0")) or None
-    except struct.error:
+    except (struct.error, OverflowError):
         return None
     return None
