@@ -6,6 +6,8 @@ from __future__ import annotations
 import random
 import struct
 
+from coppice.testing.disks import stream_vmdk, vmdk_text
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -98,13 +100,5 @@ def vmdk_descriptor(extent: str, *, kind: str = "monolithicFlat") -> bytes:
 
 def vmdk_with_footer(*, sectors: int = 2048, footer_sectors: int = 2048) -> bytes:
     """Return a stream-optimised VMDK without data, whose second header, at its end, has a size of its own."""
-
-    def header(capacity: int, grains: int) -> bytes:
-        fields = (b"KDMV", 3, 0x30001, capacity, 128, 1, 20, 512, 0, grains, 128, 0, b"\n \r\n", 1)
-        return struct.pack("<4sIIQQQQIQQQB4sH", *fields).ljust(512, b"\0")
-
-    text = b'# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType="streamOptimized"\n'
-    text += b'RW %d SPARSE "disk.vmdk"\n' % sectors
-    marker = struct.pack("<QII", 1, 0, 3).ljust(512, b"\0")
-    body = header(sectors, 2**64 - 1) + text.ljust(127 * 512, b"\0")
-    return body + marker + header(footer_sectors, 1) + bytes(512)
+    text = vmdk_text("streamOptimized", extents=f'RW {sectors} SPARSE "disk.vmdk"')
+    return stream_vmdk(grains={}, descriptor=text, capacity=sectors, footer={"capacity": footer_sectors})

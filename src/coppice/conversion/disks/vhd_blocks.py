@@ -8,7 +8,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.conversion.disks.bounds import SECTOR_BYTES, read_exactly
+from coppice.conversion.disks.bounds import SECTOR_BYTES, read_exactly, within
 from coppice.conversion.disks.stretches import Stretches
 from coppice.conversion.disks.tables import big_endian, is_zero
 from coppice.conversion.refusal import refusal
@@ -146,6 +146,7 @@ def _blocks(window: Window, header: _Header, name: str) -> VhdBlocks:
     bitmap = -(-header.block_bytes // (8 * SECTOR_BYTES * SECTOR_BYTES)) * SECTOR_BYTES
     length = (bitmap + header.block_bytes) // SECTOR_BYTES
     end = (window.size_bytes - SECTOR_BYTES) // SECTOR_BYTES
+    within(window, header.table_offset, header.entries * _ENTRY_BYTES, name=name, what="its table")
     stretches = Stretches(name, "blocks or tables")
     stretches.add_bytes(0, SECTOR_BYTES)
     stretches.add_bytes(header.offset, HEADER_BYTES)
