@@ -39,6 +39,8 @@ class EventKind(StrEnum):
     IMAGE_FETCH_FAILED = "ImageFetchFailed"
     IMAGE_CORRUPT = "ImageCorrupt"
     """A file of the cache was not what its name says, and was moved aside."""
+    IMAGE_DIFFERS = "ImageDiffers"
+    """An image is of another format than its list says, and is used all the same."""
     BUNDLE_IMPORTED = "BundleImported"
     IMAGE_CACHED = "ImageCached"
     IMAGE_REGISTERED = "ImageRegistered"

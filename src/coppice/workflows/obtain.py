@@ -256,7 +256,13 @@ class Obtainer:
         Raises:
             CoppiceError: It cannot be had, or not be converted.
         """
-        return self._converter.convert(self.prefetch.result(desired), formats, monitor)
+        converted = self._converter.convert(self.prefetch.result(desired), formats, monitor)
+        if converted.differs is not None:
+            monitor.message(f"{converted.differs}; what it is counts")
+            facts = self.facts(desired, differs=converted.differs)
+            key = str(desired.key)
+            self._journal.record(EventKind.IMAGE_DIFFERS, subject=key, facts=facts, at=self._clock.now())
+        return converted
 
 
 def how_it_came(cached: CachedImage) -> dict[str, object]:
