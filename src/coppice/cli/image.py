@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from coppice.cli.context import Context
     from coppice.cli.output import Output
 
-command = noun("image", "The images that subscribed lists name.")
+command = noun("image", "The images that subscribed lists name, and what image files are.")
 
 
 @command.command("list", epilog=examples("coppice image list", "coppice image list --json"))
@@ -49,35 +49,46 @@ def list_images(context: Context) -> Result:
 
 
 @command.command(
-    "inspect", epilog=examples("coppice image inspect disk.qcow2", exits="0 it may be used, 7 it is refused")
+    "inspect",
+    epilog=examples(
+        "coppice image inspect disk.qcow2",
+        "coppice image inspect appliance.ova --no-guest",
+        "coppice image inspect debian.raw.xz --json",
+        exits="0 it may be used, 7 it is refused",
+    ),
 )
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--guest/--no-guest",
+    "with_guest",
+    default=True,
+    show_default=True,
+    help="Look into the disk as well: partitions, file systems, how it starts, kernel, operating system.",
+)
 @pass_context
-def inspect_file(context: Context, file: Path) -> Result:
-    """Say what FILE is by its content, or why it is refused; no tool opens it."""
-    from coppice.conversion.inspect import inspect
-    from coppice.conversion.model import ConversionLimits
-    from coppice.errors import UnreadableFileError
+def inspect_file(context: Context, file: Path, with_guest: bool) -> Result:
+    """Say what FILE is by its content, or why it is refused.
 
-    if not file.exists():
-        raise UnreadableFileError(f"there is no file {file}", context={"path": str(file)})
+    What is packed is unpacked for it. No tool opens a file that is refused; a disk is looked into by programs that are
+    shut in, and is neither mounted nor started.
+    """
+    from coppice.cli.image_report import show_report
+    from coppice.workflows.image_file import report_on
 
-    bounds = context.settings.conversion
-    limits = ConversionLimits(
-        maximum_virtual_size_bytes=bounds.maximum_virtual_size_bytes,
-        memory_bytes=bounds.memory_bytes,
-        timeout_seconds=bounds.timeout_seconds,
+    report = report_on(file, context.settings, context.monitor, with_guest=with_guest)
+    problem = report.problem
+    return Result(
+        command="image inspect",
+        data={
+            "path": file,
+            "usable_as_it_is": report.inspection.is_usable_as_it_is,
+            "inspection": report.inspection,
+            "has_manifest": report.has_manifest,
+            "signer": report.signer,
+            "notes": report.notes,
+            "guest": report.guest,
+        },
+        status=Status.SUCCESS if problem is None else Status.PARTIAL,
+        errors=() if problem is None else (problem,),
+        show=lambda output: show_report(report, output),
     )
-    found = inspect(file, limits)
-
-    def render(output: Output) -> None:
-        output.pairs(
-            {
-                "file": file,
-                "format": found.format,
-                "size": format_size(found.size_bytes),
-                "virtual size": format_size(found.virtual_size_bytes),
-            }
-        )
-
-    return Result(command="image inspect", data={"path": file, "inspection": found}, show=render)

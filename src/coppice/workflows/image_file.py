@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files that a person names: what one is, and another one made of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from coppice import atomic
+from coppice.conversion.choose import is_taken_as_it_is
+from coppice.conversion.options import Options, Qcow2Compression
+from coppice.conversion.transform import transform
+from coppice.conversion.unpack import opened_disk
+from coppice.errors import (
+    ExistsError,
+    InputError,
+    InterruptedRunError,
+    StorageError,
+    UnreadableFileError,
+)
+from coppice.model.image import DiskFormat
+from coppice.monitor import Unit
+from coppice.workflows.image_limits import limits_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from coppice.conversion.guest.model import GuestFacts
+    from coppice.conversion.model import Inspection
+    from coppice.conversion.unpack import OpenedDisk
+    from coppice.model.requirements import Requirements
+    from coppice.monitor import Monitor, Task
+    from coppice.settings.model import Settings
+
+ENDINGS = {each: f".{each}" for each in DiskFormat}
+"""What a file of a format is called at its end."""
+_PACKED_ENDINGS = frozenset({".gz", ".tgz", ".bz2", ".xz", ".txz", ".zst", ".zip"})
+_DISK_ENDINGS = frozenset({*ENDINGS.values(), ".img", ".vpc", ".tar"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReport:
+    """What an image file is.
+
+    Attributes:
+        path: The file, as it was named.
+        inspection: What it is, by its content.
+        has_manifest: Whether it is an archive with a manifest, which its files agree with.
+        signer: Whose signature the manifest bears; None: nobody's.
+        notes: What is worth saying, and no reason to refuse it.
+        guest: What is in its disk; None: nobody looked, or it could not be looked at.
+        problem: Why there was no place to look at it.
+    """
+
+    path: Path
+    inspection: Inspection
+    has_manifest: bool = False
+    signer: str | None = None
+    notes: tuple[str, ...] = ()
+    guest: GuestFacts | None = None
+    problem: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeFile:
+    """A file that was made of another.
+
+    Attributes:
+        source: What the other one is.
+        path: The new file.
+        inspection: What it is.
+        is_converted: Whether the disk was written anew; else its bytes were taken as they were.
+    """
+
+    source: Inspection
+    path: Path
+    inspection: Inspection
+    is_converted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be made of an image file.
+
+    Attributes:
+        format: The format.
+        destination: The new file.
+        overwrite: Whether what has its name is replaced.
+        compression: Of qcow2; None: what the settings say, and a disk that is qcow2 already is taken as it is.
+        name: Of an OVA; None: the new file's.
+        requirements: Of an OVA: what its descriptor has to say; None where it is as the source's own says.
+    """
+
+    format: DiskFormat
+    destination: Path
+    overwrite: bool = False
+    compression: Qcow2Compression | None = None
+    name: str | None = None
+    requirements: Requirements | None = None
+
+
+def default_destination(source: Path, wanted: DiskFormat) -> Path:
+    """Return what a new file is called: as the source without the endings of its packing and format, beside it."""
+    path = source
+    for endings in (_PACKED_ENDINGS, _DISK_ENDINGS):
+        if path.suffix.lower() in endings:
+            path = path.with_suffix("")
+    return path.with_name(path.name + ENDINGS[wanted])
+
+
+def report_on(path: Path, settings: Settings, monitor: Monitor, *, with_guest: bool) -> FileReport:
+    """Return what an image file is, and, if wanted, what is in its disk.
+
+    Args:
+        path: The file; a symbolic link is followed, as a person named it.
+        settings: Bounds, and where what is packed is unpacked.
+        monitor: Where progress is told.
+        with_guest: Whether the disk is looked into. What of it nobody knows, the report says.
+
+    Raises:
+        ImageRefusedError: It is refused; no tool opened it.
+        UnreadableFileError: It cannot be read.
+        StorageError: What is packed cannot be unpacked.
+    """
+    limits = limits_of(settings.conversion)
+    spool = settings.state_directory / "conversion" / "spool"
+    with opened_disk(_real(path), limits, spool=spool, monitor=monitor, name=path.name) as disk:
+        _verify_manifest(disk, monitor, threading.Event())
+        report = _report(path, disk)
+        if not with_guest:
+            return report
+        from coppice.conversion.guest.facts import guest_facts
+
+        bounds = settings.conversion
+        try:
+            guest = guest_facts(disk, limits, workplace=spool, monitor=monitor, require_cage=bounds.require_cage)
+        except StorageError as problem:
+            return replace(report, problem=problem)
+        return replace(report, guest=guest)
+
+
+def _report(path: Path, disk: OpenedDisk) -> FileReport:
+    layout = disk.layout
+    return FileReport(
+        path=path,
+        inspection=disk.inspection,
+        has_manifest=layout is not None and bool(layout.manifest),
+        signer=None if layout is None else layout.signer,
+        notes=(*disk.inspection.disk.notes, *(() if layout is None else layout.notes)),
+    )
+
+
+def convert_file(path: Path, wish: Wish, settings: Settings, monitor: Monitor) -> MadeFile:
+    """Make a file of a format out of an image file.
+
+    Args:
+        path: The image file; a symbolic link is followed.
+        wish: What is wanted.
+        settings: Bounds and defaults.
+        monitor: Where progress is told.
+
+    Raises:
+        ExistsError: The new file is there already, and is not to be replaced.
+        InputError: The new file would be the old one, or has no place.
+        ImageRefusedError: The image file is refused; no tool opened it.
+        UnreadableFileError: It cannot be read.
+        ConversionError: It cannot be converted.
+        MachineError: The tools or the cage for them are missing.
+        StorageError: The result cannot be written.
+    """
+    limits = limits_of(settings.conversion)
+    source, destination = _real(path), wish.destination
+    _check_destination(source, wish)
+    # What is unpacked and what is written lie beside the new file: the former may become the latter.
+    with opened_disk(source, limits, spool=destination.parent, monitor=monitor, name=path.name) as opened:
+        found = opened.inspection
+        disk = _to_be_written_anew(opened) if wish.compression is not None else opened
+        options = _options(wish, found, settings)
+        atomic.sweep_partials(destination.parent, older_than_seconds=atomic.ABANDONED_SECONDS, of=destination.name)
+        with _placing(wish) as temporary, _verified_meanwhile(opened, monitor):
+            made = transform(disk, wish.format, temporary, options=options, limits=limits, monitor=monitor)
+    is_converted = not is_taken_as_it_is(disk.inspection, wish.format)
+    return MadeFile(source=found, path=destination, inspection=made, is_converted=is_converted)
+
+
+def _to_be_written_anew(disk: OpenedDisk) -> OpenedDisk:
+    """Return a disk that is not taken as it is: who names a compression wants that one, also of what is qcow2."""
+    found = disk.inspection
+    return replace(disk, inspection=replace(found, disk=replace(found.disk, must_be_rewritten=True)))
+
+
+class _EndableTask:
+    """Tells another task what is done, until it is ended: then whoever works on it is stopped."""
+
+    def __init__(self, task: Task, ended: threading.Event) -> None:
+        self._task = task
+        self._ended = ended
+
+    def advance(self, amount: int) -> None:
+        if self._ended.is_set():
+            raise InterruptedRunError("what this was done for has failed")
+        self._task.advance(amount)
+
+    def reach(self, amount: int, total: int | None = None) -> None:
+        self._task.reach(amount, total)
+
+    def note(self, text: str) -> None:
+        self._task.note(text)
+
+
+@contextmanager
+def _verified_meanwhile(disk: OpenedDisk, monitor: Monitor) -> Iterator[None]:
+    """Hold an archive against its manifest while the block works on its disk; the block ends well only if it holds.
+
+    Raises:
+        ManifestError: It does not.
+    """
+    ended = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="manifest") as beside:
+        verified = beside.submit(_verify_manifest, disk, monitor, ended)
+        try:
+            yield
+        except BaseException:
+            ended.set()
+            raise
+        verified.result()
+
+
+def _verify_manifest(disk: OpenedDisk, monitor: Monitor, ended: threading.Event) -> None:
+    if disk.layout is not None and disk.layout.manifest:
+        total = disk.layout.bytes_to_verify
+        with monitor.task("verifying the manifest", total=total, unit=Unit.BYTES) as task:
+            disk.verify_manifest(_EndableTask(task, ended))
+
+
+def _options(wish: Wish, found: Inspection, settings: Settings) -> Options:
+    told = None if found.packaging is None else found.packaging.hardware
+    return Options(
+        qcow2_compression=wish.compression or Qcow2Compression(settings.conversion.qcow2_compression),
+        name=wish.name or wish.destination.name.removesuffix(ENDINGS[DiskFormat.OVA]),
+        requirements=_joined(told, wish.requirements),
+        require_cage=settings.conversion.require_cage,
+    )
+
+
+def _joined(told: Requirements | None, wished: Requirements | None) -> Requirements | None:
+    """Return what the source's descriptor says, and above that what is wished."""
+    if told is None or wished is None:
+        return wished or told
+    given = {name: value for name in wished.__slots__ if (value := getattr(wished, name)) is not None}
+    return replace(told, **given)
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "its links go round in a circle"
+        raise UnreadableFileError(
+            f"cannot read {path}: {why}",
+            resolution="Check the path, and that this user may read the file.",
+            context={"path": str(path)},
+        ) from problem
+
+
+def _check_destination(source: Path, wish: Wish) -> None:
+    destination = wish.destination
+    with atomic.storage_errors("looking at", destination):
+        if not destination.parent.is_dir():
+            raise InputError(f"there is no folder {destination.parent} for {destination.name}")
+        if destination.is_dir():
+            raise InputError(f"{destination} is a folder", resolution="Name the new file itself.")
+        if destination.exists() and destination.samefile(source):
+            raise InputError(
+                f"{destination} is the very file that is converted", resolution="Name another one with --output."
+            )
+        if not wish.overwrite and os.path.lexists(destination):
+            raise _exists(destination)
+
+
+def _exists(destination: Path) -> ExistsError:
+    return ExistsError(
+        f"there is a file {destination} already",
+        resolution="Name another one with --output, or have it replaced with --overwrite.",
+        context={"path": str(destination)},
+    )
+
+
+@contextmanager
+def _placing(wish: Wish) -> Iterator[Path]:
+    """Yield a temporary path; what is written there gets its name in one step, durably, when the block ends well."""
+    destination = wish.destination
+    if wish.overwrite:
+        with atomic.replacing(destination, mode=_new_file_mode()) as temporary:
+            yield temporary
+        return
+    temporary = atomic.partial_path(destination)
+    try:
+        yield temporary
+        with atomic.storage_errors("writing", destination):
+            temporary.chmod(_new_file_mode())
+            atomic.fsync_file(temporary)
+            _link(temporary, destination)
+            atomic.fsync_directory(destination.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _link(temporary: Path, destination: Path) -> None:
+    """Give a file its name, which nobody else's may have."""
+    try:
+        destination.hardlink_to(temporary)
+    except FileExistsError:
+        # Somebody made it while this worked.
+        raise _exists(destination) from None
+    except OSError:
+        # A file system without hard links (vfat): the time between looking and renaming is as short as can be.
+        if os.path.lexists(destination):
+            raise _exists(destination) from None
+        temporary.rename(destination)
+
+
+def _new_file_mode() -> int:
+    """Return the permissions of a file that a program of this user makes."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
