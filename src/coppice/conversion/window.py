@@ -78,6 +78,23 @@ class FileWindow:
         """Close the file."""
         os.close(self.handle)
 
+    def part(self, offset: int, size_bytes: int) -> FileWindow:
+        """Return a stretch of this one, of the same open file, whatever bears its name by now.
+
+        Raises:
+            ImageRefusedError: The stretch is not inside of this one.
+            OSError: Too many files are open.
+        """
+        if offset < 0 or size_bytes < 0 or offset + size_bytes > self.size_bytes:
+            raise ImageRefusedError(
+                f"of {self.path}, {self.size_bytes} bytes are looked at; "
+                f"a part would lie from {offset} to {offset + size_bytes}"
+            )
+        found = FileWindow.__new__(FileWindow)
+        found.path, found.offset, found.size_bytes = self.path, self.offset + offset, size_bytes
+        found.handle = os.dup(self.handle)
+        return found
+
     def read(self, start: int, length: int) -> bytes:
         """Return bytes; see `Window.read`.
 

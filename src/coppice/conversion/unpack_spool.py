@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`SpoolFile`: where an unpacked image lies for as long as it is needed, and the thread that writes it.
+
+Zeros become holes. The file is locked by the process that made it for as long as that lives, so that what a killed run
+left can be told from what another run is using: `sweep_spool` removes each that nobody holds. No run looks for what
+another has unpacked; a half can therefore never be taken for a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import queue
+import secrets
+import threading
+from typing import TYPE_CHECKING, Self
+
+from coppice import atomic
+from coppice.errors import CoppiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PREFIX = ".coppice-unpacked-"
+_SUFFIX = ".spool"
+_BLOCK = 4096
+"""What file systems keep: a shorter run of zeros would take room all the same."""
+_ZEROS = bytes(1024 * 1024)
+_WAITING_PIECES = 4
+"""How far unpacking may be ahead of the disk, in pieces of at most 1 MiB."""
+_TRIES = 100
+
+
+class SpoolFile:
+    """A new file in a spool directory; use it as a context: it is removed at the end, unless it was taken.
+
+    Args:
+        directory: The spool; made when missing.
+
+    Raises:
+        StorageError: The file cannot be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        with atomic.storage_errors("making a file in", directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self.path, self.handle = _new_file(directory)
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        """Return the file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove it, unless it has another name by now."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        os.close(self.handle)
+
+    def write(self, piece: bytes) -> None:
+        """Append ``piece``, leaving out blocks of nothing but zeros.
+
+        Raises:
+            NoSpaceError: It does not fit on the disk.
+            StorageError: It cannot be written.
+        """
+        with atomic.storage_errors("unpacking into", self.path):
+            _write_sparsely(self.handle, piece, self.size_bytes)
+            self.size_bytes += len(piece)
+
+    def close_hole(self) -> None:
+        """Give the file its whole length, of which zeros at its end are a part.
+
+        Raises:
+            StorageError: It cannot be done.
+        """
+        with atomic.storage_errors("unpacking into", self.path):
+            os.ftruncate(self.handle, self.size_bytes)
+
+    def take(self, destination: Path, *, mode: int = 0o644) -> None:
+        """Make this file ``destination``, durably and in one step; both are on one file system.
+
+        Raises:
+            StorageError: It cannot be done.
+        """
+        with atomic.storage_errors("writing", destination):
+            os.fchmod(self.handle, mode)
+            os.fsync(self.handle)
+            self.path.replace(destination)
+            atomic.fsync_directory(destination.parent)
+
+
+class WriterThread:
+    """Writes pieces to a spool file beside whoever unpacks them; a context, after which all of them are written.
+
+    Args:
+        spool: Where to.
+    """
+
+    def __init__(self, spool: SpoolFile) -> None:
+        self._spool = spool
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(_WAITING_PIECES)
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="unpacking", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for it; raise what went wrong in it.
+
+        Raises:
+            NoSpaceError: It does not fit on the disk.
+            StorageError: It cannot be written.
+        """
+        self._pieces.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def put(self, piece: bytes) -> None:
+        """Hand over a piece; waits where the disk is slower than the unpacking.
+
+        Raises:
+            NoSpaceError: An earlier one does not fit on the disk.
+            StorageError: An earlier one cannot be written.
+        """
+        self._raise()
+        self._pieces.put(piece)
+
+    def _raise(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+
+    def _work(self) -> None:
+        is_open = True
+        try:
+            while is_open:
+                piece = self._pieces.get()
+                is_open = piece is not None
+                if piece is not None:
+                    self._spool.write(piece)
+        except (CoppiceError, MemoryError) as problem:
+            self._problem = problem
+        finally:
+            # After a problem, what comes is thrown away, so that nobody waits for ever; the next put tells of it.
+            while is_open:
+                is_open = self._pieces.get() is not None
+
+
+def sweep_spool(directory: Path) -> list[Path]:
+    """Remove what killed runs left in a spool directory; return what was removed. What a living one holds stays."""
+    removed = []
+    for path in sorted(directory.glob(f"{_PREFIX}*{_SUFFIX}")):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                removed.append(path)
+            finally:
+                os.close(handle)
+    return removed
+
+
+def copy_stretch(source: int, offset: int, size_bytes: int, destination: Path, *, mode: int = 0o644) -> None:
+    """Make a stretch of a file a file of its own; holes stay holes, and blocks of nothing but zeros become some.
+
+    Args:
+        source: The open file.
+        offset: Where the stretch begins.
+        size_bytes: Its length.
+        destination: The new file; replaced in one step.
+        mode: Its permissions.
+
+    Raises:
+        NoSpaceError: It does not fit on the disk.
+        StorageError: It cannot be read or written.
+    """
+    with atomic.replacing(destination, mode=mode) as temporary:
+        target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(target, size_bytes)
+            for start, end in _data_of(source, offset, offset + size_bytes):
+                at = start
+                while at < end:
+                    piece = os.pread(source, min(len(_ZEROS), end - at), at)
+                    if not piece:
+                        raise OSError(errno.EIO, "the file became shorter while it was copied")
+                    _write_sparsely(target, piece, at - offset)
+                    at += len(piece)
+        finally:
+            os.close(target)
+
+
+def _new_file(directory: Path) -> tuple[Path, int]:
+    for _ in range(_TRIES):
+        path = directory / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_nlink:
+                return path, handle
+        except BlockingIOError:
+            pass  # a sweeper came between making and locking; it removes the file
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(handle)
+            raise
+        os.close(handle)
+    raise OSError(errno.EBUSY, "something removes each file that is made there")
+
+
+def _runs(piece: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of ``piece`` that are more than zeros, by blocks of the file that it begins in anywhere."""
+    length = len(piece)
+    if length == len(_ZEROS) and piece == _ZEROS:
+        return
+    block = _ZEROS[:_BLOCK]
+    begun = None
+    at = 0
+    while at < length:
+        end = min(length, at + _BLOCK - (position + at) % _BLOCK)
+        is_empty = piece.startswith(block if end - at == _BLOCK else block[: end - at], at)
+        if is_empty and begun is not None:
+            yield begun, at
+            begun = None
+        elif not is_empty and begun is None:
+            begun = at
+        at = end
+    if begun is not None:
+        yield begun, length
+
+
+def _write_sparsely(handle: int, piece: bytes, position: int) -> None:
+    view = memoryview(piece)
+    for start, end in _runs(piece, position):
+        at = start
+        while at < end:
+            at += os.pwrite(handle, view[at:end], position + at)
+
+
+def _data_of(handle: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    while start < end:
+        try:
+            begin = os.lseek(handle, start, os.SEEK_DATA)
+        except OSError as problem:
+            if problem.errno != errno.ENXIO:  # the file system cannot say; ENXIO: the rest is a hole
+                yield start, end
+            return
+        if begin >= end:
+            return
+        start = min(end, os.lseek(handle, begin, os.SEEK_HOLE))
+        yield begin, start
