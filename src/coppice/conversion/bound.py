@@ -98,6 +98,8 @@ def prune_results(
 def sweep_leftovers(directory: Path, leases: Leases) -> tuple[Path, ...]:
     """Remove what killed runs left: halves, unpacked files, files without a record and records without a file.
 
+    Locks of what is not there any more go as well, and are not told of.
+
     Args:
         directory: The converter's.
         leases: What is used.
@@ -107,13 +109,11 @@ def sweep_leftovers(directory: Path, leases: Leases) -> tuple[Path, ...]:
     """
     removed = list(sweep_spool(directory / "spool"))
     objects = directory / "objects"
-    if not objects.is_dir():
-        return tuple(removed)
-    names = {path.name for path in objects.iterdir()}
+    names = {path.name for path in objects.iterdir()} if objects.is_dir() else set()
     for name in sorted(names):
         path = objects / _of(name)
         is_half = name.startswith(atomic.PARTIAL_PREFIX)
-        if not is_half and read_made(path) is not None and path.name in names:
+        if not is_half and path.name in names and read_made(path) is not None:
             continue
         with try_locked(lock_of(path)) as held:
             # Whoever makes it, half and record, holds the lock; who has it still was told of it when it was whole.
@@ -121,6 +121,11 @@ def sweep_leftovers(directory: Path, leases: Leases) -> tuple[Path, ...]:
                 with atomic.storage_errors("removing", objects / name):
                     (objects / name).unlink(missing_ok=True)
                 removed.append(objects / name)
+    for lock in sorted((directory / "locks").glob("*")):
+        with try_locked(lock) as held:
+            if held and not (objects / lock.name).exists():
+                with atomic.storage_errors("removing", lock):
+                    lock.unlink(missing_ok=True)
     return tuple(removed)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -66,12 +67,15 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         StorageError: It cannot be made.
     """
-    handle = _open_lock(path)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    while True:
+        handle = _open_lock(path)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(path, handle):
+                yield
+                return
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -88,7 +92,7 @@ def try_locked(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
-            yield True
+            yield _is_at(path, handle)
     finally:
         os.close(handle)
 
@@ -97,6 +101,14 @@ def _open_lock(path: Path) -> int:
     with atomic.storage_errors("locking", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Tell whether the locked file is still the one at that path: a holder may have removed it meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        there, here = path.lstat(), os.fstat(handle)
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+    return False
 
 
 def _fingerprint(state: os.stat_result) -> tuple[int, ...]:
