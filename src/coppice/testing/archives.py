@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BLOCK = 512
 END = bytes(2 * BLOCK)
 POSIX, GNU, NO_MARK = b"ustar\x0000", b"ustar  \x00", bytes(8)
-DISK = images.qcow2()
+DISK = images.raw_disk(16 * images.KIB)
 ENVELOPE = "http://schemas.dmtf.org/ovf/envelope/1"
 ENVELOPE_2 = "http://schemas.dmtf.org/ovf/envelope/2"
 _CIM = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2"
@@ -98,7 +98,7 @@ HARDWARE = (
 
 def ovf(
     *,
-    href: str = "disk.qcow2",
+    href: str = "disk.raw",
     file: str = "",
     disk: str = "",
     references: str | None = None,
@@ -126,7 +126,7 @@ def ovf(
         beginning: Before the envelope.
     """
     one_file = f'<File ovf:id="file1" ovf:href="{href}" {file}/>'
-    one_disk = f'<Disk ovf:diskId="vmdisk1" ovf:fileRef="file1" ovf:capacity="1048576" {disk}/>'
+    one_disk = f'<Disk ovf:diskId="vmdisk1" ovf:fileRef="file1" ovf:capacity="16384" {disk}/>'
     one_system = (
         '<VirtualSystem ovf:id="vm"><Info>A machine</Info><Name>test machine</Name>'
         f"<VirtualHardwareSection><Info>Hardware</Info>{hardware}</VirtualHardwareSection>{machine}</VirtualSystem>"
@@ -154,7 +154,7 @@ def ova(
     descriptor: str | bytes | None = None,
     *,
     disk: bytes = DISK,
-    name: str = "disk.qcow2",
+    name: str = "disk.raw",
     more: bytes = b"",
     end: bytes = END,
 ) -> bytes:

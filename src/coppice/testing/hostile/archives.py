@@ -73,7 +73,7 @@ def _kinds() -> list[HostileCase]:
         _case(f"member-{kind}", ArchiveError, ova(more=member("extra.vmdk", kind=letter, link="/etc/passwd")))
         for kind, letter in kinds.items()
     ]
-    linked = archive(member("vm.ovf", _OVF), header("disk.qcow2", kind="2", link="/etc/passwd"))
+    linked = archive(member("vm.ovf", _OVF), header("disk.raw", kind="2", link="/etc/passwd"))
     through = archive(header("d", kind="2", link="/tmp"), member("d/coppice-canary", b"x"))  # noqa: S108 - never opened
     return [
         *found,
@@ -88,26 +88,26 @@ def _kinds() -> list[HostileCase]:
 
 
 def _two_readings() -> list[HostileCase]:
-    disk = member("disk.qcow2", DISK)
+    disk = member("disk.raw", DISK)
     text = member("vm.ovf", _OVF)
     other = {
         "duplicate-member": archive(text, disk, disk),
-        "duplicate-by-case": archive(text, disk, member("DISK.QCOW2", DISK)),
+        "duplicate-by-case": archive(text, disk, member("DISK.RAW", DISK)),
         "duplicate-by-form": archive(text, disk, member("e\u0301.txt", b"x"), member("\xe9.txt", b"x")),
-        "duplicate-by-dot": archive(disk, member("./disk.qcow2", DISK)),
+        "duplicate-by-dot": archive(disk, member("./disk.raw", DISK)),
         "duplicate-descriptor": archive(text, member("other.ovf", _OVF), disk),
-        "pax-path": archive(text, extended(path="disk.qcow2") + member("another.qcow2", DISK)),
+        "pax-path": archive(text, extended(path="disk.raw") + member("another.raw", DISK)),
         "pax-path-absolute": archive(text, extended(path=_VICTIM) + member(_VICTIM[:50], DISK)),
         "pax-size": archive(text, extended(size="512") + disk),
         "pax-link": archive(text, extended(linkpath="/etc/passwd") + disk),
-        "pax-path-for-all": archive(extended("g", path="disk.qcow2"), text, disk),
+        "pax-path-for-all": archive(extended("g", path="disk.raw"), text, disk),
         "pax-size-for-all": archive(extended("g", size="1"), text, disk),
         "pax-charset": archive(text, extended(hdrcharset="BINARY") + disk),
         "pax-unknown": archive(text, extended(EXAMPLE__path="x") + disk),
         "pax-twice": archive(text, extended(comment="x") + extended(comment="y") + disk),
         "pax-huge": archive(text, member("x", bytes(100_000), kind="x") + disk),
         "gnu-long-name": archive(
-            text, member("././@LongLink", b"disk.qcow2\0", kind="L", mark=GNU) + member("other.qcow2", DISK, mark=GNU)
+            text, member("././@LongLink", b"disk.raw\0", kind="L", mark=GNU) + member("other.raw", DISK, mark=GNU)
         ),
         "after-the-end": ova(end=END + member("hidden.vmdk", DISK)),
         "lone-zero-block": archive(text, bytes(512), disk),
@@ -123,17 +123,17 @@ def _two_readings() -> list[HostileCase]:
 
 
 def _broken() -> list[HostileCase]:
-    text, disk = member("vm.ovf", _OVF), member("disk.qcow2", DISK)
+    text, disk = member("vm.ovf", _OVF), member("disk.raw", DISK)
     key = records(path="x")
     cut = ova()
     broken = {
-        "size-8-eib": archive(text, header("disk.qcow2", size_field=_8_EIB) + padded(DISK)),
-        "size-beyond-the-end": archive(text, header("disk.qcow2", 2**33 - 1) + padded(DISK)),
-        "size-negative": archive(text, header("disk.qcow2", size_field=b"\xff" * 12) + padded(DISK)),
-        "size-no-number": archive(text, header("disk.qcow2", size_field=b"12345678xyz\0") + padded(DISK)),
-        "pax-size-beyond-the-end": archive(text, extended(size=str(2**62)) + header("disk.qcow2") + padded(DISK)),
-        "checksum": archive(text, header("disk.qcow2", len(DISK), checksum=1) + padded(DISK)),
-        "old-tar": archive(member("disk.qcow2", DISK, mark=NO_MARK)),
+        "size-8-eib": archive(text, header("disk.raw", size_field=_8_EIB) + padded(DISK)),
+        "size-beyond-the-end": archive(text, header("disk.raw", 2**33 - 1) + padded(DISK)),
+        "size-negative": archive(text, header("disk.raw", size_field=b"\xff" * 12) + padded(DISK)),
+        "size-no-number": archive(text, header("disk.raw", size_field=b"12345678xyz\0") + padded(DISK)),
+        "pax-size-beyond-the-end": archive(text, extended(size=str(2**62)) + header("disk.raw") + padded(DISK)),
+        "checksum": archive(text, header("disk.raw", len(DISK), checksum=1) + padded(DISK)),
+        "old-tar": archive(member("disk.raw", DISK, mark=NO_MARK)),
         "cut-in-a-header": cut[: len(text) + 100],
         "cut-in-the-disk": cut[: len(text) + 5000],
         "cut-before-the-end": cut[: -len(END)],
@@ -154,16 +154,16 @@ def _broken() -> list[HostileCase]:
     }
     found += [_case(name, DiskCountError, content) for name, content in counts.items()]
     found.append(_case("disk-not-described", ArchiveError, ova(more=member("other.vmdk", DISK))))
-    lost = archive(member("vm.mf", manifest([("disk.qcow2", DISK)])), disk)
+    lost = archive(member("vm.mf", manifest([("disk.raw", DISK)])), disk)
     return [*found, _case("descriptor-missing", OvfError, lost)]
 
 
 def _manifests() -> list[HostileCase]:
-    files = [("vm.ovf", _OVF), ("disk.qcow2", DISK)]
+    files = [("vm.ovf", _OVF), ("disk.raw", DISK)]
     good = manifest(files)
     other = {
         "descriptor-digest": manifest([("vm.ovf", b"another"), files[1]]),
-        "disk-digest": manifest([files[0], ("disk.qcow2", b"another")]),
+        "disk-digest": manifest([files[0], ("disk.raw", b"another")]),
         "disk-not-named": manifest(files[:1]),
         "descriptor-not-named": manifest(files[1:]),
         "names-what-is-missing": manifest([*files, ("other.vmdk", b"")]),

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha">' + "".join(
     f'<!ENTITY {name} "{(chr(38) + former + ";") * 10}">' for former, name in itertools.pairwise("abcdefghijklm")
 )
-_FILE = '<File ovf:id="file1" ovf:href="disk.qcow2"/>'
-_DISK = '<Disk ovf:diskId="vmdisk1" ovf:fileRef="file1" ovf:capacity="1048576"/>'
+_FILE = '<File ovf:id="file1" ovf:href="disk.raw"/>'
+_DISK = '<Disk ovf:diskId="vmdisk1" ovf:fileRef="file1" ovf:capacity="16384"/>'
 
 
 def cases() -> tuple[HostileCase, ...]:
@@ -77,16 +77,14 @@ def _references() -> list[HostileCase]:
         "href-http": (outside, ova(ovf(href="http://127.0.0.1/disk.vmdk"))),
         "href-other-host": (outside, ova(ovf(href="//127.0.0.1/disk.vmdk"))),
         "href-absolute": (outside, ova(ovf(href="/etc/passwd"))),
-        "href-traversal": (OvfError, ova(ovf(href="../disk.qcow2"))),
-        "href-mismatch": (OvfError, ova(ovf(href="other.qcow2"))),
-        "href-case": (OvfError, ova(ovf(href="DISK.QCOW2"))),
+        "href-traversal": (OvfError, ova(ovf(href="../disk.raw"))),
+        "href-mismatch": (OvfError, ova(ovf(href="other.raw"))),
+        "href-case": (OvfError, ova(ovf(href="DISK.RAW"))),
         "href-descriptor": (OvfError, archive(member("vm.ovf", ovf(href="vm.ovf").encode()))),
         "href-empty": (OvfError, ova(ovf(href=""))),
         "href-two-readings": (
             OvfError,
-            archive(
-                member("vm.ovf", ovf(href="a%62.qcow2").encode()), member("a%62.qcow2", DISK), member("ab.qcow2", b"x")
-            ),
+            archive(member("vm.ovf", ovf(href="a%62.raw").encode()), member("a%62.raw", DISK), member("ab.raw", b"x")),
         ),
         "file-size": (OvfError, ova(ovf(file='ovf:size="1"'))),
         "file-size-no-number": (OvfError, ova(ovf(file='ovf:size="-1"'))),
@@ -104,16 +102,16 @@ def _references() -> list[HostileCase]:
             count,
             ova(
                 ovf(
-                    references=_FILE + '<File ovf:id="file2" ovf:href="b.qcow2"/>',
+                    references=_FILE + '<File ovf:id="file2" ovf:href="b.raw"/>',
                     disks=_DISK + '<Disk ovf:diskId="b" ovf:fileRef="file2" ovf:capacity="1"/>',
                 ),
-                more=member("b.qcow2", DISK),
+                more=member("b.raw", DISK),
             ),
         ),
-        "disk-empty": (count, ova(ovf(disks='<Disk ovf:diskId="vmdisk1" ovf:capacity="1048576"/>'))),
+        "disk-empty": (count, ova(ovf(disks='<Disk ovf:diskId="vmdisk1" ovf:capacity="16384"/>'))),
         "disk-parent": (outside, ova(ovf(disk='ovf:parentRef="vmdisk0"'))),
         "disk-of-no-file": (OvfError, ova(ovf(disks=_DISK.replace("file1", "file9")))),
-        "disk-capacity": (OvfError, ova(ovf(disks=_DISK.replace("1048576", "much")))),
+        "disk-capacity": (OvfError, ova(ovf(disks=_DISK.replace("16384", "much")))),
         "disk-capacity-huge": (OvfError, ova(ovf(disk='ovf:capacityAllocationUnits="byte * 2^60"'))),
         "no-references": (OvfError, ova(ovf().replace("References", "Reference"))),
         "member-unknown": (ArchiveError, ova(more=member("hidden.bin", bytes(512)))),
