@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from coppice.conversion.model import Detection
     from coppice.conversion.window import Window
 
-_INSPECTED_BYTES = 8 * 1024 * 1024
+_INSPECTED_BYTES = 2 * 1024 * 1024
+"""Enough for the descriptor of a VMDK, which is the longest thing that it reads of any other format."""
+_INSPECTED_OF_VHDX_BYTES = 8 * 1024 * 1024
+"""Its metadata is where its region table says: in the first megabytes, by all programs that write one."""
 _END_BYTES = 4096
 _STEP_BYTES = 64 * 1024
 _LIBRARY = "oslo_utils.imageutils.format_inspector"
@@ -45,7 +48,7 @@ def ask(window: Window, found: Detection, name: str) -> None:
         UnsupportedImageError: It finds the disk dangerous, or cannot tell.
     """
     try:
-        seen = _inspectors(window)
+        seen = _inspectors(window, found.format)
     except Exception as problem:  # what the library raises on odd bytes is not declared: AttributeError, struct.error
         raise refusal(
             UnsupportedImageError,
@@ -113,13 +116,14 @@ def _in_sectors(size_bytes: int) -> int:
     return -(-size_bytes // SECTOR_BYTES)
 
 
-def _inspectors(window: Window) -> dict[str, FileInspector]:
+def _inspectors(window: Window, kind: DiskFormat) -> dict[str, FileInspector]:
     from oslo_utils.imageutils import format_inspector
 
     # It warns of what it finds on its own; the refusal says it here.
     logging.getLogger(_LIBRARY).setLevel(logging.CRITICAL)
-    data = window.read(0, min(window.size_bytes, _INSPECTED_BYTES))
-    if window.size_bytes > _INSPECTED_BYTES:
+    most = _INSPECTED_OF_VHDX_BYTES if kind is DiskFormat.VHDX else _INSPECTED_BYTES
+    data = window.read(0, min(window.size_bytes, most))
+    if window.size_bytes > most:
         # A stream-optimised VMDK has a second header at its end, which counts.
         data += window.read(window.size_bytes - _END_BYTES, _END_BYTES)
     wrapper = format_inspector.InspectWrapper(io.BytesIO(data))
