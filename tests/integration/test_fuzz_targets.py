@@ -61,6 +61,20 @@ def test_the_detector_of_disks_withstands_a_long_run(tmp_path: Path) -> None:
     assert fuzz("fuzz_detect.py", LONG_SECONDS, tmp_path) > 5000
 
 
+@pytest.mark.integration
+@pytest.mark.threat("T67")
+@pytest.mark.threat("T68")
+def test_the_readers_of_archives_and_descriptors_withstand_a_short_run(tmp_path: Path) -> None:
+    assert fuzz("fuzz_ova.py", SHORT_SECONDS, tmp_path) > 300
+
+
+@pytest.mark.soak
+@pytest.mark.threat("T67")
+@pytest.mark.threat("T68")
+def test_the_readers_of_archives_and_descriptors_withstand_a_long_run(tmp_path: Path) -> None:
+    assert fuzz("fuzz_ova.py", LONG_SECONDS, tmp_path) > 3000
+
+
 @pytest.mark.soak
 @pytest.mark.threat("T57")
 def test_the_readers_of_deltas_withstand_a_long_run(tmp_path: Path) -> None:
