@@ -7,7 +7,6 @@ a stretch of the published file.
 
 from __future__ import annotations
 
-import errno
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,11 +18,12 @@ from coppice.conversion.model import Archive, Compression, Inspection, Packaging
 from coppice.conversion.ova import ova_layout, verify_manifest
 from coppice.conversion.refusal import refusal
 from coppice.conversion.unpack_input import PackedInput
+from coppice.conversion.unpack_split import MemberSplit, SplicedWindow
 from coppice.conversion.unpack_spool import SpoolFile, WriterThread, copy_stretch, sweep_spool
 from coppice.conversion.unpack_streams import compression_of, inflated_member, unpacked
 from coppice.conversion.unpack_zip import read_zip
 from coppice.conversion.window import FileWindow
-from coppice.errors import OversizedImageError, SeveralFormatsError, UnsupportedImageError
+from coppice.errors import ArchiveError, OversizedImageError, SeveralFormatsError, UnsupportedImageError
 from coppice.formats.tar import is_tar
 from coppice.model.image import DiskFormat
 from coppice.monitor import SILENT, Unit
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from coppice.conversion.model import ConversionLimits
     from coppice.conversion.ova import OvaLayout
+    from coppice.conversion.window import Window
     from coppice.errors import ImageRefusedError
     from coppice.monitor import Monitor, Task
 
@@ -63,7 +64,7 @@ class OpenedDisk:
     is_spooled: bool
     window: FileWindow
     layout: OvaLayout | None = None
-    archive: FileWindow | None = None
+    archive: Window | None = None
     _spool: SpoolFile | None = None
 
     def take(self, destination: Path) -> None:
@@ -76,14 +77,9 @@ class OpenedDisk:
             NoSpaceError: It does not fit on the disk.
             StorageError: It cannot be written.
         """
-        if self._spool is None or self.offset or self.size_bytes != self._spool.size_bytes:
-            copy_stretch(self.window.handle, self.offset, self.size_bytes, destination)
-            return
-        try:
+        if self._spool is not None and not self.offset and self.size_bytes == self._spool.size_bytes:
             self._spool.take(destination)
-        except OSError as problem:
-            if problem.errno != errno.EXDEV:
-                raise
+        else:
             copy_stretch(self.window.handle, self.offset, self.size_bytes, destination)
 
     def verify_manifest(self, task: Task) -> None:
@@ -124,10 +120,15 @@ def opened_disk(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where bytes lie, and what holds them."""
+    """Where bytes lie, and what holds them.
 
-    window: FileWindow
-    spool: SpoolFile | None
+    Attributes:
+        window: The bytes; `SplicedWindow` for an archive that came out of a compressed stream.
+        spools: The spool files that hold them.
+    """
+
+    window: FileWindow | SplicedWindow
+    spools: tuple[SpoolFile, ...] = ()
 
 
 class _Opening:
@@ -154,18 +155,18 @@ class _Opening:
         self._member: str | None = None
 
     def disk(self) -> OpenedDisk:
-        place = self._plain(_Place(self._window, None))
+        place = self._plain(_Place(self._window))
         layout, archive = None, None
         if is_tar(place.window.read(0, _HEAD_BYTES)):
             self._only(place, "a tar archive")
             archive = place.window
             layout = ova_layout(archive, self._limits, self._name)
-            inside = self._part(place, layout.offset, layout.size_bytes)
-            place = self._plain(inside)
+            place = self._plain(self._part(place, layout.offset, layout.size_bytes))
             self._member = layout.member
-            if is_tar(place.window.read(0, _HEAD_BYTES)):
-                raise self._nested("its member is a tar archive")
-        found = detect(place.window, self._limits, name=self._name, file_size_bytes=self._size)
+        window = place.window
+        if isinstance(window, SplicedWindow) or is_tar(window.read(0, _HEAD_BYTES)):
+            raise self._nested("a tar archive lies in a tar archive")
+        found = detect(window, self._limits, name=self._name, file_size_bytes=self._size)
         if layout is not None and layout.notes:
             found = replace(found, notes=(*found.notes, *layout.notes))
         is_archived = self._compression is not None or layout is not None
@@ -184,15 +185,15 @@ class _Opening:
             packaging=packaging if is_archived else None,
         )
         return OpenedDisk(
-            path=place.window.path,
-            offset=place.window.offset,
-            size_bytes=place.window.size_bytes,
+            path=window.path,
+            offset=window.offset,
+            size_bytes=window.size_bytes,
             inspection=inspection,
-            is_spooled=place.spool is not None,
-            window=place.window,
+            is_spooled=bool(place.spools),
+            window=window,
             layout=layout,
             archive=archive,
-            _spool=place.spool,
+            _spool=next((spool for spool in place.spools if spool.path == window.path), None),
         )
 
     def _plain(self, place: _Place) -> _Place:
@@ -219,7 +220,19 @@ class _Opening:
             )
 
     def _part(self, place: _Place, offset: int, size_bytes: int) -> _Place:
-        return _Place(self._stack.enter_context(place.window.part(offset, size_bytes)), place.spool)
+        whole = place.window
+        if isinstance(whole, SplicedWindow):
+            found = whole.place_of(offset, size_bytes)
+            if found is None:
+                raise refusal(
+                    ArchiveError,
+                    self._name,
+                    "the headers of its archive can be read in two ways",
+                    offset=offset,
+                    why=_SEVERAL,
+                )
+            whole, offset = found
+        return _Place(self._stack.enter_context(whole.part(offset, size_bytes)), place.spools)
 
     def _unzipped(self, place: _Place) -> _Place:
         member = read_zip(place.window, self._name)
@@ -257,12 +270,22 @@ class _Opening:
 
     def _spooled(self, pieces: Iterator[bytes]) -> _Place:
         sweep_spool(self._directory)
-        spool = self._stack.enter_context(SpoolFile(self._directory))
-        with WriterThread(spool) as writer:
+        split = MemberSplit(self._new_spool(), self._new_spool)
+        with WriterThread() as writer:
             for piece in pieces:
-                writer.put(piece)
+                for spool, part in split.route(piece):
+                    writer.put(spool, part)
+        main = self._window_of(split.main)
+        if split.part is None:
+            return _Place(main, (split.main,))
+        return _Place(SplicedWindow(main, split.start, self._window_of(split.part)), (split.main, split.part))
+
+    def _new_spool(self) -> SpoolFile:
+        return self._stack.enter_context(SpoolFile(self._directory))
+
+    def _window_of(self, spool: SpoolFile) -> FileWindow:
         spool.close_hole()
-        return _Place(self._stack.enter_context(FileWindow(spool.path)), spool)
+        return self._stack.enter_context(FileWindow(spool.path))
 
     def _nested(self, found: str) -> ImageRefusedError:
         return refusal(

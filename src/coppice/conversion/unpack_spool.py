@@ -81,12 +81,17 @@ class SpoolFile:
             os.ftruncate(self.handle, self.size_bytes)
 
     def take(self, destination: Path, *, mode: int = 0o644) -> None:
-        """Make this file ``destination``, durably and in one step; both are on one file system.
+        """Make this file ``destination``, durably and in one step; it is copied where that is on another file system.
 
         Raises:
+            NoSpaceError: The copy does not fit on the disk.
             StorageError: It cannot be done.
         """
         with atomic.storage_errors("writing", destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.parent.stat().st_dev != destination.parent.stat().st_dev:
+                copy_stretch(self.handle, 0, self.size_bytes, destination, mode=mode)
+                return
             os.fchmod(self.handle, mode)
             os.fsync(self.handle)
             self.path.replace(destination)
@@ -94,15 +99,10 @@ class SpoolFile:
 
 
 class WriterThread:
-    """Writes pieces to a spool file beside whoever unpacks them; a context, after which all of them are written.
+    """Writes pieces to spool files beside whoever unpacks them; a context, after which all of them are written."""
 
-    Args:
-        spool: Where to.
-    """
-
-    def __init__(self, spool: SpoolFile) -> None:
-        self._spool = spool
-        self._pieces: queue.Queue[bytes | None] = queue.Queue(_WAITING_PIECES)
+    def __init__(self) -> None:
+        self._pieces: queue.Queue[tuple[SpoolFile, bytes] | None] = queue.Queue(_WAITING_PIECES)
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="unpacking", daemon=True)
 
@@ -123,15 +123,15 @@ class WriterThread:
         if kind is None:
             self._raise()
 
-    def put(self, piece: bytes) -> None:
-        """Hand over a piece; waits where the disk is slower than the unpacking.
+    def put(self, spool: SpoolFile, piece: bytes) -> None:
+        """Hand over a piece that ``spool`` goes on with; waits where the disk is slower than the unpacking.
 
         Raises:
             NoSpaceError: An earlier one does not fit on the disk.
             StorageError: An earlier one cannot be written.
         """
         self._raise()
-        self._pieces.put(piece)
+        self._pieces.put((spool, piece))
 
     def _raise(self) -> None:
         if self._problem is not None:
@@ -141,10 +141,11 @@ class WriterThread:
         is_open = True
         try:
             while is_open:
-                piece = self._pieces.get()
-                is_open = piece is not None
-                if piece is not None:
-                    self._spool.write(piece)
+                waiting = self._pieces.get()
+                is_open = waiting is not None
+                if waiting is not None:
+                    spool, piece = waiting
+                    spool.write(piece)
         except (CoppiceError, MemoryError) as problem:
             self._problem = problem
         finally:
