@@ -32,6 +32,9 @@ TOOLS: dict[str, Tool] = {
         Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
         Tool(name="ssh-keygen", package="openssh-client", purpose="making throw-away keys for boot tests"),
         Tool(name="bwrap", package="bubblewrap", purpose="shutting in the programs that read other people's images"),
+        Tool(name="mdir", package="mtools", purpose="looking into FAT file systems of images"),
+        Tool(name="xfs_db", package="xfsprogs", purpose="looking into XFS file systems of images"),
+        Tool(name="btrfs", package="btrfs-progs", purpose="looking into btrfs file systems of images"),
         Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
         Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (the sources simplestreams and files)"),
     )

@@ -22,6 +22,7 @@ _PE_MACHINES = {
     0xAA64: "aarch64",
 }
 _LONG_MODE_VERSION = 0x020C
+_PE_BYTES = 6
 _LEAST_BYTES = 1024
 _VERSION = re.compile(rb"[0-9][A-Za-z0-9._+~-]{0,127}")
 
@@ -58,7 +59,7 @@ def program_architecture(head: bytes) -> str | None:
         return _ELF_MACHINES.get(machine)
     if head[:2] == b"MZ":
         (at,) = struct.unpack_from("<I", head, 60)
-        if head[at : at + 4] == b"PE\0\0" and at < len(head) - _LEAST_BYTES:
+        if head[at : at + 4] == b"PE\0\0" and at <= len(head) - _PE_BYTES:
             return _PE_MACHINES.get(struct.unpack_from("<H", head, at + 4)[0])
     return None
 
