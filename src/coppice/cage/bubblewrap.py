@@ -121,7 +121,7 @@ def _process_limit(processes: int, *, is_privileged: bool) -> int:
     user = _NOBODY if is_privileged else os.geteuid()
     wanted = processes + tasks_of(user)
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    return wanted if hard == resource.RLIM_INFINITY or os.geteuid() == 0 else min(wanted, hard)
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def tasks_of(user: int) -> int:
