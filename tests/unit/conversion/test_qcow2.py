@@ -80,7 +80,7 @@ def entries(*values: int) -> dict[int, bytes]:
         (TinyQcow2(fields={"compatible": 1, "autoclear": 1 << 40}), "v3", 2 * CLUSTER),
         (TinyQcow2(patches=entries(1, DATA | COPIED | 1, (DATA + CLUSTER) | COPIED)), "v3", CLUSTER),
         (TinyQcow2(patches=entries(COMPRESSED | DATA + 100, COMPRESSED | DATA + 700)), "v3", 2 * CLUSTER),
-        (TinyQcow2(size_bytes=END - 512), "v3", 2 * CLUSTER),
+        (TinyQcow2(size_bytes=END - 512, virtual_size_bytes=2 * CLUSTER - 512), "v3", 2 * CLUSTER - 512),
         (TinyQcow2(virtual_size_bytes=CLUSTER + 512), "v3", CLUSTER + 512),
     ],
     ids=[
@@ -197,9 +197,9 @@ def test_clusters_in_a_row_are_checked_like_all_others():
 @pytest.mark.threat("T63")
 def test_every_prefix_of_a_file_is_refused_or_taken_and_nothing_else():
     content = TinyQcow2().content()
-    for length in range(0, len(content), 97):
+    for length in (*range(0, len(content), 97), len(content)):
         try:
             detect(BytesWindow(content[:length]), LIMITS, name="x", file_size_bytes=length)
         except ImageRefusedError:
             continue
-        assert length > END - CLUSTER
+        assert length == len(content)

@@ -46,6 +46,7 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
     refcount_blocks(window, header, hosts, name)
     tables = l1_tables(window, header, hosts, name)
     allocated = allocated_clusters(window, header, hosts, name, tables) * header.cluster_bytes
+    hosts.refuse_cut_off(header)
     words = [f"v{header.version}"]
     if header.compression != "zlib":
         words.append(header.compression)

@@ -119,6 +119,20 @@ class HostClusters:
                 if uses[cluster] != _SHARED:
                     self._take(cluster, _SHARED, "compressed data")
 
+    def refuse_cut_off(self, header: Qcow2Header) -> None:
+        """See to it that the last cluster of the file is whole, where it is the disk's.
+
+        A disk that ends inside of a cluster may have that one in part. With sub-clusters a cluster may end with any.
+
+        Raises:
+            CorruptImageError: It is not.
+        """
+        there = self._window.size_bytes & (1 << self._bits) - 1
+        needed = header.virtual_size_bytes & (1 << self._bits) - 1 or 1 << self._bits
+        if there and self._uses[-1] == _DATA and there < needed and not header.has_extended_l2:
+            end = self._window.size_bytes
+            raise self.broken(f"the file ends after {there} bytes of a cluster of the disk", end)
+
     def broken(self, found: str, offset: int) -> ImageRefusedError:
         """Return the error of tables that cannot be right."""
         return refusal(CorruptImageError, self._name, found, offset=offset, why=_MISLEADING)
