@@ -60,7 +60,7 @@ def part_of(path: Path, offset: int, size: int, kind: str) -> str:
 @pytest.mark.parametrize("directory", ["usual", "in-memory"])
 def test_an_exported_ova_is_imported_again_with_the_same_guest_bytes(raw, tmp_path, directory):
     # A file system in memory cannot make room in a file: there the disk is copied.
-    place = tmp_path if directory == "usual" else Path(tempfile.mkdtemp(dir="/dev/shm"))  # noqa: S108 - it is to be that one
+    place = tmp_path if directory == "usual" else Path(tempfile.mkdtemp(dir="/dev/shm"))
     try:
         disk = streamed(raw, place / "disk.vmdk")
         content = disk.read_bytes()
