@@ -89,13 +89,16 @@ class SpoolFile:
         """
         with atomic.storage_errors("writing", destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.parent.stat().st_dev != destination.parent.stat().st_dev:
-                copy_stretch(self.handle, 0, self.size_bytes, destination, mode=mode)
-                return
             os.fchmod(self.handle, mode)
             os.fsync(self.handle)
-            self.path.replace(destination)
-            atomic.fsync_directory(destination.parent)
+            try:
+                self.path.replace(destination)
+            except OSError as problem:
+                if problem.errno != errno.EXDEV:
+                    raise
+                copy_stretch(self.handle, 0, self.size_bytes, destination, mode=mode)
+            else:
+                atomic.fsync_directory(destination.parent)
 
 
 class WriterThread:
