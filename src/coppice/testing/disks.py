@@ -28,7 +28,7 @@ VHD_HEADER = 512
 VHD_TABLE = 1536
 VHD_BLOCK = 2 * MIB
 VHD_FIRST_BLOCK = 2048
-_HOLE = 4 * KIB
+_HOLE = 64 * KIB
 
 
 def patched(content: bytes, offset: int, form: str, *values: Any) -> bytes:
@@ -43,7 +43,7 @@ def write_sparsely(path: Path, content: bytes) -> None:
     with path.open("wb") as stream:
         for start in range(0, len(content), _HOLE):
             piece = content[start : start + _HOLE]
-            if any(piece):
+            if piece.count(0) < len(piece):
                 stream.seek(start)
                 stream.write(piece)
         stream.truncate(len(content))

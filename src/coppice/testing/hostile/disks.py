@@ -87,6 +87,18 @@ def _vmdk_outside() -> Iterator[Row]:
     yield "vmdk-part-of-split-image.vmdk", "T60", _OUTSIDE, partial(disks.sparse_vmdk, descriptor_sector=0, room=0)
 
 
+def _changed(make: Callable[[], bytes], *places: tuple[int, str, int]) -> bytes:
+    """Return an image with some numbers replaced: where, in which form, by what."""
+    content = make()
+    for offset, form, value in places:
+        content = patched(content, offset, form, value)
+    return content
+
+
+def _cut(make: Callable[[], bytes], length: int = -1) -> bytes:
+    return make()[:length]
+
+
 def _alone(text: bytes) -> bytes:
     return text.rstrip(b"\0").ljust(KIB, b"\n")
 
@@ -209,7 +221,7 @@ def _vdi() -> Iterator[Row]:
         yield f"vdi-{name}.vdi", threat, code, partial(make, **fields)
     for name, entries in (("block-twice", {1: 0}), ("block-outside", {2: 3}), ("block-far-outside", {2: 2**32 - 3})):
         yield f"vdi-{name}.vdi", "T63", _CORRUPT, partial(make, entries=entries)
-    yield "vdi-cut-off.vdi", "T63", _CORRUPT, partial(bytes, make()[:-1])
+    yield "vdi-cut-off.vdi", "T63", _CORRUPT, partial(_cut, make)
 
 
 def _vhd() -> Iterator[Row]:
@@ -253,29 +265,29 @@ def _vhd() -> Iterator[Row]:
 
 def _vhd_patched() -> Iterator[Row]:
     make = disks.dynamic_vhd
-    good, first = make(), disks.VHD_FIRST_BLOCK // SECTOR
+    first = disks.VHD_FIRST_BLOCK // SECTOR
     for name, content in (
-        ("footer-checksum", patched(good, 9, "B", 1)),
-        ("header-checksum", patched(good, SECTOR + 9, "B", 1)),
-        ("footers-differ", make(end=disks.vhd_footer(current=4 * MIB - SECTOR))),
-        ("no-footer-at-end", make(end=bytes(SECTOR))),
-        ("no-footer-at-beginning", bytes(SECTOR) + good[SECTOR:]),
-        ("cut-off", good[:-1]),
-        ("block-outside", make(table=(0xFFFFFFFF, 2**32 - 2))),
-        ("block-in-footer", make(table=(0xFFFFFFFF, first + 1))),
-        ("block-twice", make(table=(first, first))),
-        ("block-in-table", make(table=(0xFFFFFFFF, 3))),
-        ("hidden-sector", make(bitmap=b"\x7f" + b"\xff" * 511)),
+        ("footer-checksum", partial(_changed, make, (9, "B", 1))),
+        ("header-checksum", partial(_changed, make, (SECTOR + 9, "B", 1))),
+        ("footers-differ", partial(make, end=disks.vhd_footer(current=4 * MIB - SECTOR))),
+        ("no-footer-at-end", partial(make, end=bytes(SECTOR))),
+        ("no-footer-at-beginning", partial(_changed, make, (0, ">Q", 0))),
+        ("cut-off", partial(_cut, make)),
+        ("block-outside", partial(make, table=(0xFFFFFFFF, 2**32 - 2))),
+        ("block-in-footer", partial(make, table=(0xFFFFFFFF, first + 1))),
+        ("block-twice", partial(make, table=(first, first))),
+        ("block-in-table", partial(make, table=(0xFFFFFFFF, 3))),
+        ("hidden-sector", partial(make, bitmap=b"\x7f" + b"\xff" * 511)),
     ):
-        yield f"vhd-{name}.vhd", "T63", _CORRUPT, partial(bytes, content)
+        yield f"vhd-{name}.vhd", "T63", _CORRUPT, content
     fixed = disks.fixed_vhd
     yield "vhd-fixed-cut-off.vhd", "T63", _CORRUPT, partial(fixed, size_bytes=4 * MIB - SECTOR)
     yield "vhd-fixed-longer.vhd", "T63", _CORRUPT, partial(fixed, size_bytes=5 * MIB)
     yield "vhd-fixed-8-eib.vhd", "T63", _OVERSIZED, partial(fixed, current=8 * _EIB)
-    end_of_disk = b"\0" * (4 * MIB - 1) + b"x"
-    lost = partial(fixed, content=end_of_disk, creator=b"vpc ")
+    end = -SECTOR - 1
+    lost = partial(_changed, partial(fixed, creator=b"vpc "), (end, "B", 1))
     yield "vhd-fixed-geometry-loses-content.vhd", "T63", _UNSUPPORTED, lost
-    lost = partial(make, content=b"\0" * (2 * MIB - 1) + b"x", creator=b"vpc ")
+    lost = partial(_changed, partial(make, creator=b"vpc "), (end, "B", 1))
     yield "vhd-geometry-loses-content.vhd", "T63", _UNSUPPORTED, lost
 
 
@@ -317,7 +329,7 @@ def _vhdx() -> Iterator[Row]:
 
 def _vhdx_head() -> Iterator[Row]:
     make, header, table = vhdx.vhdx, vhdx.header, vhdx.region_table
-    good, (bat, metadata) = make(), vhdx.GOOD_REGIONS
+    bat, metadata = vhdx.GOOD_REGIONS
     for name, threat, code, headers in (
         ("log-not-empty", "T64", _CORRUPT, (header(7), header(8, log=b"\x06" * 16))),
         ("one-number-twice", "T64", _CORRUPT, (header(8), header(8, log_length=0))),
@@ -341,8 +353,8 @@ def _vhdx_head() -> Iterator[Row]:
     differing = (table(), table((metadata, bat)))
     yield "vhdx-region-tables-differ.vhdx", "T64", _CORRUPT, partial(make, tables=differing)
     for name, offset in (("first-header", 64 * KIB), ("second-header", 128 * KIB)):
-        yield f"vhdx-{name}-checksum.vhdx", "T64", _CORRUPT, partial(patched, good, offset + 8, "B", 99)
-    both = patched(patched(good, 192 * KIB + 60, "B", 99), 256 * KIB + 60, "B", 99)
-    yield "vhdx-region-table-checksum.vhdx", "T64", _CORRUPT, partial(bytes, both)
-    yield "vhdx-cut-off.vhdx", "T63", _CORRUPT, partial(bytes, good[:-1])
-    yield "vhdx-identifier-only.vhdx", "T62", _CORRUPT, partial(bytes, good[: 4 * KIB])
+        yield f"vhdx-{name}-checksum.vhdx", "T64", _CORRUPT, partial(_changed, make, (offset + 8, "B", 99))
+    both = partial(_changed, make, (192 * KIB + 60, "B", 99), (256 * KIB + 60, "B", 99))
+    yield "vhdx-region-table-checksum.vhdx", "T64", _CORRUPT, both
+    yield "vhdx-cut-off.vhdx", "T63", _CORRUPT, partial(_cut, make)
+    yield "vhdx-identifier-only.vhdx", "T62", _CORRUPT, partial(_cut, make, 4 * KIB)
