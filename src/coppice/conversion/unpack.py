@@ -94,14 +94,15 @@ class OpenedDisk:
 
 @contextmanager
 def opened_disk(
-    path: Path, limits: ConversionLimits, *, spool: Path, monitor: Monitor = SILENT, name: str | None = None
+    path: Path, limits: ConversionLimits, *, spool: Path | None, monitor: Monitor = SILENT, name: str | None = None
 ) -> Iterator[OpenedDisk]:
     """Open the disk of an image file for the length of a context; no tool reads anything before.
 
     Args:
         path: The published file.
         limits: What a disk may have, and what may be unpacked.
-        spool: Directory for what has to be unpacked; made when needed. What killed runs left there is removed.
+        spool: Directory for what has to be unpacked; made when needed. What killed runs left there is removed. None:
+            there is none, and what has to be unpacked is refused.
         monitor: Where progress is told.
         name: What the file is called in messages; None: as it is.
 
@@ -140,7 +141,7 @@ class _Opening:
         limits: ConversionLimits,
         name: str,
         *,
-        spool: Path,
+        spool: Path | None,
         monitor: Monitor,
         stack: ExitStack,
     ) -> None:
@@ -269,7 +270,7 @@ class _Opening:
             )
 
     def _spooled(self, pieces: Iterator[bytes]) -> _Place:
-        sweep_spool(self._directory)
+        sweep_spool(self._spool_directory())
         split = MemberSplit(self._new_spool(), self._new_spool)
         with WriterThread() as writer:
             for piece in pieces:
@@ -281,7 +282,18 @@ class _Opening:
         return _Place(SplicedWindow(main, split.start, self._window_of(split.part)), (split.main, split.part))
 
     def _new_spool(self) -> SpoolFile:
-        return self._stack.enter_context(SpoolFile(self._directory))
+        return self._stack.enter_context(SpoolFile(self._spool_directory()))
+
+    def _spool_directory(self) -> Path:
+        if self._directory is None:
+            raise refusal(
+                UnsupportedImageError,
+                self._name,
+                "its disk is compressed",
+                why="there is no place here to unpack it",
+                resolution="Unpack it first.",
+            )
+        return self._directory
 
     def _window_of(self, spool: SpoolFile) -> FileWindow:
         spool.close_hole()

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.conversion.disks.bounds import read_exactly
+from coppice.conversion.disks.bounds import SECTOR_BYTES, read_exactly
 from coppice.conversion.refusal import refusal
 from coppice.errors import (
     CorruptImageError,
@@ -136,6 +136,14 @@ def read_header(window: Window, name: str) -> Qcow2Header:
             f"its cluster size would be 2^{bits} bytes",
             offset=20,
             why="2^9 to 2^21 are possible",
+        )
+    if size % SECTOR_BYTES:
+        raise refusal(
+            CorruptImageError,
+            name,
+            f"its disk has {size} bytes, which is no whole number of sectors",
+            offset=24,
+            why="each tool would read another disk",
         )
     more = _SECOND_OF_VERSION_2 if version == min(VERSIONS) else _version_3(window, 1 << bits, name)
     if more.incompatible & _EXTENDED_L2 and bits not in _EXTENDED_CLUSTER_BITS:

@@ -75,11 +75,12 @@ def _lying_headers() -> list[HostileCase]:
     corrupt, sized = CorruptImageError, partial(_case, "T63")
     return [
         sized("size-8-eib", OversizedImageError, fields={"virtual_size": 2**63}),
-        sized("size-16-eib", OversizedImageError, fields={"virtual_size": 2**64 - 1}),
+        sized("size-16-eib", OversizedImageError, fields={"virtual_size": 2**64 - 512}),
         sized("size-2-eib", OversizedImageError, fields={"virtual_size": 2**61}),
         sized("size-63-tib", OversizedImageError, fields={"virtual_size": 63 * 2**40}),
-        sized("size-far-beyond-its-file", OversizedImageError, fields={"virtual_size": 2**30 + 1}),
+        sized("size-far-beyond-its-file", OversizedImageError, fields={"virtual_size": 2**30 + 512}),
         sized("size-none", corrupt, fields={"virtual_size": 0}),
+        sized("size-in-part-of-a-sector", corrupt, fields={"virtual_size": 64 * 1024 - 1}),
         sized("clusters-of-2-to-the-63", corrupt, fields={"cluster_bits": 63}),
         sized("clusters-of-256-bytes", corrupt, fields={"cluster_bits": 8}),
         sized("clusters-of-4-mib", corrupt, fields={"cluster_bits": 22}),
