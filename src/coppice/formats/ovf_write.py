@@ -107,16 +107,32 @@ def write_ovf(disk: OvfDisk, *, requirements: Requirements, name: str, is_linux:
 
 
 def _hardware(requirements: Requirements, title: str) -> list[str]:
-    cores = requirements.recommended_cores or requirements.minimum_cores or DEFAULT_CORES
-    ram_mib = requirements.recommended_ram_mib or requirements.minimum_ram_mib or DEFAULT_RAM_MIB
-    kind, controller, model = _CONTROLLERS[requirements.disk_bus or DiskBus.SATA]
     system = {
         "ElementName": "Virtual Hardware Family",
         "InstanceID": "0",
         "VirtualSystemIdentifier": title,
         "VirtualSystemType": _HARDWARE_FAMILY,
     }
-    items: tuple[dict[str, str], ...] = (
+    config = []
+    if requirements.firmware is not None:
+        value = "efi" if requirements.firmware is Firmware.UEFI else "bios"
+        config.append(f'      <vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="{value}"/>')
+    return [
+        "    <VirtualHardwareSection>",
+        "      <Info>What the machine is made of</Info>",
+        *_element("System", "vssd", system),
+        *(line for item in _items(requirements) for line in _element("Item", "rasd", item)),
+        *config,
+        "    </VirtualHardwareSection>",
+    ]
+
+
+def _items(requirements: Requirements) -> tuple[dict[str, str], ...]:
+    """Return the pieces of hardware; the schema has their fields in the order of the alphabet."""
+    cores = requirements.recommended_cores or requirements.minimum_cores or DEFAULT_CORES
+    ram_mib = requirements.recommended_ram_mib or requirements.minimum_ram_mib or DEFAULT_RAM_MIB
+    kind, controller, model = _CONTROLLERS[requirements.disk_bus or DiskBus.SATA]
+    return (
         {"ElementName": "Processors", "InstanceID": "1", "ResourceType": PROCESSOR, "VirtualQuantity": str(cores)},
         {
             "AllocationUnits": "byte * 2^20",
@@ -149,22 +165,6 @@ def _hardware(requirements: Requirements, title: str) -> list[str]:
             "ResourceType": _ADAPTER,
         },
     )
-    firmware = (
-        {Firmware.BIOS: "bios", Firmware.UEFI: "efi"}.get(requirements.firmware) if requirements.firmware else None
-    )
-    config = (
-        []
-        if firmware is None
-        else [f'      <vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="{firmware}"/>']
-    )
-    return [
-        "    <VirtualHardwareSection>",
-        "      <Info>What the machine is made of</Info>",
-        *_element("System", "vssd", system),
-        *(line for item in items for line in _element("Item", "rasd", item)),
-        *config,
-        "    </VirtualHardwareSection>",
-    ]
 
 
 def _element(tag: str, prefix: str, fields: dict[str, str]) -> list[str]:
