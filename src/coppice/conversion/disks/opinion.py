@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from typing import TYPE_CHECKING
 
 from coppice.conversion.disks.bounds import SECTOR_BYTES
@@ -49,7 +50,7 @@ def ask(window: Window, found: Detection, name: str) -> None:
     """
     try:
         seen = _inspectors(window, found.format)
-    except Exception as problem:  # what the library raises on odd bytes is not declared: AttributeError, struct.error
+    except _failures() as problem:
         raise refusal(
             UnsupportedImageError,
             name,
@@ -95,7 +96,7 @@ def _no_danger(inspector: FileInspector, found: Detection, words: list[str], nam
                 why="OpenStack would refuse it, for a reason",
             ) from failed
         return
-    except Exception as problem:  # see `ask`
+    except _failures() as problem:
         raise refusal(
             CorruptImageError,
             name,
@@ -109,6 +110,14 @@ def _no_danger(inspector: FileInspector, found: Detection, words: list[str], nam
             f"its disk has {found.virtual_size_bytes} bytes, and {size} where oslo.utils looks",
             why="each tool would read another disk",
         )
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what the library raises on odd bytes, declared or not."""
+    from oslo_utils.imageutils import format_inspector
+
+    undeclared = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+    return (*undeclared, struct.error, format_inspector.ImageFormatError, format_inspector.SafetyViolation)
 
 
 def _in_sectors(size_bytes: int) -> int:
