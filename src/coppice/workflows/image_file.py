@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,7 +17,6 @@ from coppice.conversion.unpack import opened_disk
 from coppice.errors import (
     ExistsError,
     InputError,
-    InterruptedRunError,
     StorageError,
     UnreadableFileError,
 )
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from coppice.conversion.model import Inspection
     from coppice.conversion.unpack import OpenedDisk
     from coppice.model.requirements import Requirements
-    from coppice.monitor import Monitor, Task
+    from coppice.monitor import Monitor
     from coppice.settings.model import Settings
 
 ENDINGS = {each: f".{each}" for each in DiskFormat}
@@ -131,7 +128,7 @@ def report_on(path: Path, settings: Settings, monitor: Monitor, *, with_guest: b
     limits = limits_of(settings.conversion)
     spool = settings.state_directory / "conversion" / "spool"
     with opened_disk(_real(path), limits, spool=spool, monitor=monitor, name=path.name) as disk:
-        _verify_manifest(disk, monitor, threading.Event())
+        _verify_manifest(disk, monitor)
         report = _report(path, disk)
         if not with_guest:
             return report
@@ -179,11 +176,12 @@ def convert_file(path: Path, wish: Wish, settings: Settings, monitor: Monitor) -
     _check_destination(source, wish)
     # What is unpacked and what is written lie beside the new file: the former may become the latter.
     with opened_disk(source, limits, spool=destination.parent, monitor=monitor, name=path.name) as opened:
+        _verify_manifest(opened, monitor)
         found = opened.inspection
         disk = _to_be_written_anew(opened) if wish.compression is not None else opened
         options = _options(wish, found, settings)
         atomic.sweep_partials(destination.parent, older_than_seconds=atomic.ABANDONED_SECONDS, of=destination.name)
-        with _placing(wish) as temporary, _verified_meanwhile(opened, monitor):
+        with _placing(wish) as temporary:
             made = transform(disk, wish.format, temporary, options=options, limits=limits, monitor=monitor)
     is_converted = not is_taken_as_it_is(disk.inspection, wish.format)
     return MadeFile(source=found, path=destination, inspection=made, is_converted=is_converted)
@@ -195,48 +193,12 @@ def _to_be_written_anew(disk: OpenedDisk) -> OpenedDisk:
     return replace(disk, inspection=replace(found, disk=replace(found.disk, must_be_rewritten=True)))
 
 
-class _EndableTask:
-    """Tells another task what is done, until it is ended: then whoever works on it is stopped."""
-
-    def __init__(self, task: Task, ended: threading.Event) -> None:
-        self._task = task
-        self._ended = ended
-
-    def advance(self, amount: int) -> None:
-        if self._ended.is_set():
-            raise InterruptedRunError("what this was done for has failed")
-        self._task.advance(amount)
-
-    def reach(self, amount: int, total: int | None = None) -> None:
-        self._task.reach(amount, total)
-
-    def note(self, text: str) -> None:
-        self._task.note(text)
-
-
-@contextmanager
-def _verified_meanwhile(disk: OpenedDisk, monitor: Monitor) -> Iterator[None]:
-    """Hold an archive against its manifest while the block works on its disk; the block ends well only if it holds.
-
-    Raises:
-        ManifestError: It does not.
-    """
-    ended = threading.Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="manifest") as beside:
-        verified = beside.submit(_verify_manifest, disk, monitor, ended)
-        try:
-            yield
-        except BaseException:
-            ended.set()
-            raise
-        verified.result()
-
-
-def _verify_manifest(disk: OpenedDisk, monitor: Monitor, ended: threading.Event) -> None:
+def _verify_manifest(disk: OpenedDisk, monitor: Monitor) -> None:
+    """Hold an archive against its manifest, before any tool reads the disk."""
     if disk.layout is not None and disk.layout.manifest:
         total = disk.layout.bytes_to_verify
         with monitor.task("verifying the manifest", total=total, unit=Unit.BYTES) as task:
-            disk.verify_manifest(_EndableTask(task, ended))
+            disk.verify_manifest(task)
 
 
 def _options(wish: Wish, found: Inspection, settings: Settings) -> Options:
@@ -258,8 +220,11 @@ def _joined(told: Requirements | None, wished: Requirements | None) -> Requireme
 
 
 def _real(path: Path) -> Path:
+    """Return the file that a path leads to, which can be read."""
     try:
-        return path.resolve(strict=True)
+        real = path.resolve(strict=True)
+        # A pipe would be waited for.
+        os.close(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except (OSError, RuntimeError) as problem:
         why = problem.strerror if isinstance(problem, OSError) else "its links go round in a circle"
         raise UnreadableFileError(
@@ -267,6 +232,7 @@ def _real(path: Path) -> Path:
             resolution="Check the path, and that this user may read the file.",
             context={"path": str(path)},
         ) from problem
+    return real
 
 
 def _check_destination(source: Path, wish: Wish) -> None:
