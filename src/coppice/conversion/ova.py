@@ -7,39 +7,40 @@ where there are any. A tar archive without a descriptor has one disk, and short 
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from coppice.conversion.model import Archive, Compression
-from coppice.conversion.refusal import refusal
+from coppice.conversion.ova_files import ArchiveFiles
+from coppice.conversion.ova_manifest import (
+    CERTIFICATE,
+    MANIFEST,
+    CheckedManifest,
+    checked_manifest,
+    require_covered,
+    require_digest,
+)
 from coppice.conversion.unpack_streams import compression_of
-from coppice.errors import ArchiveError, DiskCountError, ManifestError, OvfError, UnsupportedImageError
+from coppice.errors import ArchiveError, DiskCountError, OvfError, UnsupportedImageError
 from coppice.formats.ovf import read_ovf
-from coppice.formats.ovf_manifest import MAX_MANIFEST_BYTES, check_signature, read_manifest
 from coppice.formats.ovf_xml import MAX_DESCRIPTOR_BYTES
 from coppice.formats.tar import read_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from coppice.conversion.model import ConversionLimits
+    from coppice.conversion.model import ConversionLimits, Detection
     from coppice.conversion.window import Window
-    from coppice.errors import ImageRefusedError
     from coppice.formats.ovf import OvfDescriptor, OvfFile
     from coppice.formats.ovf_manifest import ManifestEntry
     from coppice.formats.tar import TarMember
     from coppice.model.requirements import Requirements
     from coppice.monitor import Task
 
-DESCRIPTOR, MANIFEST, CERTIFICATE = ".ovf", ".mf", ".cert"
-MAX_COMPANION_BYTES = 64 * 1024
-"""Longest text that may lie beside a disk without anybody naming it."""
-_HEAD_BYTES = 512
+DESCRIPTOR = ".ovf"
 _STEP_BYTES = 1024 * 1024
-_TEXT_CONTROLS = frozenset(b"\t\n\r\f\x1b")
 _WHY_NAMED = "a descriptor names all files of its appliance, and nobody knows what this one is for"
 
 
@@ -75,6 +76,19 @@ class OvaLayout:
     signer: str | None
     notes: tuple[str, ...]
 
+    def differences(self, disk: Detection) -> tuple[str, ...]:
+        """Return where the descriptor says something else of the disk than its bytes do."""
+        if self.descriptor is None:
+            return ()
+        told: list[str] = []
+        stated, size = self.descriptor.capacity_bytes, disk.virtual_size_bytes
+        if stated is not None and stated < size:
+            told.append(f"the descriptor says that the disk has {stated} bytes; it has {size}")
+        kind = self.descriptor.disk_format
+        if kind is not None and kind is not disk.format:
+            told.append(f"the descriptor says that the disk is {kind}; it is {disk.format}")
+        return tuple(told)
+
     @property
     def bytes_to_verify(self) -> int:
         """How many bytes `verify_manifest` reads."""
@@ -99,8 +113,8 @@ def ova_layout(window: Window, limits: ConversionLimits, name: str) -> OvaLayout
         ImageRefusedError: Another of its subclasses, see `read_ovf`.
     """
     members = read_members(window.read, window.size_bytes, maximum_members=limits.maximum_archive_members, name=name)
-    archive = _Archive(window, members, name)
-    return archive.appliance() if archive.ending(DESCRIPTOR) else archive.plain()
+    files = ArchiveFiles(window, members, name)
+    return _Appliance(files).layout() if files.ending(DESCRIPTOR) else _plain(files)
 
 
 def verify_manifest(layout: OvaLayout, window: Window, task: Task) -> None:
@@ -121,7 +135,7 @@ def verify_manifest(layout: OvaLayout, window: Window, task: Task) -> None:
             digest.update(piece)
             at += len(piece)
             task.advance(len(piece))
-        _require_digest(layout.name, member, entry, digest.hexdigest())
+        require_digest(layout.name, member, entry, digest.hexdigest())
 
 
 def _to_verify(layout: OvaLayout) -> Iterator[tuple[TarMember, ManifestEntry]]:
@@ -132,189 +146,97 @@ def _to_verify(layout: OvaLayout) -> Iterator[tuple[TarMember, ManifestEntry]]:
             yield member, entry
 
 
-def _require_digest(name: str, member: TarMember, entry: ManifestEntry, hexdigest: str) -> None:
-    if not entry.fits(hexdigest):
-        raise refusal(
-            ManifestError,
-            name,
-            f"the member {member.name!r} has the {entry.algorithm} digest {hexdigest}, the manifest says "
-            f"{entry.hexdigest}",
-            why="it is not the file that was packed",
-            offset=member.offset,
+def _plain(files: ArchiveFiles) -> OvaLayout:
+    """Return the layout of an archive without a descriptor."""
+    for left in (*files.ending(MANIFEST), *files.ending(CERTIFICATE)):
+        files.refuse(
+            OvfError,
+            f"the archive has {left.name[:80]!r} and no descriptor",
+            why="it is an OVA of which something is missing",
+            offset=left.header_offset,
         )
+    disks = [member for member in files.members if not files.is_companion(member)]
+    if len(files.members) == 1:
+        disks = list(files.members)
+    if len(disks) != 1:
+        names = ", ".join(ascii(member.name[:60]) for member in disks[:4])
+        files.refuse(
+            DiskCountError,
+            f"the archive has {len(disks)} files that may be disks ({names})" if disks else "the archive has no disk",
+            why="an image is one disk, and only a descriptor could say which",
+            offset=disks[1].header_offset if disks else 0,
+        )
+    return _layout(files, disks[0], Archive.TAR)
 
 
-class _Archive:
-    """The files of one archive."""
+def _layout(
+    files: ArchiveFiles,
+    disk: TarMember,
+    archive: Archive,
+    *,
+    descriptor: OvfDescriptor | None = None,
+    manifest: CheckedManifest | None = None,
+    notes: tuple[str, ...] = (),
+) -> OvaLayout:
+    manifest = manifest or CheckedManifest()
+    return OvaLayout(
+        name=files.name,
+        archive=archive,
+        member=disk.name,
+        offset=disk.offset,
+        size_bytes=disk.size_bytes,
+        compression=compression_of(files.head(disk)),
+        hardware=None if descriptor is None else descriptor.requirements,
+        descriptor=descriptor,
+        members=files.members,
+        manifest=manifest.entries,
+        signer=manifest.signer,
+        notes=(*notes, *manifest.notes),
+    )
 
-    def __init__(self, window: Window, members: tuple[TarMember, ...], name: str) -> None:
-        self._window, self._members, self._name = window, members, name
-        self._named = {member.name: member for member in members}
+
+class _Appliance:
+    """An archive with a descriptor."""
+
+    def __init__(self, files: ArchiveFiles) -> None:
+        self._files = files
         self._notes: list[str] = []
-        self._signer: str | None = None
 
-    def ending(self, suffix: str) -> list[TarMember]:
-        """Return the members whose names end so."""
-        return [member for member in self._members if member.name.lower().endswith(suffix)]
-
-    def plain(self) -> OvaLayout:
-        """Return the layout of an archive without a descriptor."""
-        for left in (*self.ending(MANIFEST), *self.ending(CERTIFICATE)):
-            self._refuse(
-                OvfError,
-                f"the archive has {left.name[:80]!r} and no descriptor",
-                why="it is an OVA of which something is missing",
-                offset=left.header_offset,
-            )
-        disks = [member for member in self._members if not self._is_companion(member)]
-        if len(self._members) == 1:
-            disks = list(self._members)
-        if len(disks) != 1:
-            names = ", ".join(ascii(member.name[:60]) for member in disks[:4])
-            self._refuse(
-                DiskCountError,
-                f"the archive has {len(disks)} files that may be disks ({names})"
-                if disks
-                else "the archive has no disk",
-                why="an image is one disk, and only a descriptor could say which",
-                offset=disks[1].header_offset if disks else 0,
-            )
-        return self._layout(disks[0], Archive.TAR, None)
-
-    def appliance(self) -> OvaLayout:
-        """Return the layout of an archive with a descriptor."""
-        ovf = self._only(DESCRIPTOR)
-        for member in self._members:
+    def layout(self) -> OvaLayout:
+        files = self._files
+        ovf = files.only(DESCRIPTOR)
+        for member in files.members:
             if "/" in member.name:
-                self._refuse(
+                files.refuse(
                     ArchiveError,
                     f"the member {member.name[:80]!r} lies in a directory",
                     why="an OVA has its files side by side",
                     offset=member.header_offset,
                 )
-        if self._members[0] is not ovf:
+        if files.members[0] is not ovf:
             self._notes.append("the descriptor is not the first file of the archive; some programs want it there")
-        content = self._content(ovf, MAX_DESCRIPTOR_BYTES, OvfError, "descriptor")
-        manifest = self._manifest(ovf, content)
-        descriptor = read_ovf(content, name=self._name, offset=ovf.offset)
+        content = files.content(ovf, MAX_DESCRIPTOR_BYTES, OvfError, "descriptor")
+        manifest = checked_manifest(files, ovf, content)
+        descriptor = read_ovf(content, name=files.name, offset=ovf.offset)
         referred = [(file, self._member_of(file)) for file in descriptor.files]
         self._require_named(referred)
-        if manifest:
-            self._require_covered(manifest, [ovf, *(member for _, member in referred)])
+        if manifest.entries:
+            require_covered(files, manifest.entries, (member for _, member in referred))
         disk = next(member for file, member in referred if file is descriptor.disk)
-        compression = self._compression(descriptor.disk, disk)
-        self._notes.extend(descriptor.notes)
-        return self._layout(disk, Archive.OVA, compression, descriptor=descriptor, manifest=manifest)
-
-    def _layout(
-        self,
-        disk: TarMember,
-        archive: Archive,
-        compression: Compression | None,
-        *,
-        descriptor: OvfDescriptor | None = None,
-        manifest: Mapping[str, ManifestEntry] | None = None,
-    ) -> OvaLayout:
-        if archive is Archive.TAR:
-            compression = compression_of(self._window.read(disk.offset, min(_HEAD_BYTES, disk.size_bytes)))
-        return OvaLayout(
-            name=self._name,
-            archive=archive,
-            member=disk.name,
-            offset=disk.offset,
-            size_bytes=disk.size_bytes,
-            compression=compression,
-            hardware=None if descriptor is None else descriptor.requirements,
-            descriptor=descriptor,
-            members=self._members,
-            manifest=manifest or {},
-            signer=self._signer,
-            notes=tuple(self._notes),
-        )
-
-    def _only(self, suffix: str) -> TarMember:
-        found = self.ending(suffix)
-        if len(found) > 1:
-            self._refuse(
-                ArchiveError,
-                f"the archive has several files {suffix}: {found[0].name[:60]!r}, {found[1].name[:60]!r}",
-                why="each program would go by another one",
-                offset=found[1].header_offset,
-            )
-        return found[0]
-
-    def _content(self, member: TarMember, most: int, kind: type[ImageRefusedError], what: str) -> bytes:
-        if member.size_bytes > most:
-            self._refuse(
-                kind,
-                f"the {what} {member.name[:80]!r} has {member.size_bytes} bytes; at most {most} are read",
-                why=f"a {what} of one machine needs far less",
-                offset=member.header_offset,
-            )
-        return self._window.read(member.offset, member.size_bytes)
-
-    def _manifest(self, ovf: TarMember, content: bytes) -> Mapping[str, ManifestEntry]:
-        if not self.ending(MANIFEST):
-            if self.ending(CERTIFICATE):
-                self._refuse(
-                    ManifestError,
-                    "the archive has a signature and no manifest",
-                    why="what was signed is not there",
-                    offset=self._only(CERTIFICATE).header_offset,
-                )
-            return {}
-        member = self._only(MANIFEST)
-        text = self._content(member, MAX_MANIFEST_BYTES, ManifestError, "manifest")
-        entries = read_manifest(text, name=self._name, offset=member.offset)
-        for file in entries:
-            if file not in self._named or file == member.name:
-                self._refuse(
-                    ManifestError,
-                    f"the manifest names {file[:80]!r}, which is not in the archive",
-                    why="something is missing, or was renamed",
-                    offset=member.offset,
-                )
-        if self.ending(CERTIFICATE):
-            certificate = self._only(CERTIFICATE)
-            self._signer = check_signature(
-                self._content(certificate, MAX_MANIFEST_BYTES, ManifestError, "signature"),
-                text,
-                member.name,
-                name=self._name,
-                offset=certificate.offset,
-            )
-            self._notes.append(
-                f"the manifest is signed by {self._signer}; whether that certificate is to be trusted was not asked: "
-                "the image list is what is believed"
-            )
-        if any(entry.algorithm == "sha1" for entry in entries.values()):
-            self._notes.append("the manifest has SHA-1 digests, which do not withstand whoever means harm")
-        self._require_covered(entries, [ovf])
-        entry = entries[ovf.name]
-        digest = hashlib.new(entry.algorithm, content, usedforsecurity=False).hexdigest()
-        _require_digest(self._name, ovf, entry, digest)
-        return entries
-
-    def _require_covered(self, manifest: Mapping[str, ManifestEntry], members: list[TarMember]) -> None:
-        for member in members:
-            if member.name not in manifest:
-                self._refuse(
-                    ManifestError,
-                    f"the manifest does not name {member.name[:80]!r}",
-                    why="a manifest has the digests of all files of the appliance, or anybody could exchange one",
-                    offset=member.header_offset,
-                )
+        self._check_compression(descriptor.disk, disk)
+        notes = (*self._notes, *descriptor.notes)
+        return _layout(files, disk, Archive.OVA, descriptor=descriptor, manifest=manifest, notes=notes)
 
     def _member_of(self, file: OvfFile) -> TarMember:
         """Return the member that a reference means: by its name, or by the name in it as addresses write it."""
         found = {
             member.name: member
             for name in (file.href, unquote(file.href, errors="replace"))
-            if (member := self._named.get(name)) is not None
+            if (member := self._files.named(name)) is not None
         }
         if len(found) != 1:
             words = "two files of the archive" if found else "no file of the archive"
-            self._refuse(
+            self._files.refuse(
                 OvfError,
                 f"the descriptor refers to {file.href[:80]!r}, which is {words}",
                 why="whoever follows it finds another file, or none",
@@ -322,7 +244,7 @@ class _Archive:
             )
         member = next(iter(found.values()))
         if file.size_bytes is not None and file.size_bytes != member.size_bytes:
-            self._refuse(
+            self._files.refuse(
                 OvfError,
                 f"{member.name[:80]!r} has {member.size_bytes} bytes; the descriptor says {file.size_bytes}",
                 why="it is not the file that was described",
@@ -333,37 +255,37 @@ class _Archive:
     def _require_named(self, referred: list[tuple[OvfFile, TarMember]]) -> None:
         known = {member.name for _, member in referred}
         if len(known) != len(referred):
-            self._refuse(OvfError, "the descriptor means one file twice", why="nobody knows as what", offset=0)
-        for member in self._members:
+            self._files.refuse(OvfError, "the descriptor means one file twice", why="nobody knows as what", offset=0)
+        for member in self._files.members:
             is_known = member.name in known
             is_part = member.name.lower().endswith((DESCRIPTOR, MANIFEST, CERTIFICATE))
             if is_known and is_part:
-                self._refuse(
+                self._files.refuse(
                     OvfError,
                     f"the descriptor refers to {member.name[:80]!r}",
                     why="that is a part of the package, and no file of the machine",
                     offset=member.header_offset,
                 )
-            if not is_known and not is_part and not self._is_companion(member):
-                self._refuse(
+            if not is_known and not is_part and not self._files.is_companion(member):
+                self._files.refuse(
                     ArchiveError,
                     f"the descriptor does not name the member {member.name[:80]!r}",
                     why=_WHY_NAMED,
                     offset=member.header_offset,
                 )
 
-    def _compression(self, file: OvfFile, disk: TarMember) -> Compression | None:
-        found = compression_of(self._window.read(disk.offset, min(_HEAD_BYTES, disk.size_bytes)))
+    def _check_compression(self, file: OvfFile, disk: TarMember) -> None:
+        found = compression_of(self._files.head(disk))
         said = "" if file.compression in {"identity", "none"} else file.compression
         if said and said not in set(Compression):
-            self._refuse(
+            self._files.refuse(
                 UnsupportedImageError,
                 f"the disk is compressed by {said[:40]!r}",
                 why="that is not read here",
                 offset=file.offset,
             )
         if said and found != said:
-            self._refuse(
+            self._files.refuse(
                 OvfError,
                 f"the disk is said to be compressed by {said}, and is " + (str(found) if found else "not compressed"),
                 why="programs that go by the descriptor read something else",
@@ -371,20 +293,3 @@ class _Archive:
             )
         if found and not said:
             self._notes.append(f"the descriptor does not say that the disk is compressed ({found})")
-        return found
-
-    def _is_companion(self, member: TarMember) -> bool:
-        """Tell whether a file is a short text, such as a licence, and no descriptor of a disk."""
-        if member.size_bytes > MAX_COMPANION_BYTES:
-            return False
-        content = self._window.read(member.offset, member.size_bytes)
-        try:
-            codecs.decode(content, "utf-8")
-        except UnicodeDecodeError:
-            return False
-        if any(byte < ord(" ") and byte not in _TEXT_CONTROLS for byte in content):
-            return False
-        return not content.lstrip().lower().startswith(b"# disk descriptorfile")
-
-    def _refuse(self, kind: type[ImageRefusedError], found: str, *, why: str, offset: int) -> NoReturn:
-        raise refusal(kind, self._name, found, why=why, offset=offset)
