@@ -168,8 +168,8 @@ class _Opening:
         if isinstance(window, SplicedWindow) or is_tar(window.read(0, _HEAD_BYTES)):
             raise self._nested("a tar archive lies in a tar archive")
         found = detect(window, self._limits, name=self._name, file_size_bytes=self._size)
-        if layout is not None and layout.notes:
-            found = replace(found, notes=(*found.notes, *layout.notes))
+        if layout is not None:
+            found = replace(found, notes=(*found.notes, *layout.notes, *layout.differences(found)))
         is_archived = self._compression is not None or layout is not None
         is_ova = layout is not None and layout.archive is Archive.OVA and self._compression is None
         packaging = Packaging(

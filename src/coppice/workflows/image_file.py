@@ -149,7 +149,7 @@ def _report(path: Path, disk: OpenedDisk) -> FileReport:
         inspection=disk.inspection,
         has_manifest=layout is not None and bool(layout.manifest),
         signer=None if layout is None else layout.signer,
-        notes=(*disk.inspection.disk.notes, *(() if layout is None else layout.notes)),
+        notes=disk.inspection.disk.notes,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coppice.conversion.model import Archive, Compression, ConversionLimits
+from coppice.conversion.model import Archive, Compression, ConversionLimits, Detection
 from coppice.conversion.ova import OvaLayout, ova_layout, verify_manifest
 from coppice.conversion.ova_write import ROOM_BYTES, write_ova
 from coppice.conversion.window import BytesWindow, FileWindow
@@ -21,6 +21,7 @@ from coppice.errors import (
     OvfError,
     StorageError,
 )
+from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
 from coppice.model.requirements import DiskBus, Requirements
 from coppice.monitor import SILENT_TASK
@@ -110,6 +111,20 @@ def test_an_old_manifest_and_an_unusual_order_are_said():
     assert len(notes) == 2
     assert "not the first file" in notes[0]
     assert "SHA-1" in notes[1]
+
+
+def test_where_the_descriptor_and_the_disk_differ_is_told():
+    text = ovf(disk='ovf:format="http://www.vmware.com/interfaces/specifications/vmdk.html"')
+    found = layout_of(ova(text))
+    assert found.differences(Detection(format=DiskFormat.VMDK, virtual_size_bytes=16384)) == ()
+    assert found.differences(Detection(format=DiskFormat.VMDK, virtual_size_bytes=512)) == ()
+    assert found.differences(Detection(format=DiskFormat.RAW, virtual_size_bytes=16385)) == (
+        "the descriptor says that the disk has 16384 bytes; it has 16385",
+        "the descriptor says that the disk is vmdk; it is raw",
+    )
+    assert (
+        layout_of(archive(member("a", DISK))).differences(Detection(format=DiskFormat.RAW, virtual_size_bytes=1)) == ()
+    )
 
 
 @pytest.mark.parametrize("declared", ['ovf:compression="gzip"', ""])
