@@ -12,14 +12,14 @@ import os
 import resource
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from coppice import process
 from coppice.cage.needs import needs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from coppice.cage.needs import Needs
 
@@ -49,6 +49,7 @@ def wrapped(
     *,
     devices: Sequence[str],
     filter_handle: int | None,
+    told_to: int,
     processes: int | None,
     is_privileged: bool,
 ) -> list[str]:
@@ -59,6 +60,7 @@ def wrapped(
         bindings: What it sees.
         devices: Device files that it may use.
         filter_handle: An open file with the filter of calls; None: there is none.
+        told_to: An open file to which bwrap tells what it started.
         processes: How many processes and threads it may have.
         is_privileged: Whether namespaces are made with root's rights and not within a user namespace.
 
@@ -72,30 +74,36 @@ def wrapped(
     if is_privileged:
         for right in ("DAC_OVERRIDE", *(("SETUID", "SETGID", "SETPCAP") if helpers else ())):
             words += ["--cap-add", f"CAP_{right}"]
-    words += _tree(needs, *(needs_of(helper) for helper in helpers))
-    for device in devices:
-        words += ["--dev-bind-try", device, device]
-    for binding in bindings:
-        words += ["--bind" if binding.is_written else "--ro-bind", binding.outside, binding.inside]
+    tree = _tree(needs, *(needs_of(helper) for helper in helpers))
+    tree += [("--dev-bind-try", device, device) for device in devices]
+    tree += [("--bind" if each.is_written else "--ro-bind", each.outside, each.inside) for each in bindings]
     # Where programs look for what is mounted (btrfs insists): nothing is.
-    words += ["--dev-bind-try", "/dev/null", "/proc/self/mounts"]
-    words += ["--remount-ro", "/", "--chdir", "/"]
+    tree.append(("--dev-bind-try", "/dev/null", "/proc/self/mounts"))
+    for folder in _folders(place for _, _, place in tree):
+        words += ["--dir", folder]
+    words += [word for entry in tree for word in entry]
+    words += ["--remount-ro", "/", "--chdir", "/", "--info-fd", str(told_to)]
     if filter_handle is not None:
         words += ["--seccomp", str(filter_handle)]
     return [*words, "--", *entry, needs.program, *argv[1:]]
 
 
-def _tree(*all_needs: Needs) -> list[str]:
-    words: list[str] = []
-    for tree in dict.fromkeys(tree for needs in all_needs for tree in needs.trees):
-        words += ["--ro-bind", tree, tree]
-    for link, target in dict.fromkeys(pair for needs in all_needs for pair in needs.links):
-        words += ["--symlink", target, link]
-    trees = tuple(f"{tree}/" for needs in all_needs for tree in needs.trees)
-    for program in dict.fromkeys(needs.program for needs in all_needs):
-        if not program.startswith(trees):
-            words += ["--ro-bind", program, program]
-    return words
+def _tree(*all_needs: Needs) -> list[tuple[str, str, str]]:
+    """Return how, what and where."""
+    trees = dict.fromkeys(tree for needs in all_needs for tree in needs.trees)
+    links = dict.fromkeys(pair for needs in all_needs for pair in needs.links)
+    covered = tuple(f"{tree}/" for tree in trees)
+    programs = dict.fromkeys(needs.program for needs in all_needs if not needs.program.startswith(covered))
+    return [
+        *(("--ro-bind", tree, tree) for tree in (*trees, *programs)),
+        *(("--symlink", target, link) for link, target in links),
+    ]
+
+
+def _folders(places: Iterable[str]) -> list[str]:
+    # bwrap would make them itself, for their owner alone: a program that asks whether it may use a file is told no.
+    folders = {str(parent) for place in places for parent in PurePosixPath(place).parents}
+    return sorted(folders - {"/"})
 
 
 def _entry(processes: int | None, *, is_privileged: bool) -> tuple[list[str], list[str]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 from coppice import process
 from coppice.cage import landlock
 from coppice.cage.bubblewrap import Binding, tasks_of, wrapped
+from coppice.cage.ending import Ending
 from coppice.cage.filter import filter_program
 from coppice.cage.means import Means, Walls
 from coppice.cage.needs import needs_of
@@ -29,7 +28,6 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _ANY_STATUS = range(-255, 256)
 _SIGNALLED = 128
 _LAST_SIGNAL = 64
-_AFTER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +64,7 @@ class _Entry:
     words: tuple[str, ...]
     limits: process.Limits
     handles: tuple[int, ...] = ()
+    stopped: Callable[[], bool] | None = None
     enter: Callable[[], None] | None = None
 
 
@@ -79,7 +78,7 @@ def stay(means: Means, what: Stay) -> process.Completed:
         CageError: The kernel does not have the walls.
         InterruptedRunError: ``stopped`` said so.
     """
-    with _lifeline() as line, _entry(means, what) as entry:
+    with _entry(means, what) as entry:
         done = process.run(
             entry.words,
             timeout_seconds=what.timeout_seconds,
@@ -91,8 +90,8 @@ def stay(means: Means, what: Stay) -> process.Completed:
             on_output=what.on_output,
             limits=entry.limits,
             capture_bytes=what.capture_bytes,
-            stopped=what.stopped,
-            handed_on=(line, *entry.handles),
+            stopped=entry.stopped,
+            handed_on=entry.handles,
             before_start=entry.enter,
         )
     if means.walls is Walls.BUBBLEWRAP and _SIGNALLED < done.returncode <= _SIGNALLED + _LAST_SIGNAL:
@@ -102,48 +101,31 @@ def stay(means: Means, what: Stay) -> process.Completed:
 
 
 @contextlib.contextmanager
-def _lifeline() -> Iterator[int]:
-    """Give one end of a pipe, which the program holds for as long as it lives; wait for that on the way out.
-
-    When bwrap is killed, the kernel ends the program, but nobody says when that is done; until then it might still
-    write to a file that is to be removed or used for something else.
-    """
-    ours, handed_on = os.pipe()
-    try:
-        try:
-            yield handed_on
-        finally:
-            os.close(handed_on)
-            deadline = time.monotonic() + _AFTER_SECONDS
-            while (left := deadline - time.monotonic()) > 0:
-                ready, _, _ = select.select([ours], [], [], left)
-                if ready and not os.read(ours, 65536):
-                    break
-    finally:
-        os.close(ours)
-
-
-@contextlib.contextmanager
 def _entry(means: Means, what: Stay) -> Iterator[_Entry]:
     if means.walls is Walls.BUBBLEWRAP:
-        with _filter_file(means) as handle:
+        with _filter_file(means) as handle, Ending() as ending:
             words = wrapped(
                 what.argv,
                 what.bindings,
                 devices=DEVICES,
                 filter_handle=handle,
+                told_to=ending.handed_on,
                 processes=what.limits.processes,
                 is_privileged=means.is_privileged,
             )
-            handles = () if handle is None else (handle,)
-            yield _Entry(words=tuple(words), limits=replace(what.limits, processes=None), handles=handles)
+            yield _Entry(
+                words=tuple(words),
+                limits=replace(what.limits, processes=None),
+                handles=(ending.handed_on, *(() if handle is None else (handle,))),
+                stopped=ending.watch(what.stopped),
+            )
         return
     needs = needs_of(what.argv[0])
     limits = replace(what.limits, processes=_own_and_others(what.limits.processes))
     ruleset = landlock.open_ruleset(_rights(needs.paths(), what.bindings)) if means.walls is Walls.LANDLOCK else None
     try:
         enter = landlock.entering(ruleset) if means.is_filtered else None
-        yield _Entry(words=(needs.program, *what.argv[1:]), limits=limits, enter=enter)
+        yield _Entry(words=(needs.program, *what.argv[1:]), limits=limits, stopped=what.stopped, enter=enter)
     finally:
         if ruleset is not None:
             os.close(ruleset)
