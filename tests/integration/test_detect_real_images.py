@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import struct
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from coppice.conversion.model import ConversionLimits, PartitionTable
 from coppice.errors import CorruptImageError, ImageRefusedError, OversizedImageError
 from coppice.model.image import DiskFormat
 from coppice.testing import images
+from coppice.testing.qcow2 import TinyQcow2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,6 +167,37 @@ def test_a_qcow2_that_was_cut_off_anywhere_in_its_disk_is_refused(tmp_path, disk
         path.write_bytes(content[: len(content) * part // 20])
         with pytest.raises(CorruptImageError):
             inspect(path, LIMITS)
+
+
+@pytest.mark.threat("T63")
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_taken_of_files_with_random_lies_qemu_reads_whole_and_at_the_same_length(tmp_path, seed):
+    source = random.Random(seed)  # noqa: S311 - content for tests
+    bases = (
+        TinyQcow2(),
+        TinyQcow2(version=2),
+        TinyQcow2(cluster_bits=9),
+        TinyQcow2(cluster_bits=14, fields={"incompatible": 16}),
+    )
+    taken = 0
+    for _ in range(60):
+        base = source.choice(bases)
+        content = bytearray(base.content())
+        cluster = 1 << base.cluster_bits
+        tables = cluster * source.randrange(1, 5) + source.randrange(24)
+        where = source.choice([source.randrange(4, 112), tables, source.randrange(len(content))])
+        lie = source.choice([source.randbytes(2), bytes(8), b"\xff" * 4, struct.pack(">Q", 1 << source.randrange(64))])
+        content[where : where + len(lie)] = lie
+        path = tmp_path / "x"
+        path.write_bytes(content)
+        try:
+            found = inspect(path, ConversionLimits())
+        except ImageRefusedError:
+            continue
+        taken += 1
+        run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, tmp_path / "out")
+        assert (tmp_path / "out").stat().st_size == found.virtual_size_bytes
+    assert 0 < taken < 60
 
 
 @pytest.mark.threat("T62")

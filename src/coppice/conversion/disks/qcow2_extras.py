@@ -47,6 +47,8 @@ def snapshots(window: Window, header: Qcow2Header, hosts: HostClusters, name: st
             offset=60,
             why=f"no program reads more than {MOST_SNAPSHOTS}",
         )
+    if header.snapshots_offset % header.cluster_bytes or header.snapshots_offset > window.size_bytes:
+        raise hosts.broken(f"its table of internal snapshots would begin at byte {header.snapshots_offset}", 64)
     if not header.snapshots:
         return 0
     at = header.snapshots_offset

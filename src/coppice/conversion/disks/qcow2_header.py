@@ -33,8 +33,8 @@ _MOST_REFCOUNT_ORDER = 6
 _MOST_EXTENSIONS = 64
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in range(5))
 _KNOWN = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _EXTENDED_L2
-_BITMAPS_COUNT = 1
-"""Auto-clear feature: a program that does not know bitmaps takes it away, and what the extension says is stale then."""
+_BITMAPS_COUNT, _RAW_DATA_FILE = 1, 2
+"""Auto-clear features; a program that does not know bitmaps takes theirs away, and what the extension says is stale."""
 _COMPRESSIONS = {0: "zlib", 1: "zstd"}
 _EXTENSION_DATA_FILE = 0x44415441
 _EXTENSION_CRYPTO = 0x0537BE77
@@ -170,6 +170,10 @@ def _version_3(window: Window, cluster_bytes: int, name: str) -> _Second:
     content = read_exactly(window, _V2_BYTES, _SECOND.size, name=name, what="its header")
     incompatible, _, autoclear, order, header_bytes = _SECOND.unpack(content)
     _features(incompatible, name)
+    if autoclear & _RAW_DATA_FILE:
+        raise refusal(
+            OutsideReferenceError, name, "its external data file is said to be raw", offset=88, why=_ELSEWHERE
+        )
     if order > _MOST_REFCOUNT_ORDER:
         raise refusal(
             CorruptImageError, name, f"its reference counts would have 2^{order} bits", offset=96, why=_MISLEADING
@@ -244,8 +248,6 @@ def _extensions(window: Window, start: int, end: int, name: str) -> Iterator[tup
         if at + 8 > end:
             return
         kind, length = struct.unpack(">II", read_exactly(window, at, 8, name=name, what="its header extensions"))
-        if kind == 0:
-            return
         if length > end - at - 8:
             raise refusal(
                 CorruptImageError,
@@ -254,6 +256,8 @@ def _extensions(window: Window, start: int, end: int, name: str) -> Iterator[tup
                 offset=at,
                 why=_MISLEADING,
             )
+        if kind == 0:
+            return
         yield at, kind, read_exactly(window, at + 8, length, name=name, what="a header extension")
         at += 8 + -(-length // 8) * 8
     raise refusal(CorruptImageError, name, "it has too many header extensions", offset=at, why=_MISLEADING)

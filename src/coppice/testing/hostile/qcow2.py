@@ -66,6 +66,7 @@ def _elsewhere() -> list[HostileCase]:
         _case("T59", "data-file", outside, extensions=name, fields={"incompatible": 4}),
         _case("T59", "data-file-raw", outside, extensions=name, fields={"incompatible": 4, "autoclear": 2}),
         _case("T59", "data-file-without-a-name", outside, fields={"incompatible": 4}),
+        _case("T59", "data-file-said-to-be-raw-alone", outside, fields={"autoclear": 2}),
         _case("T59", "data-file-without-its-feature", outside, extensions=name),
     ]
     return found
@@ -99,6 +100,7 @@ def _lying_headers() -> list[HostileCase]:
         sized("header-of-8-bytes", corrupt, fields={"header_bytes": 8}),
         sized("header-longer-than-a-cluster", corrupt, fields={"header_bytes": 2**31}),
         sized("header-extension-without-end", corrupt, extensions=((0x1234, b""),), patches={108: b"\xff" * 4}),
+        sized("header-extensions-end-with-a-length", corrupt, patches={108: b"\xff" * 4}),
         sized("header-extensions-many", corrupt, extensions=((0x1234, b"x"),) * 100),
         sized("cut-off-in-its-data", corrupt, size_bytes=DATA),
         sized("cut-off-in-its-tables", corrupt, size_bytes=L1 + 4),
@@ -149,6 +151,7 @@ def _lying_extras() -> list[HostileCase]:
     return [
         sized("snapshots-too-many", UnsupportedImageError, fields={"snapshots": 2**32 - 1, "snapshots_offset": _END}),
         sized("snapshots-beyond-the-end", corrupt, fields={"snapshots": 1, "snapshots_offset": _FAR}),
+        sized("snapshots-inside-of-a-cluster", corrupt, fields={"snapshots_offset": 512}),
         sized("snapshots-are-a-table", corrupt, fields={"snapshots": 1, "snapshots_offset": L2}),
         sized(
             "snapshot-with-tables-beyond",
