@@ -70,12 +70,15 @@ def write_ova(
                 is_linux=is_linux,
             )
             head = _Head(stem, descriptor, state.st_size)
-            if state.st_nlink == 1 and _same_file_system(disk, destination):
-                is_written = _push_back(handle, head, task)
-                if is_written:
-                    disk.replace(destination)
-                    return
-            _copy(handle, head, destination, task)
+            # First, while the disk is in memory: making room in a file drops it from there.
+            before = head.content(_digest(handle, state.st_size, task))
+            may_push = state.st_nlink == 1 and _same_file_system(disk, destination)
+            if may_push and _insert(handle, len(before)):
+                _write(handle, before, 0)
+                _write(handle, head.tail, len(before) + state.st_size)
+                disk.replace(destination)
+                return
+            _copy(handle, state.st_size, before, head.tail, destination)
         finally:
             os.close(handle)
         disk.unlink()
@@ -85,12 +88,10 @@ class _Head:
     """What comes before the disk: its length is known before the digest of the disk is."""
 
     def __init__(self, stem: str, descriptor: bytes, disk_bytes: int) -> None:
-        self._stem, self.disk_bytes = stem, disk_bytes
+        self._stem, self._disk_bytes = stem, disk_bytes
         self._descriptor = descriptor
-        length = len(self.content("0" * 64))
         # White space behind the root means nothing in XML.
-        self._descriptor = descriptor + b"\n" * (-length % ROOM_BYTES)
-        self.size_bytes = len(self.content("0" * 64))
+        self._descriptor = descriptor + b"\n" * (-len(self.content("0" * 64)) % ROOM_BYTES)
 
     def content(self, disk_digest: str) -> bytes:
         """Return the bytes, with the SHA-256 of the disk."""
@@ -105,48 +106,39 @@ class _Head:
                 ustar_header(f"{self._stem}.mf", len(manifest)),
                 manifest,
                 padding(len(manifest)),
-                ustar_header(disk, self.disk_bytes),
+                ustar_header(disk, self._disk_bytes),
             )
         )
 
     @property
     def tail(self) -> bytes:
         """What comes behind the disk."""
-        return padding(self.disk_bytes) + ARCHIVE_END
+        return padding(self._disk_bytes) + ARCHIVE_END
 
 
-def _push_back(handle: int, head: _Head, task: Task) -> bool:
-    """Make the disk the archive; False where the file system cannot, and the disk is as it was."""
-    if not _insert(handle, head.size_bytes):
-        return False
+def _digest(handle: int, size_bytes: int, task: Task) -> str:
     digest = hashlib.sha256()
-    for piece in _pieces(handle, head.size_bytes, head.disk_bytes):
+    for piece in _pieces(handle, size_bytes):
         digest.update(piece)
         task.advance(len(piece))
-    _write(handle, head.content(digest.hexdigest()), 0)
-    _write(handle, head.tail, head.size_bytes + head.disk_bytes)
-    return True
+    return digest.hexdigest()
 
 
-def _copy(handle: int, head: _Head, destination: Path, task: Task) -> None:
+def _copy(handle: int, size_bytes: int, before: bytes, behind: bytes, destination: Path) -> None:
     target = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        digest = hashlib.sha256()
-        at = head.size_bytes
-        for piece in _pieces(handle, 0, head.disk_bytes):
-            digest.update(piece)
+        at = _write(target, before, 0)
+        for piece in _pieces(handle, size_bytes):
             at += _write(target, piece, at)
-            task.advance(len(piece))
-        _write(target, head.tail, at)
-        _write(target, head.content(digest.hexdigest()), 0)
+        _write(target, behind, at)
     finally:
         os.close(target)
 
 
-def _pieces(handle: int, start: int, length: int) -> Iterator[bytes]:
-    at, end = start, start + length
-    while at < end:
-        piece = os.pread(handle, min(_STEP_BYTES, end - at), at)
+def _pieces(handle: int, size_bytes: int) -> Iterator[bytes]:
+    at = 0
+    while at < size_bytes:
+        piece = os.pread(handle, min(_STEP_BYTES, size_bytes - at), at)
         if not piece:
             raise OSError(errno.EIO, "the disk became shorter while it was read")
         yield piece
