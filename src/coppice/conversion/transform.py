@@ -6,8 +6,6 @@ The disk was looked at before; it is read where it lies, also inside of an archi
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,6 @@ from coppice.model.image import DiskFormat
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from coppice.conversion.model import ConversionLimits, Inspection
@@ -43,8 +40,8 @@ def transform(
 ) -> Inspection:
     """Write a disk in the format ``wanted``; return what was written, as it was found by its content.
 
-    What has the format already is taken as it is: moved out of the spool, or copied out of its archive. An archive's
-    manifest is checked meanwhile.
+    What has the format already is taken as it is: moved out of the spool, or copied out of its archive. An archive is
+    held against its manifest before any tool reads it.
 
     Args:
         disk: An opened image.
@@ -67,13 +64,13 @@ def transform(
         raise ConversionError(
             f"a {found.disk.format} disk cannot be made an ISO image", resolution="Choose another format."
         )
-    with _manifest_checked(disk, monitor):
-        if is_taken_as_it_is(found, wanted):
-            disk.take(destination)
-        else:
-            label = f"converting {found.disk.format} to {wanted}"
-            with monitor.task(label, total=found.virtual_size_bytes, unit=Unit.BYTES) as task:
-                write_disk(disk, wanted, destination, options=options, tool=QemuImg(limits, options), task=task)
+    _verify_manifest(disk, monitor)
+    if is_taken_as_it_is(found, wanted):
+        disk.take(destination)
+    else:
+        label = f"converting {found.disk.format} to {wanted}"
+        with monitor.task(label, total=found.virtual_size_bytes, unit=Unit.BYTES) as task:
+            write_disk(disk, wanted, destination, options=options, tool=QemuImg(limits, options), task=task)
     return _checked(found, wanted, destination, limits)
 
 
@@ -82,19 +79,12 @@ def of_own_making(limits: ConversionLimits) -> ConversionLimits:
     return replace(limits, maximum_expansion=_ANY_EXPANSION)
 
 
-@contextmanager
-def _manifest_checked(disk: OpenedDisk, monitor: Monitor) -> Iterator[None]:
-    """Check the manifest of the archive beside the block; nothing comes of the block where that fails."""
+def _verify_manifest(disk: OpenedDisk, monitor: Monitor) -> None:
     if disk.layout is None or not disk.layout.bytes_to_verify:
-        yield
         return
-    with (
-        ThreadPoolExecutor(1, thread_name_prefix="manifest") as pool,
-        monitor.task("verifying the manifest", total=disk.layout.bytes_to_verify, unit=Unit.BYTES) as task,
-    ):
-        checking = pool.submit(disk.verify_manifest, task)
-        yield
-        checking.result()
+    total = disk.layout.bytes_to_verify
+    with monitor.task("verifying the manifest", total=total, unit=Unit.BYTES) as task:
+        disk.verify_manifest(task)
 
 
 def _checked(found: Inspection, wanted: DiskFormat, destination: Path, limits: ConversionLimits) -> Inspection:
