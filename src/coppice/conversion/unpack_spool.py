@@ -255,9 +255,9 @@ def _data_of(handle: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         try:
             begin = os.lseek(handle, start, os.SEEK_DATA)
         except OSError as problem:
-            if problem.errno != errno.ENXIO:  # the file system cannot say; ENXIO: the rest is a hole
-                yield start, end
-            return
+            if problem.errno != errno.ENXIO or os.fstat(handle).st_size < end:
+                yield start, end  # the file system cannot say, or reading will say that the file became shorter
+            return  # the rest is a hole
         if begin >= end:
             return
         start = min(end, os.lseek(handle, begin, os.SEEK_HOLE))

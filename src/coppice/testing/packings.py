@@ -9,7 +9,9 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-DISK = (bytes(510) + b"\x55\xaa" + bytes(range(256)) * 254).ljust(128 * 1024, b"\0")
+from coppice.testing import images
+
+DISK = images.raw_disk(128 * images.KIB)
 """A small raw disk."""
 _XZ_STREAM_HEADER_BYTES = 12
 _XZ_DICTIONARY = 4

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _BOMBS, _STREAMS, _POLYGLOTS = "T65", "T66", "T62"
 _BOMB_MIB = 1152
 """More than is believed of any file, and than a thousand times what the bombs have."""
-_STREAM_MIB = 48
+_STREAM_MIB = 8
 _GARBAGE = b"and something else"
 _PACKERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "bzip2": ("bz2", bzip2_stream),
