@@ -69,7 +69,7 @@ def command(
 ) -> Result:
     """Make an image file of another format out of FILE: a disk image, also packed, also inside of an archive.
 
-    FILE stays as it is. What it is decides its content, and not its name; what is dangerous is refused before any tool
+    FILE stays as it is. Its content says what it is, and its name nothing; what is dangerous is refused before any tool
     opens it. The new file comes into being in one step, when it is whole.
     """
     from coppice.conversion.options import Qcow2Compression

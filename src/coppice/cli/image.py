@@ -85,7 +85,6 @@ def inspect_file(context: Context, file: Path, with_guest: bool) -> Result:
             "inspection": report.inspection,
             "has_manifest": report.has_manifest,
             "signer": report.signer,
-            "notes": report.notes,
             "guest": report.guest,
         },
         status=Status.SUCCESS if problem is None else Status.PARTIAL,

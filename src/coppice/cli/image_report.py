@@ -20,7 +20,7 @@ def show_report(report: FileReport, output: Output) -> None:
     output.pairs({"file": report.path, **_file_pairs(report.inspection), **_manifest_pairs(report)})
     if report.guest is not None:
         _show_guest(report.guest, output)
-    for note in report.notes:
+    for note in report.inspection.disk.notes:
         output.line(f"note: {note}")
 
 

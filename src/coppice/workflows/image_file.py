@@ -50,7 +50,6 @@ class FileReport:
         inspection: What it is, by its content.
         has_manifest: Whether it is an archive with a manifest, which its files agree with.
         signer: Whose signature the manifest bears; None: nobody's.
-        notes: What is worth saying, and no reason to refuse it.
         guest: What is in its disk; None: nobody looked, or it could not be looked at.
         problem: Why there was no place to look at it.
     """
@@ -59,7 +58,6 @@ class FileReport:
     inspection: Inspection
     has_manifest: bool = False
     signer: str | None = None
-    notes: tuple[str, ...] = ()
     guest: GuestFacts | None = None
     problem: StorageError | None = None
 
@@ -149,7 +147,6 @@ def _report(path: Path, disk: OpenedDisk) -> FileReport:
         inspection=disk.inspection,
         has_manifest=layout is not None and bool(layout.manifest),
         signer=None if layout is None else layout.signer,
-        notes=disk.inspection.disk.notes,
     )
 
 
@@ -178,7 +175,10 @@ def convert_file(path: Path, wish: Wish, settings: Settings, monitor: Monitor) -
     with opened_disk(source, limits, spool=destination.parent, monitor=monitor, name=path.name) as opened:
         _verify_manifest(opened, monitor)
         found = opened.inspection
-        disk = _to_be_written_anew(opened) if wish.compression is not None else opened
+        # It was held against its manifest already, before any tool reads it and not while.
+        disk = replace(opened, layout=None)
+        if wish.compression is not None:
+            disk = _to_be_written_anew(disk)
         options = _options(wish, found, settings)
         atomic.sweep_partials(destination.parent, older_than_seconds=atomic.ABANDONED_SECONDS, of=destination.name)
         with _placing(wish) as temporary:
