@@ -116,6 +116,10 @@ def _tail(window: Window) -> bytes:
 
 
 def _footer(window: Window, name: str) -> VhdFooter:
+    # QEMU counts back from the next whole sector, so that a file which ends elsewhere could have two footers.
+    if window.size_bytes % SECTOR_BYTES:
+        found = f"its {window.size_bytes} bytes are no whole sectors"
+        raise refusal(CorruptImageError, name, found, why="programs would look for its footer in different places")
     head = read_exactly(window, 0, SECTOR_BYTES, name=name, what="its first sector")
     tail = _tail(window)
     at_end = window.size_bytes - SECTOR_BYTES

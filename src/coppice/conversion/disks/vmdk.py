@@ -247,7 +247,13 @@ def _descriptor(window: Window, header: VmdkHeader, name: str) -> tuple[str, ...
 
 
 def _footer(window: Window, header: VmdkHeader, name: str) -> VmdkHeader:
-    """Return the footer of a stream, which counts before the header, after both were compared."""
+    """Return the footer of a stream, which counts before the header, after both were compared.
+
+    QEMU counts back from the next whole sector, so that a file which ends elsewhere could have two footers.
+    """
+    if window.size_bytes % SECTOR_BYTES:
+        found = f"its {window.size_bytes} bytes are no whole sectors"
+        raise refusal(CorruptImageError, name, found, why="programs would look for its footer in different places")
     start = window.size_bytes - FOOTER_BYTES
     content = read_exactly(window, start, FOOTER_BYTES, name=name, what="its footer")
     sectors, size, kind = MARKER.unpack_from(content)

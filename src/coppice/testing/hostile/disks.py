@@ -189,8 +189,30 @@ def _vmdk_streams() -> Iterator[Row]:
         ("grains-overlap", patched(good, first + 8, "<I", 2 * SECTOR)),
     ):
         yield f"vmdk-stream-{name}.vmdk", "T63", _CORRUPT, partial(bytes, content)
+    yield "vmdk-stream-two-footers.vmdk", "T62", _CORRUPT, _stream_with_two_footers
     flat = disks.vmdk_text("monolithicFlat", extents='RW 2048 FLAT "/etc/passwd" 0')
     yield "vmdk-stream-with-flat-descriptor.vmdk", "T60", _OUTSIDE, partial(stream, descriptor=flat)
+
+
+def _stream_with_two_footers() -> bytes:
+    """Return a stream that ends within a sector: one footer counted from there, another from the sector's end."""
+    good = disks.stream_vmdk()
+    end = bytearray(good[-3 * SECTOR :])
+    other = disks.vmdk_header(version=3, flags=disks.STREAM_FLAGS, capacity=2**21, redundant=0, compression=1)
+    shift = 412
+    end[shift : shift + 16] = struct.pack("<QII", 1, 0, 3)
+    end[shift + SECTOR : shift + SECTOR + 79] = other[:79]
+    return good[: -3 * SECTOR] + bytes(SECTOR - shift) + bytes(end)
+
+
+def _fixed_vhd_with_two_footers() -> bytes:
+    """Return a fixed VHD that ends within a sector, with one footer counted from there and another from its end."""
+    shift = 100
+    size = 4 * MIB - shift
+    other = disks.vhd_footer(kind=2, header_offset=disks.AT_END, current=64 * MIB)[:85]
+    footer = disks.vhd_footer(kind=2, header_offset=disks.AT_END, current=size)
+    footer = disks.resealed_vhd(footer[:shift] + other + footer[shift + len(other) :], 64)
+    return bytes(size) + footer
 
 
 def _vdi() -> Iterator[Row]:
@@ -283,6 +305,7 @@ def _vhd_patched() -> Iterator[Row]:
     fixed = disks.fixed_vhd
     yield "vhd-fixed-cut-off.vhd", "T63", _CORRUPT, partial(fixed, size_bytes=4 * MIB - SECTOR)
     yield "vhd-fixed-longer.vhd", "T63", _CORRUPT, partial(fixed, size_bytes=5 * MIB)
+    yield "vhd-fixed-two-footers.vhd", "T62", _CORRUPT, _fixed_vhd_with_two_footers
     yield "vhd-fixed-8-eib.vhd", "T63", _OVERSIZED, partial(fixed, current=8 * _EIB)
     end = -SECTOR - 1
     lost = partial(_changed, partial(fixed, creator=b"vpc "), (end, "B", 1))
