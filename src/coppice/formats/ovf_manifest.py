@@ -81,7 +81,7 @@ def check_signature(certificate: bytes, manifest: bytes, manifest_name: str, *, 
     Raises:
         ManifestError: It is malformed, of an algorithm that is not known, or wrong.
     """
-    from coppice.formats.certificates import PARSE_PROBLEMS, reason
+    from coppice.formats.certificates import PARSE_PROBLEMS, quiet, reason
 
     text, mark, _ = certificate.partition(b"-----BEGIN")
     lines = list(_lines(text, name, offset))
@@ -94,8 +94,9 @@ def check_signature(certificate: bytes, manifest: bytes, manifest_name: str, *, 
     if len(signature) % 2:
         _refuse(name, "the signature's digits are not whole bytes", place, _WHY_CERT)
     try:
-        is_right = _verify(signer, bytes.fromhex(signature), manifest, algorithm)
-        subject = signer.subject.rfc4514_string()
+        with quiet():
+            is_right = _verify(signer, bytes.fromhex(signature), manifest, algorithm)
+            subject = signer.subject.rfc4514_string()
     except PARSE_PROBLEMS as problem:
         _refuse(name, f"the manifest's signature cannot be checked: {reason(problem)}", place, _WHY_CERT)
     if not is_right:
