@@ -151,12 +151,13 @@ def _verify(signer: Certificate, signature: bytes, manifest: bytes, algorithm: s
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-    digest = {
-        "sha1": hashes.SHA1,
-        "sha256": hashes.SHA256,
-        "sha384": hashes.SHA384,
-        "sha512": hashes.SHA512,
-    }[algorithm]()
+    digests: dict[str, hashes.HashAlgorithm] = {
+        "sha1": hashes.SHA1(),  # noqa: S303 - of old packages; that it is one is told
+        "sha256": hashes.SHA256(),
+        "sha384": hashes.SHA384(),
+        "sha512": hashes.SHA512(),
+    }
+    digest = digests[algorithm]
     key = signer.public_key()
     try:
         if isinstance(key, rsa.RSAPublicKey):
