@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 
 import pytest
@@ -216,3 +217,12 @@ def test_the_image_is_as_it_was_before(tmp_path):
     before = (path.read_bytes(), path.stat().st_mtime_ns)
     facts_of(path, tmp_path)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_a_disk_of_which_more_would_be_brought_than_there_is_room_for_is_not_known(tmp_path, monkeypatch):
+    path = guests.disk(tmp_path / "whole.raw", [Part(content=guest(tmp_path, "xfs", {}))])
+    usage = type(shutil.disk_usage(tmp_path))(MIB, MIB, MIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    found = facts_of(path, tmp_path)
+    assert not found.is_known(GuestFact.OPERATING_SYSTEM)
+    assert any("there is room for" in unknown.reason for unknown in found.unknown)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ PIECE_BYTES = 1024 * 1024
 """As much is brought at once out of a disk that is not raw."""
 MOST_PIECES = 64
 """As many pieces are brought: what needs more of a disk than that does not get it."""
+SMALL_BYTES = 64 * 1024 * 1024
+"""So much is brought without asking whether there is room; of more, half of what is free may be taken."""
 _AS_IT_IS = frozenset({DiskFormat.RAW, DiskFormat.ISO})
 _SECTOR_BYTES = 512
 
@@ -120,8 +123,25 @@ class DiskBytes:
     def _bring(self, start: int, size_bytes: int, destination: Path) -> None:
         if start % _SECTOR_BYTES or size_bytes % _SECTOR_BYTES:
             raise NotFoundOutError("it does not begin and end with a sector")
+        if size_bytes > SMALL_BYTES:
+            self._check_room(start, size_bytes)
         cage = self._reader.cage(self._disk.path, writes=[destination])
-        whole = json.loads(source_of(self._disk, cage.inside(self._disk.path)).removeprefix("json:"))
-        part = {"driver": "raw", "offset": start, "size": size_bytes, "file": whole}
-        argv = ["qemu-img", "convert", "-O", "raw", f"json:{json.dumps(part)}", cage.inside(destination)]
+        source = self._source(cage.inside(self._disk.path), start, size_bytes)
+        argv = ["qemu-img", "convert", "-O", "raw", source, cage.inside(destination)]
         self._reader.bring(cage, argv, file_size_bytes=size_bytes)
+
+    def _check_room(self, start: int, size_bytes: int) -> None:
+        cage = self._reader.cage(self._disk.path)
+        source = self._source(cage.inside(self._disk.path), start, size_bytes)
+        said = self._reader.look(cage, ["qemu-img", "measure", "-O", "raw", "--output=json", source]).stdout
+        try:
+            needed = int(json.loads(said)["required"])
+        except (ValueError, KeyError, TypeError, RecursionError) as problem:
+            raise NotFoundOutError("qemu-img does not say how many bytes of data there are") from problem
+        free = shutil.disk_usage(self._workplace).free
+        if needed > free // 2:
+            raise NotFoundOutError(f"it has {needed} bytes of data, and there is room for {free // 2}")
+
+    def _source(self, inside: str, start: int, size_bytes: int) -> str:
+        whole = json.loads(source_of(self._disk, inside).removeprefix("json:"))
+        return f"json:{json.dumps({'driver': 'raw', 'offset': start, 'size': size_bytes, 'file': whole})}"
