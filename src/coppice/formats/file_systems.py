@@ -80,7 +80,7 @@ def _fat(head: bytes) -> FileSystem | None:
         if not roots:
             return None
         at = 36
-    elif struct.unpack_from("<I", head, 36)[0]:
+    elif not roots and struct.unpack_from("<I", head, 36)[0]:
         at = 64
     else:
         return None
