@@ -12,10 +12,11 @@ import os
 import resource
 import shutil
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from coppice import process
+from coppice.cage.landlock import NOBODY
 from coppice.cage.needs import needs_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from coppice.cage.needs import Needs
 
-_NOBODY = 65534
 _OWN_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 _USER_NAMESPACE = ("--unshare-user", *_OWN_NAMESPACES)
 
@@ -61,18 +61,19 @@ def wrapped(
         devices: Device files that it may use.
         filter_handle: An open file with the filter of calls; None: there is none.
         told_to: An open file to which bwrap tells what it started.
-        processes: How many processes and threads it may have.
+        processes: How many processes and threads it may have; None: that is not limited from inside.
         is_privileged: Whether namespaces are made with root's rights and not within a user namespace.
 
     Raises:
-        ToolMissingError: bwrap, or the program, is not installed.
+        ToolMissingError: bwrap, the program, or one that it takes to start it so, is not installed.
     """
     needs = needs_of(argv[0])
     entry, helpers = _entry(processes, is_privileged=is_privileged)
     words = [process.find_tool("bwrap"), *(_OWN_NAMESPACES if is_privileged else _USER_NAMESPACE)]
     words += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     if is_privileged:
-        for right in ("DAC_OVERRIDE", *(("SETUID", "SETGID", "SETPCAP") if helpers else ())):
+        # All but the first are given up by `setpriv`.
+        for right in ("DAC_OVERRIDE", "SETUID", "SETGID", "SETPCAP"):
             words += ["--cap-add", f"CAP_{right}"]
     tree = _tree(needs, *(needs_of(helper) for helper in helpers))
     tree += [("--dev-bind-try", device, device) for device in devices]
@@ -106,6 +107,11 @@ def _folders(places: Iterable[str]) -> list[str]:
     return sorted(folders - {"/"})
 
 
+def can_limit_processes() -> bool:
+    """Return whether a limit on processes can be set inside."""
+    return shutil.which("prlimit", path=process.search_path()) is not None
+
+
 def _entry(processes: int | None, *, is_privileged: bool) -> tuple[list[str], list[str]]:
     """Return what stands before the program, and which programs that takes.
 
@@ -113,20 +119,21 @@ def _entry(processes: int | None, *, is_privileged: bool) -> tuple[list[str], li
     """
     entry: list[str] = []
     helpers: list[str] = []
-    paths = process.search_path()
-    if processes is not None and (found := shutil.which("prlimit", path=paths)) is not None:
-        entry += [needs_of(found).program, f"--nproc={_process_limit(processes, is_privileged=is_privileged)}", "--"]
-        helpers.append(found)
-    if is_privileged and (found := shutil.which("setpriv", path=paths)) is not None:
-        entry += [needs_of(found).program, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+    if processes is not None:
+        helpers.append(process.find_tool("prlimit"))
+        limit = process_limit(processes, is_privileged=is_privileged)
+        entry += [needs_of(helpers[-1]).program, f"--nproc={limit}", "--"]
+    if is_privileged:
+        helpers.append(process.find_tool("setpriv"))
+        entry += [needs_of(helpers[-1]).program, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         entry += [f"--{which}=-all,+dac_override" for which in ("inh-caps", "ambient-caps", "bounding-set")]
         entry += ["--no-new-privs", "--"]
-        helpers.append(found)
     return entry, helpers
 
 
-def _process_limit(processes: int, *, is_privileged: bool) -> int:
-    user = _NOBODY if is_privileged else os.geteuid()
+def process_limit(processes: int, *, is_privileged: bool) -> int:
+    """Return how many processes and threads its user may have, so that a program may have ``processes`` of them."""
+    user = NOBODY if is_privileged else os.geteuid()
     wanted = processes + tasks_of(user)
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -135,10 +142,12 @@ def _process_limit(processes: int, *, is_privileged: bool) -> int:
 def tasks_of(user: int) -> int:
     """Return how many processes and threads a user has on this machine, as far as they can be seen."""
     count = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if folder.stat().st_uid == user:
-                count += max(1, (folder / "task").stat().st_nlink - 2)
-        except OSError:
-            continue
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            try:
+                if entry.name.isdecimal() and entry.stat().st_uid == user:
+                    count += max(1, os.stat(f"{entry.path}/task").st_nlink - 2)  # noqa: PTH116 - of all processes
+            except OSError:
+                # It has ended.
+                continue
     return count

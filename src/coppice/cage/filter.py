@@ -13,6 +13,7 @@ import errno
 import platform
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from coppice.cage.calls import (
     CLONE,
@@ -54,6 +55,7 @@ def has_filter(machine: str | None = None) -> bool:
     return (machine or platform.machine()) in _MACHINES
 
 
+@lru_cache(maxsize=16)
 def filter_program(
     *, machine: str | None = None, own_process: int | None = None, may_become_another: bool = False
 ) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import stat
 import struct
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ FILL = WRITE | _READ_FOLDER | _REMOVE_FOLDER | _REMOVE_FILE | _MAKE_FOLDER | _MA
 """Rights that a path is given with: to run, to read, to write a file; to fill a folder."""
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 _PR_CAPBSET_DROP, _CAPABILITIES, _DAC_OVERRIDE = 24, 64, 1
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+_CAPABILITY_VERSION_3 = 0x20080522
+NOBODY = 65534
 
 
 def version() -> int:
@@ -87,10 +91,14 @@ def _allow(system: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
         os.close(handle)
 
 
-def entering(ruleset: int | None) -> Callable[[], None]:
+def entering(ruleset: int | None, *, becomes_nobody: bool) -> Callable[[], None]:
     """Return what a child does to shut itself in: by ``ruleset`` if there is one, and by the filter of calls.
 
-    All that takes memory or a lock is done here and now; the child makes system calls only.
+    What takes long or might fail is done here and now; the child makes system calls only.
+
+    Args:
+        ruleset: An open set of rules.
+        becomes_nobody: Whether root's program becomes nobody's, so that limits on processes hold for it.
     """
     system = ctypes.CDLL(None, use_errno=True)
     # The number of the child is known there only: a filter has it where this one is found.
@@ -100,11 +108,15 @@ def entering(ruleset: int | None) -> Callable[[], None]:
     places = [at + 4 for at in range(0, len(program), 8) if program[at + 4 : at + 8] == struct.pack("<I", mark)]
     header = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(room)) if room is not None else b""
 
+    parent = os.getpid()
+
     def enter() -> None:
         for capability in range(_CAPABILITIES):
             # What root may do goes, but for reading what belongs to others. Nobody else has anything to lose here.
             if capability != _DAC_OVERRIDE:
                 system.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        if becomes_nobody:
+            _become_nobody(system, parent)
         _check(system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         if ruleset is not None:
             _check(system.syscall(_RESTRICT_SELF, ruleset, 0))
@@ -114,6 +126,22 @@ def entering(ruleset: int | None) -> Callable[[], None]:
             _check(system.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0))
 
     return enter
+
+
+def _become_nobody(system: ctypes.CDLL, parent: int) -> None:
+    """Change the user, and keep the one right of using files whoever owns them (capabilities(7))."""
+    _check(system.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    kept = 1 << _DAC_OVERRIDE
+    header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
+    _check(system.capset(header, struct.pack("<6I", kept, kept, kept, 0, 0, 0)))
+    _check(system.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _DAC_OVERRIDE, 0, 0))
+    # The kernel forgets this with a change of user.
+    _check(system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _check(result: int) -> None:

@@ -34,7 +34,8 @@ class Means:
 
     Attributes:
         walls: What keeps it from other files.
-        is_privileged: Whether bubblewrap works with root's rights and not within a user namespace.
+        is_privileged: Whether they are made with root's rights, and the program then runs as nobody, with the one right
+            of using its files whoever owns them.
         is_filtered: Whether its system calls are filtered.
         lacking: Why stronger means cannot be had, those of the strongest first.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from coppice import process
 from coppice.cage import landlock
-from coppice.cage.bubblewrap import Binding, tasks_of, wrapped
+from coppice.cage.bubblewrap import Binding, can_limit_processes, process_limit, wrapped
 from coppice.cage.ending import Ending
 from coppice.cage.filter import filter_program
 from coppice.cage.means import Means, Walls
@@ -102,6 +102,12 @@ def stay(means: Means, what: Stay) -> process.Completed:
 
 @contextlib.contextmanager
 def _entry(means: Means, what: Stay) -> Iterator[_Entry]:
+    processes = what.limits.processes
+    is_set_inside = means.walls is Walls.BUBBLEWRAP and can_limit_processes()
+    limits = what.limits
+    if processes is not None:
+        most = None if is_set_inside else process_limit(processes, is_privileged=means.is_privileged)
+        limits = replace(limits, processes=most)
     if means.walls is Walls.BUBBLEWRAP:
         with _filter_file(means) as handle, Ending() as ending:
             words = wrapped(
@@ -110,21 +116,20 @@ def _entry(means: Means, what: Stay) -> Iterator[_Entry]:
                 devices=DEVICES,
                 filter_handle=handle,
                 told_to=ending.handed_on,
-                processes=what.limits.processes,
+                processes=processes if is_set_inside else None,
                 is_privileged=means.is_privileged,
             )
             yield _Entry(
                 words=tuple(words),
-                limits=replace(what.limits, processes=None),
+                limits=limits,
                 handles=(ending.handed_on, *(() if handle is None else (handle,))),
                 stopped=ending.watch(what.stopped),
             )
         return
     needs = needs_of(what.argv[0])
-    limits = replace(what.limits, processes=_own_and_others(what.limits.processes))
     ruleset = landlock.open_ruleset(_rights(needs.paths(), what.bindings)) if means.walls is Walls.LANDLOCK else None
     try:
-        enter = landlock.entering(ruleset) if means.is_filtered else None
+        enter = landlock.entering(ruleset, becomes_nobody=means.is_privileged) if means.is_filtered else None
         yield _Entry(words=(needs.program, *what.argv[1:]), limits=limits, stopped=what.stopped, enter=enter)
     finally:
         if ruleset is not None:
@@ -143,10 +148,6 @@ def _filter_file(means: Means) -> Iterator[int | None]:
         yield handle
     finally:
         os.close(handle)
-
-
-def _own_and_others(processes: int | None) -> int | None:
-    return None if processes is None else processes + tasks_of(os.geteuid())
 
 
 def _rights(needed: tuple[str, ...], bindings: tuple[Binding, ...]) -> Iterator[tuple[str, int]]:

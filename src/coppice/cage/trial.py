@@ -51,9 +51,11 @@ def _find_means(user: int) -> Means:
 
 def _candidates(user: int) -> tuple[Means, ...]:
     is_filtered = has_filter()
-    privileged = (Means(walls=Walls.BUBBLEWRAP, is_privileged=True, is_filtered=is_filtered),) if user == 0 else ()
-    without_namespaces = (Means(walls=Walls.LANDLOCK), Means(walls=Walls.NONE)) if is_filtered else ()
-    return (*privileged, Means(walls=Walls.BUBBLEWRAP, is_filtered=is_filtered), *without_namespaces)
+    # Root's rights first: within a user namespace, root is kept from the files of others.
+    rights = (True, False) if user == 0 else (False,)
+    namespaces = [Means(walls=Walls.BUBBLEWRAP, is_privileged=right, is_filtered=is_filtered) for right in rights]
+    others = [Means(walls=Walls.LANDLOCK, is_privileged=right) for right in rights]
+    return (*namespaces, *((*others, Means(walls=Walls.NONE)) if is_filtered else ()))
 
 
 def _problem(means: Means) -> str | None:

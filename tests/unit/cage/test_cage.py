@@ -125,12 +125,19 @@ def test_means_are_tried_from_the_strongest_on_and_once(tried: list[Means], capl
     assert [(each.walls, each.is_privileged) for each in tried] == [
         (Walls.BUBBLEWRAP, True),
         (Walls.BUBBLEWRAP, False),
+        (Walls.LANDLOCK, True),
         (Walls.LANDLOCK, False),
         (Walls.NONE, False),
     ]
     assert found.strength is Strength.LIMITS
     assert not found.is_filtered
-    assert [line.split(":")[0] for line in found.lacking] == ["bubblewrap", "bubblewrap", "landlock", "none"]
+    assert [line.split(":")[0] for line in found.lacking] == [
+        "bubblewrap",
+        "bubblewrap",
+        "landlock",
+        "landlock",
+        "none",
+    ]
     assert trial.find_means() is found
     assert len([record for record in caplog.records if "only limited" in record.message]) == 1
 
