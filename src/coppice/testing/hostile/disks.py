@@ -32,7 +32,7 @@ Row = tuple[str, str, str, "Callable[[], Content]"]
 
 def cases() -> tuple[HostileCase, ...]:
     """Return the hostile images of these formats."""
-    rows = (*_vmdk_outside(), *_vmdk_patched(), *_vmdk_streams(), *_vdi(), *_vhd(), *_vhdx())
+    rows = (*_vmdk_outside(), *_vmdk_patched(), *_vmdk_descriptors(), *_vmdk_streams(), *_vdi(), *_vhd(), *_vhdx())
     return tuple(
         HostileCase(name=name, threat=threat, code=code, make=partial(_write, content))
         for name, threat, code, content in rows
@@ -152,6 +152,10 @@ def _vmdk_patched() -> Iterator[Row]:
         ("cut-off", good[:-1]),
     ):
         yield f"vmdk-{name}.vmdk", "T64", _CORRUPT, partial(bytes, content)
+
+
+def _vmdk_descriptors() -> Iterator[Row]:
+    """Yield sparse VMDKs with something wrong in their descriptor (T64)."""
     for name, code, text in (
         ("descriptor-of-stream", _CORRUPT, disks.vmdk_text("streamOptimized")),
         ("descriptor-of-other-size", _CORRUPT, disks.vmdk_text(extents='RW 999999 SPARSE "disk.vmdk"')),
@@ -161,7 +165,7 @@ def _vmdk_patched() -> Iterator[Row]:
         ("descriptor-one-endless-line", _CORRUPT, b"a=" + b" " * (20 * SECTOR - 3) + b'"'),
         ("encrypted", _ENCRYPTED, disks.vmdk_text(more='encryption.keySafe = "vmware:key"')),
     ):
-        yield f"vmdk-{name}.vmdk", "T64", code, partial(sparse, descriptor=text)
+        yield f"vmdk-{name}.vmdk", "T64", code, partial(disks.sparse_vmdk, descriptor=text)
 
 
 def _vmdk_streams() -> Iterator[Row]:
