@@ -10,7 +10,9 @@ REGULAR = ("0", "\0")
 """Types of a regular file."""
 MAX_NAME_BYTES = 255
 _POSIX = b"ustar\x0000"
+_POSIX_UNVERSIONED = b"ustar\x00\x00\x00"
 _GNU = b"ustar  \x00"
+_NAME, _PREFIX = slice(0, 100), slice(345, 500)
 _CHECKSUM = slice(148, 156)
 _LARGEST_OCTAL = 0o77777777777
 _LARGEST = 2**63 - 1
@@ -60,12 +62,14 @@ def read_header(block: bytes) -> TarHeader:
         message = "its checksum does not fit"
         raise ValueError(message)
     mark = block[257:265]
-    if mark not in {_POSIX, _GNU}:
+    if mark not in {_POSIX, _POSIX_UNVERSIONED, _GNU}:
         message = "it is neither ustar nor of GNU tar"
         raise ValueError(message)
-    name = block[:_NAME_BYTES].partition(b"\0")[0]
-    # GNU tar keeps times in the place of the prefix.
-    prefix = block[345:500].partition(b"\0")[0] if mark == _POSIX else b""
+    name, prefix = (block[place].partition(b"\0")[0] for place in (_NAME, _PREFIX))
+    if mark == _GNU and prefix:
+        # GNU tar keeps times of incremental archives there, and other programs read a part of the name.
+        message = "it has something in the place where ustar has a part of the name, and GNU tar has none"
+        raise ValueError(message)
     return TarHeader(
         name_bytes=prefix + b"/" + name if prefix else name,
         kind=chr(block[156]),

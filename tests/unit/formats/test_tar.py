@@ -201,6 +201,17 @@ def test_a_header_is_damaged_where_any_of_its_bytes_is_changed():
             members_of(bytes(bad))
 
 
+def test_a_mark_without_a_version_is_one_of_ustar():
+    (found,) = members_of(archive(member("a.raw", b"x", mark=b"ustar\0\0\0", prefix=b"dir")))
+    assert found.name == "dir/a.raw"
+
+
+@pytest.mark.threat("T67")
+def test_a_header_of_gnu_tar_whose_name_other_programs_would_read_longer_is_refused():
+    with pytest.raises(CorruptImageError, match="part of the name"):
+        members_of(archive(member("a.raw", b"x", mark=GNU, prefix=b"../..")))
+
+
 def test_an_archive_calls_itself_one_by_its_mark_or_by_its_checksum():
     assert is_tar(header("a"))
     assert is_tar(header("a", mark=bytes(8)))

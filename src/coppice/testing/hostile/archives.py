@@ -133,6 +133,7 @@ def _broken() -> list[HostileCase]:
         "size-no-number": archive(text, header("disk.raw", size_field=b"12345678xyz\0") + padded(DISK)),
         "pax-size-beyond-the-end": archive(text, extended(size=str(2**62)) + header("disk.raw") + padded(DISK)),
         "checksum": archive(text, header("disk.raw", len(DISK), checksum=1) + padded(DISK)),
+        "gnu-prefix": archive(text, member("disk.raw", DISK, mark=GNU, prefix=b"../../tmp")),
         "old-tar": archive(member("disk.raw", DISK, mark=NO_MARK)),
         "cut-in-a-header": cut[: len(text) + 100],
         "cut-in-the-disk": cut[: len(text) + 5000],
