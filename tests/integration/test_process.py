@@ -113,3 +113,39 @@ def test_a_program_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+def test_what_cannot_be_prepared_in_the_child_is_an_error_and_no_defect() -> None:
+    def refuse() -> None:
+        raise OSError(1, "not permitted")
+
+    with pytest.raises(ToolFailedError, match="cannot prepare to run"):
+        run(["true"], timeout_seconds=10, before_start=refuse)
+
+
+def test_open_files_are_handed_on_only_when_they_are_named() -> None:
+    ours, theirs = os.pipe()
+    try:
+        saying = [sys.executable, "-c", f"import os; os.write({theirs}, b'said')"]
+        run(saying, timeout_seconds=30, handed_on=[theirs])
+        assert os.read(ours, 100) == b"said"
+        with pytest.raises(ToolFailedError):
+            run(saying, timeout_seconds=30)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_a_limit_above_what_is_left_to_this_user_is_what_is_left() -> None:
+    script = (
+        "import resource; from coppice.process import Limits, run\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+        "print(run(['sh', '-c', 'ulimit -n'], limits=Limits(open_files=1000), timeout_seconds=10).text())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "100"
+
+
+def test_processes_are_limited() -> None:
+    asking = [sys.executable, "-c", "import resource as r; print(r.getrlimit(r.RLIMIT_NPROC))"]
+    assert run(asking, limits=Limits(processes=1234), timeout_seconds=30).text().strip() == "(1234, 1234)"

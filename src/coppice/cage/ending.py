@@ -44,9 +44,9 @@ class Ending:
             self._look()
             if self._process is not None:
                 # Not `select`, which knows no file above number 1023.
-                waiting = select.poll()
-                waiting.register(self._process, select.POLLIN)
-                waiting.poll(_MILLISECONDS)
+                selector = select.poll()
+                selector.register(self._process, select.POLLIN)
+                selector.poll(_MILLISECONDS)
                 os.close(self._process)
         finally:
             os.close(self._told)
