@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coppice.conversion.disks import opinion
-from coppice.conversion.disks.bounds import SECTOR_BYTES, believe_size
+from coppice.conversion.disks.bounds import SECTOR_BYTES, SteadyWindow, believe_size
 from coppice.conversion.disks.foreign import foreign_mark
 from coppice.conversion.disks.frame import READERS
 from coppice.conversion.refusal import refusal
@@ -52,6 +52,7 @@ def detect(window: Window, limits: ConversionLimits, *, name: str, file_size_byt
             f"it has {window.size_bytes} bytes" if window.size_bytes else "it is empty (0 bytes)",
             why=f"no disk has fewer than {SMALLEST_IMAGE_BYTES}",
         )
+    window = SteadyWindow(window, name)
     narrowed = replace(limits, maximum_virtual_size_bytes=limits.most_bytes_of(file_size_bytes))
     kind = _one_format(window, name)
     found = READERS[kind].look(window, narrowed, name)

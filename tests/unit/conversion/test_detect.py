@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import random
 import struct
+from contextlib import suppress
 
 import pytest
 
 from coppice.conversion.detect import detect, formats_of
 from coppice.conversion.disks.foreign import foreign_mark
+from coppice.conversion.disks.frame import READERS
 from coppice.conversion.model import ConversionLimits, PartitionTable
 from coppice.conversion.window import BytesWindow
 from coppice.errors import ImageRefusedError, OversizedImageError, SeveralFormatsError
 from coppice.model.image import DiskFormat
-from coppice.testing import images
+from coppice.testing import disks, images, vhdx
 from coppice.testing.qcow2 import TinyQcow2
 
 pytestmark = pytest.mark.unit
@@ -118,6 +120,41 @@ def test_a_descriptor_that_qemu_would_follow_is_seen_wherever_one_fits(head):
     assert foreign_mark(BytesWindow(head.ljust(KIB, b"\0"))).kind.code == "image-outside-reference"
     with pytest.raises(SeveralFormatsError, match="descriptor"):
         found(images.iso(system_area=head))
+
+
+def test_every_format_of_a_disk_has_a_reader():
+    assert set(READERS) == set(DiskFormat) - {DiskFormat.OVA}
+
+
+class FailingWindow(BytesWindow):
+    """From some reading on the file is shorter: somebody cut it off meanwhile."""
+
+    def __init__(self, content: bytes, calls: int, left: int) -> None:
+        super().__init__(content)
+        self._calls = calls
+        self._left = left
+
+    def read(self, start: int, length: int) -> bytes:
+        self._calls -= 1
+        piece = super().read(start, length)
+        return piece if self._calls >= 0 else piece[: max(0, self._left - start)]
+
+
+@pytest.mark.threat("T62")
+@pytest.mark.parametrize(
+    "content",
+    [
+        images.raw_disk(64 * KIB), gpt_disk(), images.iso(hybrid=True), TinyQcow2().content(),
+        disks.sparse_vmdk(), disks.stream_vmdk(), disks.vdi(), disks.dynamic_vhd(), disks.fixed_vhd(), vhdx.vhdx(),
+    ],
+    ids=["raw", "gpt", "iso", "qcow2", "vmdk", "stream", "vdi", "dynamic-vhd", "fixed-vhd", "vhdx"],
+)  # fmt: skip
+@pytest.mark.parametrize("left", [0, 3, 700, 66_000])
+def test_a_file_that_is_cut_off_while_it_is_looked_at_breaks_nothing(content, left):
+    for calls in (*range(40), 60, 100):
+        window = FailingWindow(content, calls, left)
+        with suppress(ImageRefusedError):
+            detect(window, LIMITS, name="x", file_size_bytes=len(content))
 
 
 @pytest.mark.threat("T62")

@@ -15,6 +15,39 @@ if TYPE_CHECKING:
 SECTOR_BYTES = 512
 
 
+class SteadyWindow:
+    """Bytes of a file that keeps its length: a reading that gives fewer than are there is a refusal, and no surprise.
+
+    Args:
+        window: The bytes.
+        name: Of the file, for the refusal.
+    """
+
+    def __init__(self, window: Window, name: str) -> None:
+        self._window = window
+        self._name = name
+        self.size_bytes = window.size_bytes
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return bytes; see `Window.read`.
+
+        Raises:
+            CorruptImageError: The file became shorter.
+            OSError: It cannot be read.
+        """
+        content = self._window.read(start, length)
+        if len(content) < min(length, self.size_bytes - start):
+            raise refusal(
+                CorruptImageError,
+                self._name,
+                f"it had {self.size_bytes} bytes, and became shorter while it was looked at",
+                offset=start + len(content),
+                why="somebody else changes it",
+                resolution="Run again when nobody does.",
+            )
+        return content
+
+
 def read_exactly(window: Window, start: int, length: int, *, name: str, what: str) -> bytes:
     """Return ``length`` bytes from ``start`` on.
 
@@ -29,16 +62,7 @@ def read_exactly(window: Window, start: int, length: int, *, name: str, what: st
         CorruptImageError: The file ends before.
     """
     within(window, start, length, name=name, what=what)
-    content = window.read(start, length)
-    if len(content) != length:
-        raise refusal(
-            CorruptImageError,
-            name,
-            f"the file ended while {what} was read",
-            offset=start,
-            why="it is being changed by somebody else",
-        )
-    return content
+    return window.read(start, length)
 
 
 def within(window: Window, start: int, length: int, *, name: str, what: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from coppice.conversion.disks.bounds import within
+from coppice.conversion.disks.bounds import read_exactly, within
 from coppice.conversion.model import Detection
 from coppice.conversion.refusal import refusal
 from coppice.errors import CorruptImageError
@@ -45,7 +45,7 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
     """
     del limits
     at = _primary(window, name)
-    descriptor = window.read(at, _DESCRIPTOR_BYTES)
+    descriptor = read_exactly(window, at, _DESCRIPTOR_BYTES, name=name, what="its primary volume descriptor")
     little, big = struct.unpack_from("<I", descriptor, 80)[0], struct.unpack_from(">I", descriptor, 84)[0]
     block_little, block_big = struct.unpack_from("<H", descriptor, 128)[0], struct.unpack_from(">H", descriptor, 130)[0]
     if (little, block_little) != (big, block_big):
