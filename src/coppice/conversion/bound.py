@@ -6,6 +6,7 @@ Whatever is removed can be made again. What somebody uses or makes at the moment
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from coppice.conversion.keep import Kept, Leases
     from coppice.model.checksum import Checksum
 
+_NAME = re.compile(r"[0-9a-f]{40}-[0-9a-f]{24}\.(?:raw|qcow2|vmdk|vdi|vhdx|vhd|iso|ova)")
+"""What `coppice.conversion.keep.place_of` calls converted files."""
 GUEST_FILES_KEPT = 8
 """Raw files that were made only so that deltas can start from them; the ones used last stay."""
 
@@ -129,12 +132,22 @@ def sweep_leftovers(directory: Path, leases: Leases) -> tuple[Path, ...]:
     return tuple(removed)
 
 
+def remove_halves(path: Path) -> None:
+    """Remove what a killed run left of a converted file; the caller holds its lock.
+
+    Raises:
+        StorageError: Something cannot be removed.
+    """
+    with atomic.storage_errors("looking for what a killed run left beside", path):
+        for half in path.parent.glob(f"{atomic.PARTIAL_PREFIX}*{atomic.PARTIAL_SUFFIX}"):
+            if _of(half.name) == path.name:
+                half.unlink(missing_ok=True)
+
+
 def _of(name: str) -> str:
-    """Return the name of the converted file that a file belongs to."""
-    name = name.removeprefix(atomic.PARTIAL_PREFIX)
-    if name.endswith(atomic.PARTIAL_SUFFIX):
-        name = name.removesuffix(atomic.PARTIAL_SUFFIX).rpartition("-")[0]
-    return name.removesuffix(".json")
+    """Return the name of the converted file that a file belongs to: a record, a half, or what becomes a half."""
+    found = _NAME.search(name)
+    return name if found is None else found[0]
 
 
 def _is_whole(path: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.cache.model import Held
+from coppice.conversion.bound import remove_halves
 from coppice.conversion.choose import cheapest_to_read, choose, is_costly_to_open, is_taken_as_it_is
 from coppice.conversion.declared import DeclaredFormat, difference
 from coppice.conversion.files import hash_file, is_merely_linked, locked, state_of
@@ -241,7 +242,7 @@ class Converter:
     def _write(self, work: _Work, state: tuple[int, ...], disk: OpenedDisk | None, monitor: Monitor) -> Made:
         path, source = work.path, work.source
         # The lock is held, so whoever was at it before is dead.
-        atomic.sweep_partials(path.parent, older_than_seconds=-1, of=path.name)
+        remove_halves(path)
         with atomic.replacing(path, mode=0o444) as temporary:
             for _ in range(_TRIES):
                 with self._readable(work, disk, monitor) as readable:

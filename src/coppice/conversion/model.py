@@ -74,8 +74,8 @@ class Detection:
         allocated_bytes: How many of them the file holds; None: not known.
         partition_table: Of a raw disk.
         notes: What is worth saying, and no reason to refuse it.
-        must_be_rewritten: The file holds more than the disk (snapshots), which no cloud is to get: it is converted even
-            where its format is the wanted one.
+        must_be_rewritten: The file holds more than the disk (snapshots), or is of a kind of its format that clouds refuse
+            (extended qcow2 entries, a fixed VHD): it is converted even where its format is the wanted one.
     """
 
     format: DiskFormat

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from coppice.model.image import DiskFormat
 from coppice.model.requirements import Requirements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from coppice.conversion.options import Options
@@ -69,22 +70,33 @@ def write_disk(
                 readable, kind, path, file_size_bytes=most, on_share=lambda share: task.reach(int(share * total))
             )
 
-        if wanted is not DiskFormat.OVA:
+        if wanted is DiskFormat.OVA:
+            _archive(disk, destination, write, options, task)
+        else:
             write(wanted, destination)
-            return
-        part = atomic.partial_path(destination)
-        try:
+
+
+def _archive(
+    disk: OpenedDisk, destination: Path, write: Callable[[DiskFormat, Path], None], options: Options, task: Task
+) -> None:
+    """Write a disk as an archive's, and make that the archive."""
+    part = atomic.partial_path(destination)
+    try:
+        if _is_stream_optimized(disk):
+            disk.take(part)
+        else:
             write(DiskFormat.VMDK, part)
-            task.note("writing the descriptor and the manifest")
-            write_ova(
-                part,
-                destination,
-                requirements=options.requirements or _told(disk) or Requirements(),
-                name=options.name,
-                virtual_size_bytes=_whole_sectors(total),
-            )
-        finally:
-            part.unlink(missing_ok=True)
+        task.note("writing the descriptor and the manifest")
+        write_ova(
+            part,
+            destination,
+            requirements=options.requirements or _told(disk) or Requirements(),
+            name=options.name,
+            virtual_size_bytes=_whole_sectors(disk.inspection.virtual_size_bytes),
+        )
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _most_bytes(disk: OpenedDisk, wanted: DiskFormat, destination: Path, options: Options, tool: QemuImg) -> int:
@@ -130,7 +142,14 @@ def _by_sectors(disk: OpenedDisk, destination: Path) -> Iterator[OpenedDisk]:
         disk.take(copy)
         yield replace(disk, path=copy, offset=0)
     finally:
-        copy.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            copy.unlink()
+
+
+def _is_stream_optimized(disk: OpenedDisk) -> bool:
+    """Tell whether a disk is what an OVA holds already."""
+    found = disk.inspection.disk
+    return found.format is DiskFormat.VMDK and found.variant == "streamOptimized" and not found.must_be_rewritten
 
 
 def _told(disk: OpenedDisk) -> Requirements | None:

@@ -7,7 +7,14 @@ from datetime import timedelta
 import pytest
 
 from coppice import atomic
-from coppice.conversion.bound import keep_within, make_room, prune_guest_bytes, prune_results, sweep_leftovers
+from coppice.conversion.bound import (
+    keep_within,
+    make_room,
+    prune_guest_bytes,
+    prune_results,
+    remove_halves,
+    sweep_leftovers,
+)
 from coppice.conversion.files import locked
 from coppice.conversion.keep import (
     Made,
@@ -154,10 +161,12 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path):
     record_of(in_use).unlink()
     half = atomic.partial_path(whole)
     half.write_bytes(b"half")
+    part = atomic.partial_path(half)
+    part.write_bytes(b"half of a half")
     half_record = atomic.partial_path(record_of(whole))
     half_record.write_bytes(b"half")
     removed = sweep_leftovers(tmp_path, FakeLeases(in_use))
-    assert set(removed) == {record_of(without_file), without_record, half, half_record}
+    assert set(removed) == {record_of(without_file), without_record, half, part, half_record}
     assert whole.exists()
     assert read_made(whole) is not None
     assert in_use.exists()
@@ -166,10 +175,32 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path):
 def test_a_half_that_is_being_made_is_no_leftover(tmp_path):
     whole = kept(tmp_path, 1)
     half = atomic.partial_path(whole)
-    half.write_bytes(b"half")
+    part = atomic.partial_path(half)
+    for each in (half, part):
+        each.write_bytes(b"half")
     with locked(lock_of(whole)):
         assert sweep_leftovers(tmp_path, FakeLeases()) == ()
     assert half.exists()
+    assert part.exists()
+
+
+def test_who_makes_a_file_removes_first_what_a_killed_run_left_of_it_and_of_no_other(tmp_path):
+    one, other = kept(tmp_path, 1), kept(tmp_path, 2)
+    halves = [atomic.partial_path(each) for each in (one, atomic.partial_path(one), other)]
+    for half in halves:
+        half.write_bytes(b"half")
+    remove_halves(one)
+    assert [each.exists() for each in (*halves, one, other)] == [False, False, True, True, True]
+
+
+def test_the_name_of_a_half_says_whose_it_is_whatever_the_format(tmp_path):
+    for wanted in DiskFormat:
+        path = place_of(tmp_path, Checksum.of(b"x"), ("1",), wanted)
+        path.parent.mkdir(exist_ok=True)
+        half = atomic.partial_path(atomic.partial_path(path))
+        half.write_bytes(b"half")
+        remove_halves(path)
+        assert not half.exists()
 
 
 def test_locks_of_what_is_gone_go_as_well_unless_they_are_held(tmp_path):

@@ -57,6 +57,7 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
         variant=" ".join(words),
         virtual_size_bytes=header.virtual_size_bytes,
         allocated_bytes=min(allocated, header.virtual_size_bytes),
-        must_be_rewritten=bool(notes),
+        # Clouds whose readers do not know extended entries (OpenStack's among them) refuse the image.
+        must_be_rewritten=bool(notes) or header.has_extended_l2,
         notes=tuple(notes),
     )

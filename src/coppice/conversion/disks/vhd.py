@@ -105,6 +105,8 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
     return Detection(
         format=DiskFormat.VHD,
         variant="fixed" if blocks is None else "dynamic",
+        # Clouds that look for a header in front (OpenStack's among them) take it for something else, and refuse it.
+        must_be_rewritten=blocks is None,
         virtual_size_bytes=footer.virtual_size_bytes,
         allocated_bytes=min(allocated, footer.virtual_size_bytes),
         notes=notes,
