@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import heapq
+import operator
 from array import array
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from coppice.errors import CorruptImageError, UnsupportedImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from coppice.errors import ImageRefusedError
 
 _LENGTH_BITS = 24
 _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
@@ -36,7 +40,8 @@ class Stretches:
         self._name = name
         self._what = what
         self._pending = array("Q")
-        self._runs: list[array[int]] = []
+        self._lengths: set[int] = set()
+        self._runs: list[_Run] = []
 
     def add(self, start_sectors: int, length_sectors: int) -> None:
         """Add one.
@@ -73,6 +78,7 @@ class Stretches:
                 f"one of its {self._what} would lie beyond {_MOST_BYTES} bytes",
                 why="files of that length are not taken",
             ) from problem
+        self._lengths.add(length_sectors)
         if len(self._pending) >= _RUN_ENTRIES:
             self._close_run()
 
@@ -82,25 +88,50 @@ class Stretches:
         Raises:
             CorruptImageError: Two do.
         """
-        for first, second in pairwise(self._in_order()):
-            start = second >> _LENGTH_BITS
-            if start - (first >> _LENGTH_BITS) < first & _LENGTH_MASK:
-                raise refusal(
-                    CorruptImageError,
-                    self._name,
-                    f"two of its {self._what} overlap in the file",
-                    offset=start * SECTOR_BYTES,
-                    why="its tables contradict themselves, so that programs would read different disks",
-                )
-
-    def _close_run(self) -> None:
-        self._runs.append(array("Q", sorted(self._pending)))
-        self._pending = array("Q")
-
-    def _in_order(self) -> Iterable[int]:
         if self._pending:
             self._close_run()
-        runs = sorted(self._runs, key=lambda run: run[0])
-        if all(first[-1] <= second[0] for first, second in pairwise(runs)):
-            return (entry for run in runs for entry in run)
-        return heapq.merge(*runs)
+        runs = sorted(self._runs, key=lambda run: run.entries[0])
+        if all(first.entries[-1] <= second.entries[0] for first, second in pairwise(runs)):
+            for run in runs:
+                if not run.is_apart():
+                    self._refuse_neighbours(run.entries)
+            for first, second in pairwise(runs):
+                self._refuse_neighbours((first.entries[-1], second.entries[0]))
+        else:
+            self._refuse_neighbours(heapq.merge(*(run.entries for run in runs)))
+
+    def _refuse_neighbours(self, entries: Iterable[int]) -> None:
+        for first, second in pairwise(entries):
+            start = second >> _LENGTH_BITS
+            if start - (first >> _LENGTH_BITS) < first & _LENGTH_MASK:
+                raise self._overlap(start)
+
+    def _overlap(self, start: int) -> ImageRefusedError:
+        return refusal(
+            CorruptImageError,
+            self._name,
+            f"two of its {self._what} overlap in the file",
+            offset=start * SECTOR_BYTES,
+            why="its tables contradict themselves, so that programs would read different disks",
+        )
+
+    def _close_run(self) -> None:
+        length = self._lengths.pop() if len(self._lengths) == 1 else None
+        self._runs.append(_Run(entries=array("Q", sorted(self._pending)), length=length))
+        self._pending = array("Q")
+        self._lengths = set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """Some stretches in their order; ``length`` is that of each, None: they have several."""
+
+    entries: array[int]
+    length: int | None
+
+    def is_apart(self) -> bool:
+        """Whether they are known not to overlap: told at the speed of a subtraction, where all are of one length."""
+        entries, length = self.entries, self.length
+        if length is None:
+            return False
+        return min(map(operator.sub, entries[1:], entries), default=length << _LENGTH_BITS) >= length << _LENGTH_BITS

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,34 @@ def test_an_overlap_is_found_between_runs_whatever_their_order(monkeypatch, is_s
     assert not overlap(pairs)
     assert overlap([*pairs, (202, 1)])
     assert overlap([(202, 1), *pairs])
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from([3, 3, 3, 5])), max_size=40))
+def test_runs_of_one_length_and_of_several_are_judged_alike(pairs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stretches, "_RUN_ENTRIES", 3)
+        sectors = [sector for start, length in pairs for sector in range(start, start + length)]
+        assert overlap(pairs) == (len(set(sectors)) < len(sectors))
+
+
+def test_the_same_stretch_twice_is_an_overlap(monkeypatch):
+    assert overlap([(4, 4), (4, 4)])
+    monkeypatch.setattr(stretches, "_RUN_ENTRIES", 1)
+    assert overlap([(4, 4), (4, 4)])
+
+
+def test_a_hundred_thousand_stretches_take_a_few_bytes_each(monkeypatch):
+    monkeypatch.setattr(stretches, "_RUN_ENTRIES", 4096)
+    tracemalloc.start()
+    try:
+        found = Stretches("x", "blocks")
+        for start in range(0, 100_000, 1000):
+            found.add_all(range(start * 8, (start + 1000) * 8, 8), 8)
+        found.refuse_overlap()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000 * 16 + 1024**2
 
 
 def test_a_stretch_in_bytes_takes_each_sector_of_which_it_has_a_part():
