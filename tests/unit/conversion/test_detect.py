@@ -62,6 +62,7 @@ EXT = bytes(KIB + 56) + b"\x53\xef" + bytes(63 * KIB - 58)
         (boot_sector(b"MZ\xea\7\0\xc0\7"), DiskFormat.RAW, "no partitions"),
         (EXT, DiskFormat.RAW, "no partitions"),
         (b"hsqs" + bytes(64 * KIB - 4), DiskFormat.RAW, "no partitions"),
+        (b"a label".ljust(64 * KIB, b"\0"), DiskFormat.RAW, "no partitions"),
         (images.iso(), DiskFormat.ISO, "plain"),
         (images.iso(hybrid=True), DiskFormat.ISO, "hybrid"),
         (images.iso(system_area=b"ER\2\0".ljust(512, b"\0")), DiskFormat.ISO, "plain"),
@@ -71,7 +72,7 @@ EXT = bytes(KIB + 56) + b"\x53\xef" + bytes(63 * KIB - 58)
     ],
     ids=[
         "mbr", "gpt", "superfloppy", "one-sector", "zeros", "noise", "fat", "boot-code-like-a-program", "ext",
-        "squashfs", "iso", "hybrid", "apple-hybrid", "gpt-hybrid", "odd-iso", "qcow2",
+        "squashfs", "label", "iso", "hybrid", "apple-hybrid", "gpt-hybrid", "odd-iso", "qcow2",
     ],
 )  # fmt: skip
 def test_good_disks_are_told_apart_by_their_content(content, kind, variant):
@@ -155,6 +156,29 @@ def test_a_file_that_is_cut_off_while_it_is_looked_at_breaks_nothing(content, le
         window = FailingWindow(content, calls, left)
         with suppress(ImageRefusedError):
             detect(window, LIMITS, name="x", file_size_bytes=len(content))
+
+
+@pytest.mark.threat("T62")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("caf\u00e9 \u2014 ".encode() * 100, "text"),
+        (b"\xef\xbb\xbf" + b"sha256  disk.raw\r\n" * 60, "text"),
+        (("text " * 200).encode("utf-16"), "text"),
+        (("text " * 200).encode("utf-16-be"), None),
+        (b"\xfe\xff" + ("text " * 200).encode("utf-16-be"), "text"),
+        (b"\x1b[31mred\x1b[0m " * 50, "text"),
+        (b"x" * 511 + b"\xc3\xa9" * 300, "text"),
+        (b"x" * 600 + bytes(40), "text"),
+        (b"x" * 100 + b"\x01" + b"x" * 600, None),
+        (b"  \r\n<HTML>" + bytes(600), "HTML"),
+        (b"\xff\xfe" + bytes(700), None),
+        (b"MZ" + bytes(58) + struct.pack("<I", 2**32 - 4) + bytes(700), None),
+    ],
+)
+def test_text_is_no_disk_and_binary_data_is_no_text(content, words):
+    mark = foreign_mark(BytesWindow(content))
+    assert (mark is None) if words is None else (words in mark.words)
 
 
 @pytest.mark.threat("T62")

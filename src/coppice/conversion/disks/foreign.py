@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HEAD_BYTES = 4096
 _TEXT_BYTES = 512
+_SHORTEST_TEXT_BYTES = 32
 _SECTOR = 512
 _NONE: type[ImageRefusedError] = NotAnImageError
 _OTHER: type[ImageRefusedError] = UnsupportedImageError
@@ -146,7 +147,9 @@ def _text(head: bytes) -> str | None:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if start.startswith(mark):
             return "a text document" if _is_text(start, encoding) else None
-    return "a text document" if _is_text(start, "utf-8") else None
+    # What was written to a device, or filled up to whole blocks, ends with zeros.
+    written = start.rstrip(b"\0")
+    return "a text document" if len(written) >= _SHORTEST_TEXT_BYTES and _is_text(written, "utf-8") else None
 
 
 def _is_text(start: bytes, encoding: str) -> bool:

@@ -49,6 +49,7 @@ def _documents() -> list[HostileCase]:
         "page-in-utf-16.raw": b"\xff\xfe" + page.decode().ljust(2 * _KIB).encode("utf-16-le"),
         "error.xml": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'.ljust(_KIB),
         "error.json": b'{"error": {"code": 404, "message": "not found"}}'.ljust(_KIB),
+        "error-filled-up.json": b'{"error": {"code": 404, "message": "not found"}}'.ljust(4 * _KIB, b"\0"),
         "checksums.txt": (b"0123456789abcdef" * 8 + b"  disk.qcow2\n") * 8,
         "text-of-large-files.raw": b"oid sha256:0123\nsize 734003200\n".ljust(_KIB, b"\n"),
         "key.pem": b"-----BEGIN CERTIFICATE-----\n".ljust(_KIB, b"A"),
