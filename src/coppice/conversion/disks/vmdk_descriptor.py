@@ -25,6 +25,7 @@ _NO_PARENT = "ffffffff"
 _EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,15})\s+([A-Z]{1,16})(?:\s+"([^"]*)")?(?:\s+(.*))?', re.IGNORECASE)
 _SETTING = re.compile(r'([A-Za-z][\w.:\-]*)\s*=\s*(?:"([^"]*)"|([^"]*))')
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTENT_ID = re.compile(r"[0-9A-Fa-f]{1,8}")
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]{1,255}")
 _WORDS: tuple[tuple[bytes, type[ImageRefusedError], str, str], ...] = (
     (b"parentfilenamehint", OutsideReferenceError, "names a parent image", "content would come from another file"),
@@ -102,6 +103,8 @@ def _judged(settings: dict[str, str], extents: list[tuple[str, ...]], offset: in
     for key in _REQUIRED:
         if key not in settings:
             raise _malformed(name, f"does not say {key}", offset)
+    if not _CONTENT_ID.fullmatch(settings["cid"]):
+        raise _malformed(name, f"has the content identifier {settings['cid'][:40]!r}", offset)
     create_type = settings["createtype"]
     if create_type.lower() not in _ONE_FILE:
         raise refusal(

@@ -160,6 +160,7 @@ def _vmdk_descriptors() -> Iterator[Row]:
         ("descriptor-of-stream", _CORRUPT, disks.vmdk_text("streamOptimized")),
         ("descriptor-of-other-size", _CORRUPT, disks.vmdk_text(extents='RW 999999 SPARSE "disk.vmdk"')),
         ("descriptor-says-size-twice", _CORRUPT, disks.vmdk_text(more='createType="vmfs"')),
+        ("descriptor-content-id", _CORRUPT, disks.vmdk_text().replace(b"CID=fffffffe", b"CID=%n%n%n%n")),
         ("descriptor-without-extent", _CORRUPT, disks.vmdk_text(extents="")),
         ("descriptor-control-characters", _CORRUPT, disks.vmdk_text(more="x=\x07")),
         ("descriptor-one-endless-line", _CORRUPT, b"a=" + b" " * (20 * SECTOR - 3) + b'"'),
