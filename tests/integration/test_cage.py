@@ -347,6 +347,29 @@ def test_in_a_chroot_a_program_is_shut_in_too(tmp_path: Path) -> None:
     assert strength in {Strength.FULL, best}
 
 
+WITHOUT_NAMESPACES = """
+import sys
+from pathlib import Path
+Path("/proc/sys/user/max_user_namespaces").write_text("0")
+from coppice.cage import Cage, find_means
+means = find_means()
+image = Path(sys.argv[1])
+cage = Cage(reads=[image], means=means)
+print(means.strength, len(means.lacking), cage.run(["cat", cage.inside(image)], timeout_seconds=60).text())
+"""
+
+
+def test_where_no_namespaces_can_be_made_a_program_is_shut_in_too(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_text("content")
+    argv = ["unshare", "--user", "--map-root-user", sys.executable, "-c", WITHOUT_NAMESPACES, str(image)]
+    strength, lacking, content = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+    assert content == "content"
+    best = Strength.CLOSED if landlock.version() >= landlock.LEAST_VERSION else Strength.LIMITS
+    assert strength == best
+    assert int(lacking) >= 2
+
+
 def test_where_programs_cannot_be_shut_in_bubblewrap_is_what_the_person_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

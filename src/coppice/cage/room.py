@@ -16,6 +16,7 @@ from coppice.cage.ending import Ending
 from coppice.cage.filter import filter_program
 from coppice.cage.means import Means, Walls
 from coppice.cage.needs import needs_of
+from coppice.errors import CageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -109,7 +110,9 @@ def _entry(means: Means, what: Stay) -> Iterator[_Entry]:
         most = None if is_set_inside else process_limit(processes, is_privileged=means.is_privileged)
         limits = replace(limits, processes=most)
     if means.walls is Walls.BUBBLEWRAP:
-        with _filter_file(means) as handle, Ending() as ending:
+        with told_as_cage_error():
+            ending = Ending()
+        with ending, _filter_file(means) as handle:
             words = wrapped(
                 what.argv,
                 what.bindings,
@@ -137,11 +140,25 @@ def _entry(means: Means, what: Stay) -> Iterator[_Entry]:
 
 
 @contextlib.contextmanager
+def told_as_cage_error() -> Iterator[None]:
+    """Tell of what the machine does not have (open files, a call of the kernel) as of a cage that cannot be had.
+
+    Raises:
+        CageError: The block raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise CageError(f"a cage cannot be set up: {problem.strerror}") from problem
+
+
+@contextlib.contextmanager
 def _filter_file(means: Means) -> Iterator[int | None]:
     if not means.is_filtered:
         yield None
         return
-    handle = os.memfd_create("filter")
+    with told_as_cage_error():
+        handle = os.memfd_create("filter")
     try:
         os.write(handle, filter_program(may_become_another=means.is_privileged))
         os.lseek(handle, 0, os.SEEK_SET)
