@@ -52,12 +52,12 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
         words.append(header.compression)
     if header.has_extended_l2:
         words.append("extended-l2")
+        notes.append("it has sub-clusters, which OpenStack takes for an unknown feature: a conversion leaves them behind")
     return Detection(
         format=DiskFormat.QCOW2,
         variant=" ".join(words),
         virtual_size_bytes=header.virtual_size_bytes,
         allocated_bytes=min(allocated, header.virtual_size_bytes),
-        # Clouds whose readers do not know extended entries (OpenStack's among them) refuse the image.
-        must_be_rewritten=bool(notes) or header.has_extended_l2,
+        must_be_rewritten=bool(notes),
         notes=tuple(notes),
     )
