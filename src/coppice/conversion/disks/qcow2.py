@@ -52,7 +52,9 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
         words.append(header.compression)
     if header.has_extended_l2:
         words.append("extended-l2")
-        notes.append("it has sub-clusters, which OpenStack takes for an unknown feature: a conversion leaves them behind")
+        notes.append(
+            "it has sub-clusters, which OpenStack takes for an unknown feature: a conversion leaves them behind"
+        )
     return Detection(
         format=DiskFormat.QCOW2,
         variant=" ".join(words),
