@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from coppice.conversion.convert import Converter
 from coppice.conversion.keep import read_made, record_of
 from coppice.conversion.model import ConversionLimits
 from coppice.conversion.options import Options, Qcow2Compression
+from coppice.conversion.qemu import qemu_version
 from coppice.conversion.transform import transform
 from coppice.conversion.unpack import opened_disk
 from coppice.errors import CoppiceError, DeclaredFormatError, NoSpaceError
@@ -325,3 +327,20 @@ def test_a_run_that_is_killed_half_way_leaves_nothing_that_is_taken_for_good(tmp
     assert sorted(objects.iterdir()) == sorted([made.path, record_of(made.path)])
     assert list((tmp_path / "converted" / "spool").iterdir()) == []
     assert read_made(made.path) is not None
+
+
+def test_another_version_of_the_tool_makes_it_anew(tmp_path, monkeypatch):
+    source = cached(tmp_path / "x", DISK)
+    first = opened(tmp_path).convert(source, (F.VDI,))
+    monkeypatch.setattr("coppice.conversion.convert.qemu_version", lambda: "qemu-img 99")
+    other = opened(tmp_path).convert(source, (F.VDI,))
+    assert (other.reused, other.converter) == (False, "qemu-img 99")
+    assert other.path != first.path
+
+
+@pytest.mark.threat("T70")
+@pytest.mark.parametrize("said", ["qemu-img version 7.2.22 (Debian)", "no version", ""])
+def test_a_tool_that_says_its_version_oddly_is_known_by_what_it_says(monkeypatch, said):
+    done = SimpleNamespace(text=lambda: said)
+    monkeypatch.setattr("coppice.conversion.qemu.process.run", lambda *_given, **_named: done)
+    assert qemu_version() == ("qemu-img 7.2.22" if "7.2" in said else "qemu-img")

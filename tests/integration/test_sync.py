@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from coppice.events.journal import Journal
 from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.http import Client
 from coppice.imagelist.model import Profile
+from coppice.model.image import DiskFormat
 from coppice.monitor import SILENT
 from coppice.schedule.lock import run_lock
 from coppice.settings.model import (
@@ -34,6 +36,7 @@ from coppice.settings.model import (
 from coppice.subscription.list_warnings import DEFAULT_TERMS
 from coppice.subscription.model import WarningKind
 from coppice.subscription.store import SubscriptionStore
+from coppice.testing import images
 from coppice.testing.authority import Authority
 from coppice.testing.server import serve, status
 from coppice.testing.simulator import Simulator
@@ -207,6 +210,48 @@ def test_a_dry_run_changes_no_cloud(world: World):
     assert not (world.path / "state" / "cache").exists() or not any(
         path.is_file() and path.stat().st_size > 1000 for path in (world.path / "state" / "cache").rglob("*")
     )
+
+
+def test_a_packed_image_is_unpacked_once_for_all_clouds(world: World):
+    disk = images.raw_disk(4 * images.MIB)
+    world.publisher.add_image(title="Packed", data=lzma.compress(disk), hv_format="raw")
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    world.clouds = {
+        name: DirectoryCloud(name, SITE, world.path / name, (wanted,))
+        for name, wanted in (("first", DiskFormat.RAW), ("second", DiskFormat.QCOW2), ("third", DiskFormat.QCOW2))
+    }
+    assert world.sync().failure() is None
+    (raw,) = (world.path / "first" / "current").iterdir()
+    assert (raw / "disk.raw").read_bytes() == disk
+    made = [next((world.path / name / "current").iterdir()) / "disk.qcow2" for name in ("second", "third")]
+    assert made[0].stat().st_ino == made[1].stat().st_ino
+    subprocess.run(["qemu-img", "compare", "-q", raw / "disk.raw", made[0]], check=True)
+    assert "ImageDiffers" not in world.told()
+
+
+def test_an_image_that_is_not_what_its_list_says_is_registered_and_told(world: World):
+    world.publisher.add_image(title="Other", data=images.raw_disk(), hv_format="vmdk")
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    assert world.sync().failure() is None
+    assert world.states() == {"1": ImageState.AVAILABLE}
+    differs = next(event for event in world.journal.events() if str(event.kind) == "ImageDiffers")
+    assert "is raw, and its list says 'vmdk'" in str(differs.facts["differs"])
+
+
+@pytest.mark.threat("T62")
+@pytest.mark.parametrize(("said", "rule"), [("raw", "report"), ("vmdk", "require")])
+def test_an_image_that_is_not_what_its_list_must_say_reaches_no_cloud(world: World, said: str, rule: str):
+    conversion = replace(world.settings.conversion, declared_format=rule)
+    world.settings = replace(world.settings, conversion=conversion)
+    world.publisher.add_image(title="Other", data=world.disk(), hv_format=said)
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    failure = world.sync().failure()
+    assert failure is not None
+    assert {each["code"] for each in failure.context["errors"]} == {"image-declared-format"}
+    assert world.states() == {}
 
 
 def tampered(world: World) -> bytes:

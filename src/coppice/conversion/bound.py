@@ -40,7 +40,7 @@ def make_room(directory: Path, wanted_bytes: int, leases: Leases) -> tuple[Path,
     Raises:
         StorageError: One cannot be removed.
     """
-    return tuple(_removed(_oldest_first(directory), wanted_bytes, leases))
+    return tuple(_removed(_freeable(directory), wanted_bytes, leases))
 
 
 def keep_within(directory: Path, quota_bytes: int | None, leases: Leases) -> tuple[Path, ...]:
@@ -48,7 +48,8 @@ def keep_within(directory: Path, quota_bytes: int | None, leases: Leases) -> tup
 
     Args:
         directory: The converter's.
-        quota_bytes: Most that converted files may take on the disk, but for those that are used; None: no bound.
+        quota_bytes: Most that converted files may take on the disk, but for those that are used, or that a cloud on the
+            same file system has as well; None: no bound.
         leases: What is used.
 
     Raises:
@@ -56,7 +57,7 @@ def keep_within(directory: Path, quota_bytes: int | None, leases: Leases) -> tup
     """
     if quota_bytes is None:
         return ()
-    kept = _oldest_first(directory)
+    kept = _freeable(directory)
     return tuple(_removed(kept, sum(each.held_bytes for each in kept) - quota_bytes, leases))
 
 
@@ -156,6 +157,11 @@ def _is_whole(path: Path) -> bool:
 
 def _oldest_first(directory: Path) -> list[Kept]:
     return sorted(all_kept(directory), key=lambda each: (each.used_ns, each.path.name))
+
+
+def _freeable(directory: Path) -> list[Kept]:
+    """Return what would free room: what a cloud on the same file system has as well takes none of its own."""
+    return [each for each in _oldest_first(directory) if not each.is_linked]
 
 
 def _removed(kept: list[Kept], wanted_bytes: int, leases: Leases) -> Iterator[Path]:

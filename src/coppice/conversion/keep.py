@@ -70,12 +70,14 @@ class Kept:
         made: Its record.
         held_bytes: What it takes on the disk.
         used_ns: When it was needed last, by the clock of the file system.
+        is_linked: Whether it has another name, in the folder of a cloud: to remove this one frees nothing.
     """
 
     path: Path
     made: Made
     held_bytes: int
     used_ns: int
+    is_linked: bool
 
 
 def place_of(directory: Path, source: Checksum, identity: Sequence[str], wanted: DiskFormat) -> Path:
@@ -175,4 +177,5 @@ def all_kept(directory: Path, source: Checksum | None = None) -> Iterator[Kept]:
         with contextlib.suppress(OSError):
             state, used = path.lstat(), record.lstat().st_mtime_ns
             if stat.S_ISREG(state.st_mode) and state.st_size == made.image.size_bytes:
-                yield Kept(path=path, made=made, held_bytes=state.st_blocks * 512, used_ns=used)
+                linked = state.st_nlink > 1
+                yield Kept(path=path, made=made, held_bytes=state.st_blocks * 512, used_ns=used, is_linked=linked)

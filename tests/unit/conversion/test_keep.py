@@ -125,6 +125,13 @@ def test_what_is_used_stays_whatever_the_bound_says(tmp_path):
     assert keep_within(tmp_path, 0, FakeLeases(paths[0], paths[2])) == (paths[1],)
 
 
+def test_what_a_cloud_has_as_well_takes_no_room_of_its_own(tmp_path):
+    paths = [kept(tmp_path, number) for number in (1, 2, 3)]
+    (tmp_path / "in-a-cloud").hardlink_to(paths[0])
+    assert keep_within(tmp_path, 2 * BLOCK, FakeLeases()) == ()
+    assert make_room(tmp_path, 2**63, FakeLeases()) == (paths[1], paths[2])
+
+
 def test_what_is_being_made_stays_whatever_the_bound_says(tmp_path):
     path = kept(tmp_path, 1)
     with locked(lock_of(path)):
