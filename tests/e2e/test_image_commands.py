@@ -210,6 +210,8 @@ def test_mistakes_are_told_by_what_they_are(desk):
     assert desk.refused("image", "inspect", nothing) == (3, "file-unreadable")
     assert desk.refused("convert", nothing, "--to", "raw") == (3, "file-unreadable")
     assert desk.refused("image", "inspect", desk.folder)[0] == 7
+    assert desk.refused("convert", "", "--to", "raw") == (7, "image-refused")
+    assert desk.refused("convert", "/", "--to", "raw") == (3, "input-invalid")
     assert desk.refused("convert", desk.raw, "--to", "vdi", "--output", nothing / "made") == (3, "input-invalid")
     assert desk.refused("convert", desk.raw, "--to", "vdi", "--output", desk.folder) == (3, "input-invalid")
     assert desk.refused("convert", desk.raw, "--to", "iso", "--output", made) == (7, "image-conversion")

@@ -32,7 +32,7 @@ _MIB = 1024 * 1024
         exits="0 it was made, 7 the image is refused or cannot be converted, 12 the new file is there already",
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--to", "wanted", required=True, type=click.Choice(FORMATS), help="The format that is wanted.")
 @click.option(
     "--output",

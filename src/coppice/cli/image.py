@@ -57,7 +57,7 @@ def list_images(context: Context) -> Result:
         exits="0 it may be used, 7 it is refused",
     ),
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--guest/--no-guest",
     "with_guest",

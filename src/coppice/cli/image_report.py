@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coppice.cli.output import format_size
+from coppice.cli.output import counted, format_size
 
 if TYPE_CHECKING:
     from coppice.cli.output import Output
@@ -63,7 +63,7 @@ def _packed(found: Inspection) -> str:
 
 def _machine(hardware: Requirements) -> str:
     told = [
-        f"{hardware.minimum_cores} cores" if hardware.minimum_cores is not None else "",
+        counted(hardware.minimum_cores, "core") if hardware.minimum_cores is not None else "",
         f"{hardware.minimum_ram_mib} MiB of memory" if hardware.minimum_ram_mib is not None else "",
         str(hardware.firmware or ""),
         f"disk on {hardware.disk_bus}" if hardware.disk_bus is not None else "",

@@ -101,8 +101,14 @@ class Wish:
 
 
 def default_destination(source: Path, wanted: DiskFormat) -> Path:
-    """Return what a new file is called: as the source without the endings of its packing and format, beside it."""
-    path = source
+    """Return what a new file is called: as the source without the endings of its packing and format, beside it.
+
+    Raises:
+        InputError: The source is the root of all folders.
+    """
+    path = source.absolute()
+    if not path.name:
+        raise InputError(f"{source} is a folder", resolution="Name an image file.")
     for endings in (_PACKED_ENDINGS, _DISK_ENDINGS):
         if path.suffix.lower() in endings:
             path = path.with_suffix("")
@@ -202,13 +208,16 @@ def _verify_manifest(disk: OpenedDisk, monitor: Monitor) -> None:
 
 
 def _options(wish: Wish, found: Inspection, settings: Settings) -> Options:
-    told = None if found.packaging is None else found.packaging.hardware
     return Options(
         qcow2_compression=wish.compression or Qcow2Compression(settings.conversion.qcow2_compression),
         name=wish.name or wish.destination.name.removesuffix(ENDINGS[DiskFormat.OVA]),
-        requirements=_joined(told, wish.requirements),
+        requirements=_joined(_told_by(found), wish.requirements),
         require_cage=settings.conversion.require_cage,
     )
+
+
+def _told_by(found: Inspection) -> Requirements | None:
+    return None if found.packaging is None else found.packaging.hardware
 
 
 def _joined(told: Requirements | None, wished: Requirements | None) -> Requirements | None:
