@@ -114,11 +114,11 @@ def test_a_qcow2_that_was_used_is_taken_and_its_snapshots_and_bitmaps_are_told(t
     run("qemu-io", *(word for each in writes for word in ("-c", each)), path)
     found = inspect(path, LIMITS)
     assert not found.is_usable_as_it_is
-    assert "2 internal snapshots" in found.disk.notes[0]
+    assert "internal snapshots (2)" in found.disk.notes[0]
     run("qemu-img", "bitmap", "--add", path, "b0")
     run("qemu-img", "bitmap", "--add", "-g", "512", path, "b1")
     run("qemu-io", *(word for each in writes for word in ("-c", each)), path)
-    assert "2 dirty bitmaps" in inspect(path, LIMITS).disk.notes[1]
+    assert "dirty bitmaps (2)" in inspect(path, LIMITS).disk.notes[1]
     run("qemu-img", "snapshot", "-d", "after", path)
     run("qemu-img", "snapshot", "-d", "before the change", path)
     run("qemu-img", "bitmap", "--remove", path, "b0")

@@ -109,7 +109,7 @@ def test_internal_snapshots_are_taken_and_told_and_left_behind():
         )
     )
     assert disk.must_be_rewritten
-    assert "2 internal snapshots" in disk.notes[0]
+    assert "internal snapshots (2)" in disk.notes[0]
 
 
 def test_dirty_bitmaps_are_told_where_the_file_says_that_they_are_in_step():
@@ -118,7 +118,7 @@ def test_dirty_bitmaps_are_told_where_the_file_says_that_they_are_in_step():
     patches = {END: content, END + CLUSTER: bytes(CLUSTER)}
     disk = found(TinyQcow2(fields={"autoclear": 1}, extensions=(extension,), patches=patches))
     assert disk.must_be_rewritten
-    assert "1 dirty bitmaps" in disk.notes[0]
+    assert "dirty bitmaps (1)" in disk.notes[0]
     stale = bitmaps_extension(count=2**31, offset=1 << 50, size_bytes=2**40)
     assert found(TinyQcow2(extensions=(stale,))).notes == ()
 

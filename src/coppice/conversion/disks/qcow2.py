@@ -40,9 +40,9 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
     hosts.take_header()
     notes = []
     if count := snapshots(window, header, hosts, name):
-        notes.append(f"it has {count} internal snapshots, which a conversion leaves behind")
+        notes.append(f"it has internal snapshots ({count}), which a conversion leaves behind")
     if count := bitmaps(window, header, hosts, name):
-        notes.append(f"it has {count} dirty bitmaps, which a conversion leaves behind")
+        notes.append(f"it has dirty bitmaps ({count}), which a conversion leaves behind")
     refcount_blocks(window, header, hosts, name)
     tables = l1_tables(window, header, hosts, name)
     allocated = allocated_clusters(window, header, hosts, name, tables) * header.cluster_bytes
