@@ -18,6 +18,10 @@ from pathlib import Path
 import pytest
 
 from coppice.clock import SystemClock
+from coppice.conversion.guest.claims import differences
+from coppice.conversion.guest.facts import guest_facts
+from coppice.conversion.model import ConversionLimits
+from coppice.conversion.unpack import opened_disk
 from coppice.definition.read import read_definition
 from coppice.errors import BootTestError, BuildError, InterruptedRunError
 from coppice.factory import audit
@@ -76,6 +80,19 @@ def test_the_same_build_again_is_found_at_once_and_its_bytes_are_unchanged(debia
     assert time.monotonic() - started < 2
     assert again.images == debian_12.images
     assert is_intact(load_build_result(again.directory), rehash=True)
+
+
+def test_a_real_build_says_what_it_is_without_being_started(debian_12, tmp_path):
+    limits = ConversionLimits()
+    with opened_disk(debian_12.images[0].path, limits, spool=tmp_path / "spool") as opened:
+        facts = guest_facts(opened, limits, workplace=tmp_path / "workplace")
+    assert facts.unknown == ()
+    assert facts.boot_ways == (Firmware.BIOS, Firmware.UEFI)
+    assert facts.architecture == DEBIAN_12.operating_system.architecture
+    assert {kernel.architecture for kernel in facts.kernels} == {DEBIAN_12.operating_system.architecture}
+    assert (facts.operating_system.identifier, facts.operating_system.version_id) == ("debian", "12")
+    assert facts.has_cloud_init is True
+    assert differences(facts, DEBIAN_12.operating_system) == ()
 
 
 def test_one_package_more_is_built_upon_the_kept_tree(debian_12, tmp_path):
