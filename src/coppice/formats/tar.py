@@ -162,10 +162,7 @@ class _Reading:
                     records = found or {"comment": ""}
             following = self._next_header()
             if following is None:
-                if header.kind == "g" and not records and long_name is None:
-                    return
-                self._at -= BLOCK_BYTES
-                self._corrupt("an extended header has no file")
+                self._corrupt("an extended header has no file", offset=start)
             header = following
         self._add(header, start, records, long_name)
 
@@ -283,9 +280,12 @@ class _Reading:
                 f"an extended header has {size} bytes; at most {MAX_EXTENSION_BYTES} are taken",
                 why="names and numbers need no more",
             )
-        content = self._read(self._at, size)
+        whole = self._read(self._at, size + -size % BLOCK_BYTES)
+        if any(whole[size:]):
+            # There are programs that read on to the end of the block.
+            self._refuse("something follows an extended header in its block", why=_WHY_ONE_READING)
         self._at += size + -size % BLOCK_BYTES
-        return content
+        return whole[:size]
 
     def _require_only_zeros(self) -> None:
         left = self._size - self._at

@@ -14,10 +14,12 @@ _POSIX_UNVERSIONED = b"ustar\x00\x00\x00"
 _GNU = b"ustar  \x00"
 _NAME, _PREFIX = slice(0, 100), slice(345, 500)
 _CHECKSUM = slice(148, 156)
+_NUMBERS = (slice(100, 108), slice(108, 116), slice(116, 124), slice(136, 148), slice(329, 337), slice(337, 345))
+"""Mode, owner, group, date, and the numbers of a device."""
 _LARGEST_OCTAL = 0o77777777777
 _LARGEST = 2**63 - 1
 _NAME_BYTES = 100
-_BASE_256 = 0x80
+_BASE_256, _BASE_256_NEGATIVE = 0x80, 0xFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,10 @@ def read_header(block: bytes) -> TarHeader:
     if mark == _GNU and prefix:
         # GNU tar keeps times of incremental archives there, and other programs read a part of the name.
         message = "it has something in the place where ustar has a part of the name, and GNU tar has none"
+        raise ValueError(message)
+    if not all(_is_number(block[place]) for place in _NUMBERS):
+        # A program that takes them seriously ends its reading here, and does not see what follows.
+        message = "its mode, owner, date or device is no number"
         raise ValueError(message)
     return TarHeader(
         name_bytes=prefix + b"/" + name if prefix else name,
@@ -153,6 +159,13 @@ def _number(field: bytes) -> int:
         message = f"its length is no number: {field[:12]!r}"
         raise ValueError(message)
     return int(digits, 8)
+
+
+def _is_number(field: bytes) -> bool:
+    if field[0] in {_BASE_256, _BASE_256_NEGATIVE}:
+        return True
+    digits = field.partition(b"\0")[0].strip(b" ")
+    return not digits or _is_octal(digits)
 
 
 def _is_octal(digits: bytes) -> bool:

@@ -212,6 +212,43 @@ def test_a_header_of_gnu_tar_whose_name_other_programs_would_read_longer_is_refu
         members_of(archive(member("a.raw", b"x", mark=GNU, prefix=b"../..")))
 
 
+@pytest.mark.threat("T67")
+@pytest.mark.parametrize("field", [100, 108, 116, 136, 329, 337])
+def test_a_field_that_is_no_number_ends_the_reading_of_other_programs_and_is_refused(field):
+    block = bytearray(header("b.raw", 1))
+    block[field : field + 3] = b"9x!"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    with pytest.raises(CorruptImageError, match="no number"):
+        members_of(archive(member("a.raw", b"x"), bytes(block) + bytes(512)))
+
+
+@pytest.mark.threat("T67")
+@given(st.data())
+def test_what_is_accepted_is_read_by_python_in_the_same_way(data):
+    seeds = [
+        archive(extended(path="caf\xe9.vmdk", size="5") + member("caf?.vmdk", b"hello"), member("b", b"x" * 600)),
+        archive(member("a.raw", b"x" * 700, prefix=b"dir"), member("b" * 99, b"y"), header("c")),
+        archive(extended("g", comment="x"), member("././@LongLink", b"d" * 120 + b"\0", kind="L", mark=GNU))
+        + archive(member("d" * 100, b"x", mark=GNU)),
+    ]
+    content = bytearray(data.draw(st.sampled_from(seeds)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        block = data.draw(st.integers(0, len(content) // BLOCK - 1)) * BLOCK
+        fields = [*range(8), *range(96, 110), *range(124, 160), *range(257, 265), *range(329, 350)]
+        content[block + data.draw(st.sampled_from(fields))] = data.draw(st.sampled_from(b"\0 017xgL5/.\x80\xff"))
+        if any(content[block : block + BLOCK]):
+            content[block + 148 : block + 156] = b" " * 8
+            content[block + 148 : block + 156] = b"%06o\0 " % sum(content[block : block + BLOCK])
+    try:
+        found = members_of(bytes(content))
+    except ImageRefusedError:
+        return
+    with tarfile.open(fileobj=io.BytesIO(bytes(content)), mode="r:") as tar:
+        theirs = [(each.name, each.size, each.offset_data) for each in tar]
+    assert [(each.name, each.size_bytes, each.offset) for each in found] == theirs
+
+
 def test_an_archive_calls_itself_one_by_its_mark_or_by_its_checksum():
     assert is_tar(header("a"))
     assert is_tar(header("a", mark=bytes(8)))

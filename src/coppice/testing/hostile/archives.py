@@ -104,6 +104,7 @@ def _two_readings() -> list[HostileCase]:
         "pax-size-for-all": archive(extended("g", size="1"), text, disk),
         "pax-charset": archive(text, extended(hdrcharset="BINARY") + disk),
         "pax-unknown": archive(text, extended(EXAMPLE__path="x") + disk),
+        "pax-behind-its-length": archive(text, header("x", 12, kind="x") + padded(b"12 mtime=1.\n11 path=no\n") + disk),
         "pax-twice": archive(text, extended(comment="x") + extended(comment="y") + disk),
         "pax-huge": archive(text, member("x", bytes(100_000), kind="x") + disk),
         "gnu-long-name": archive(
@@ -138,6 +139,7 @@ def _broken() -> list[HostileCase]:
         "cut-in-a-header": cut[: len(text) + 100],
         "cut-in-the-disk": cut[: len(text) + 5000],
         "cut-before-the-end": cut[: -len(END)],
+        "global-header-only": archive(extended("g", comment="x")),
         "pax-without-a-file": archive(text, disk, extended(comment="x")),
         "pax-cut": archive(text, member("x", key[:-1], kind="x") + disk),
         "pax-length": archive(text, member("x", b"9999 path=x\n", kind="x") + disk),
@@ -150,7 +152,6 @@ def _broken() -> list[HostileCase]:
         "plain-two-disks": archive(disk, member("other.raw", DISK)),
         "plain-no-disk": archive(member("readme.txt", b"text"), member("licence.txt", b"text")),
         "plain-flat-vmdk": archive(member("d.vmdk", b"# Disk DescriptorFile\nversion=1\n"), member("flat.vmdk", DISK)),
-        "no-member": bytes(10240 - 512).join((header("x", kind="g"), b"")),
         "ovf-two-disks": ova(two),
     }
     found += [_case(name, DiskCountError, content) for name, content in counts.items()]
