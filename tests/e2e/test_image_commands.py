@@ -275,3 +275,24 @@ def test_people_are_told_in_lines_and_of_a_refusal_what_was_found_where_and_why(
     assert refused.stderr.startswith("error[image-outside-reference]: the image file disk.qcow2 is refused: ")
     assert "at byte" in refused.stderr
     assert "hint: " in refused.stderr
+
+
+def test_a_disk_is_looked_into_without_being_started_or_mounted_also_inside_of_what_it_is_packed_in(desk):
+    tree = desk.folder.parent / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "usr").mkdir()
+    (tree / "etc" / "os-release").write_text('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12"\n')
+    desk.raw.write_bytes(bytes(DISK_BYTES))
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", str(tree), str(desk.raw)], check=True, timeout=60)
+    desk.ok("convert", desk.raw, "--to", "ova")
+    (desk.folder / "disk.ova.gz").write_bytes(gzip.compress((desk.folder / "disk.ova").read_bytes(), 1))
+    for name in ("disk.raw", "disk.ova", "disk.ova.gz"):
+        guest = desk.ok("image", "inspect", desk.folder / name)["guest"]
+        assert guest["operating_system"]["pretty_name"] == "Debian GNU/Linux 12"
+        assert [part["file_system"]["label"] for part in guest["partitions"]] == ["root"]
+        assert guest["unknown"] == []
+    said = desk.line.run("image", "inspect", desk.folder / "disk.ova.gz")
+    assert "Debian GNU/Linux 12" in said.stdout
+    assert desk.files() == ["disk.ova", "disk.ova.gz", "disk.raw"]
+    spool = desk.folder.parent / "state" / "conversion" / "spool"
+    assert list(spool.iterdir()) == []
