@@ -150,9 +150,9 @@ class FailingWindow(BytesWindow):
     ],
     ids=["raw", "gpt", "iso", "qcow2", "vmdk", "stream", "vdi", "dynamic-vhd", "fixed-vhd", "vhdx"],
 )  # fmt: skip
-@pytest.mark.parametrize("left", [0, 3, 700, 66_000])
+@pytest.mark.parametrize("left", [3, 66_000])
 def test_a_file_that_is_cut_off_while_it_is_looked_at_breaks_nothing(content, left):
-    for calls in (*range(40), 60, 100):
+    for calls in (*range(14), 20, 30, 60):
         window = FailingWindow(content, calls, left)
         with suppress(ImageRefusedError):
             detect(window, LIMITS, name="x", file_size_bytes=len(content))
