@@ -10,11 +10,12 @@ import shlex
 import stat
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from coppice import process
 from coppice.atomic import storage_errors
 from coppice.cage.bubblewrap import Binding
+from coppice.cage.folder import is_more_below
 from coppice.cage.means import Means, Strength, Walls
 from coppice.cage.room import DEFAULT_LIMITS, Stay, stay
 from coppice.cage.trial import find_means
@@ -127,6 +128,11 @@ class Cage:
         means = self.means
         bounds = _complete(limits)
         self._prepare_files()
+
+        def watch() -> bool:
+            self._check_folders(argv[0], bounds)
+            return stopped is not None and stopped()
+
         what = Stay(
             argv=tuple(argv),
             timeout_seconds=timeout_seconds,
@@ -136,16 +142,17 @@ class Cage:
             input_bytes=input_bytes,
             on_output=on_output,
             capture_bytes=capture_bytes,
-            stopped=self._watch(argv[0], bounds, stopped),
+            stopped=watch,
         )
         try:
             done = stay(means, what)
         except ToolTimeoutError as problem:
             raise ToolTimeoutError(
                 f"{argv[0]} did not end within {timeout_seconds:.0f} s and was stopped",
-                details=self._outside(f"$ {shlex.join(argv)}\n" + "\n".join(_said(problem))),
+                details=self._outside(f"$ {shlex.join(argv)}\n{_said(problem)}"),
                 context={"argv": list(argv)},
             ) from problem
+        self._check_folders(argv[0], bounds)
         if done.returncode not in ok:
             self._raise_failed(done, means)
         return done
@@ -157,25 +164,16 @@ class Cage:
             else:
                 _look_at(path)
 
-    def _watch(
-        self, program: str, limits: process.Limits, stopped: Callable[[], bool] | None
-    ) -> Callable[[], bool] | None:
-        folders = [path for path, binding in self._bindings.items() if binding.is_written and path.is_dir()]
-        most = limits.file_size_bytes
-        if not folders or most is None:
-            return stopped
+    def _check_folders(self, program: str, limits: process.Limits) -> None:
+        most = limits.file_size_bytes or 0
+        for path, binding in self._bindings.items():
+            if binding.is_written and path.is_dir() and is_more_below(path, most):
+                raise ToolFailedError(
+                    f"{program} wrote more than {most} bytes, or what cannot be counted, and was stopped",
+                    context={"path": str(path)},
+                )
 
-        def watch() -> bool:
-            for folder in folders:
-                if _bytes_below(folder) > most:
-                    raise ToolFailedError(
-                        f"{program} wrote more than {most} bytes and was stopped", context={"path": str(folder)}
-                    )
-            return stopped is not None and stopped()
-
-        return watch
-
-    def _raise_failed(self, done: process.Completed, means: Means) -> None:
+    def _raise_failed(self, done: process.Completed, means: Means) -> NoReturn:
         if means.walls is Walls.BUBBLEWRAP and done.returncode == 1 and done.stderr.startswith(_OWN_COMPLAINT):
             raise CageError(
                 f"a cage for {done.argv[0]} could not be set up",
@@ -228,17 +226,7 @@ def _complete(limits: process.Limits) -> process.Limits:
     return replace(DEFAULT_LIMITS, **{name: value for name, value in given.items() if value is not None})
 
 
-def _said(problem: ToolTimeoutError) -> list[str]:
-    # The first line is the command line of bwrap.
-    return (problem.details or "").splitlines()[1:]
-
-
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += max(512, Path(parent, name).lstat().st_blocks * 512)
-            except OSError:
-                continue
-    return total
+def _said(problem: ToolTimeoutError) -> str:
+    # The command line is that of bwrap.
+    command = shlex.join(map(str, problem.context.get("argv", ())))  # type: ignore[call-overload]
+    return (problem.details or "").removeprefix(f"$ {command}\n")
