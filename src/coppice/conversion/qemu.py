@@ -136,6 +136,9 @@ def source_of(disk: OpenedDisk, inside: str) -> str:
     said: dict[str, object] = {"driver": QEMU_NAMES[disk.inspection.disk.format], "file": file}
     if disk.inspection.disk.format is DiskFormat.QCOW2:
         said["backing"] = None
+    if disk.inspection.disk.format is DiskFormat.VHD:
+        # As the disk was looked at; by the geometry, QEMU would leave out the end of some.
+        said["force_size_calc"] = "current_size"
     return f"json:{json.dumps(said)}"
 
 

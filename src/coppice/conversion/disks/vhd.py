@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """VHD: the older disks of Hyper-V and Azure (Virtual Hard Disk Image Format Specification 1.0), dynamic and fixed.
 
-QEMU calls them ``vpc``. How long the disk is has two answers in this format, its geometry and its current size; which
-of them counts depends on the program that made it (``block/vpc.c``). What is told here is what QEMU takes.
+QEMU calls them ``vpc``. How long the disk is has two answers in this format, its geometry and its current size, and
+which of them a program takes depends on the program that made the image (``block/vpc.c``): of a disk that VirtualBox
+made, QEMU on its own leaves out the end. Here the current size counts, and QEMU is told so (``force_size_calc``); an
+image for which that makes a difference is written anew for whoever takes VHD.
 """
 
 from __future__ import annotations
@@ -36,7 +38,6 @@ _SIZE_COUNTS_FOR = frozenset({b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS", b"wa
 _LARGEST_GEOMETRY_SECTORS = 65535 * 16 * 255
 _MOST_SECTORS = 0xFF000000
 _CYLINDER_BYTES = 16 * 255 * SECTOR_BYTES
-_STEP_BYTES = 1024 * 1024
 _MISLEADING = "the image is broken or was made to mislead"
 
 
@@ -48,15 +49,17 @@ class VhdFooter:
         offset: Where the footer is that programs read first.
         kind: Which kind of image, as a number.
         header_offset: Where the header of a dynamic one is.
-        current_size_bytes: Length of the disk by its current size.
-        virtual_size_bytes: Length of the disk that QEMU shows.
+        virtual_size_bytes: Length of the disk by its current size, in whole sectors.
+        current_size_bytes: The same as it is written.
+        geometry_size_bytes: Length of the disk by its geometry; None: every program goes by the current size.
     """
 
     offset: int
     kind: int
     header_offset: int
-    current_size_bytes: int
     virtual_size_bytes: int
+    current_size_bytes: int
+    geometry_size_bytes: int | None
 
 
 def checksum(content: bytes, offset: int) -> int:
@@ -81,19 +84,14 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
         ImageRefusedError: It has a parent, is of a kind that is not taken, is too large, or contradicts itself.
     """
     footer = _footer(window, name)
-    believe_size(
-        max(footer.virtual_size_bytes, footer.current_size_bytes),
-        limits,
-        name=name,
-        offset=footer.offset + _SIZE_OFFSET,
-    )
-    if footer.virtual_size_bytes == 0 or footer.virtual_size_bytes // SECTOR_BYTES > _MOST_SECTORS:
+    believe_size(footer.virtual_size_bytes, limits, name=name, offset=footer.offset + _SIZE_OFFSET)
+    if footer.virtual_size_bytes // SECTOR_BYTES > _MOST_SECTORS:
         raise refusal(
-            CorruptImageError,
+            UnsupportedImageError,
             name,
-            f"its geometry gives a disk of {footer.virtual_size_bytes} bytes",
-            offset=footer.offset + _GEOMETRY_OFFSET,
-            why="no VHD has that",
+            f"its disk would have {footer.virtual_size_bytes} bytes",
+            offset=footer.offset + _SIZE_OFFSET,
+            why="a VHD has at most 2040 GiB",
         )
     blocks = None
     if footer.kind == DYNAMIC:
@@ -105,8 +103,9 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
     return Detection(
         format=DiskFormat.VHD,
         variant="fixed" if blocks is None else "dynamic",
-        # Clouds that look for a header in front (OpenStack's among them) take it for something else, and refuse it.
-        must_be_rewritten=blocks is None,
+        # Clouds that look for a header in front (OpenStack's among them) take a fixed one for something else, and
+        # refuse it.
+        must_be_rewritten=blocks is None or bool(notes),
         virtual_size_bytes=footer.virtual_size_bytes,
         allocated_bytes=min(allocated, footer.virtual_size_bytes),
         notes=notes,
@@ -200,60 +199,60 @@ def _taken_apart(content: bytes, offset: int, name: str) -> VhdFooter:
         offset=offset,
         kind=kind,
         header_offset=header_offset,
+        virtual_size_bytes=current // SECTOR_BYTES * SECTOR_BYTES,
         current_size_bytes=current,
-        virtual_size_bytes=(current // SECTOR_BYTES if by_size else geometry) * SECTOR_BYTES,
+        geometry_size_bytes=None if by_size else geometry * SECTOR_BYTES,
     )
 
 
 def _refuse_wrong_length(window: Window, footer: VhdFooter, name: str) -> None:
     data = window.size_bytes - SECTOR_BYTES
-    if footer.current_size_bytes != data or footer.virtual_size_bytes > data:
+    stated = max(footer.current_size_bytes, footer.geometry_size_bytes or 0)
+    if footer.current_size_bytes != data or stated > data:
         raise refusal(
             CorruptImageError,
             name,
-            f"its footer states a disk of {max(footer.current_size_bytes, footer.virtual_size_bytes)} bytes, "
-            f"the file holds {data}",
+            f"its footer states a disk of {stated} bytes, the file holds {data}",
             offset=footer.offset + _SIZE_OFFSET,
             why="the image is cut off or was made to mislead",
         )
 
 
 def _compared_sizes(window: Window, footer: VhdFooter, blocks: VhdBlocks | None, name: str) -> tuple[str, ...]:
-    """Compare the two sizes; what the longer disk has beyond the shorter one must be zeros."""
-    shown, current = footer.virtual_size_bytes, footer.current_size_bytes
-    if shown == current:
+    """Compare the two sizes; return what is worth saying of them.
+
+    They differ by less than a cylinder where the image was made by a program that rounds. What a longer disk by the
+    geometry has behind the shorter one by the current size must be zeros.
+    """
+    geometry, size = footer.geometry_size_bytes, footer.virtual_size_bytes
+    if geometry is None or geometry == size:
         return ()
     offset = footer.offset + _GEOMETRY_OFFSET
-    if abs(shown - current) > _CYLINDER_BYTES:
+    if abs(geometry - size) > _CYLINDER_BYTES:
         raise refusal(
             CorruptImageError,
             name,
-            f"its geometry gives a disk of {shown} bytes, its current size {current}",
+            f"its geometry gives a disk of {geometry} bytes, its current size {size}",
             offset=offset,
             why="programs would read different disks",
         )
-    if not _is_zero_between(window, blocks, min(shown, current), max(shown, current)):
+    if blocks is not None and not _is_zero_between(window, blocks, size, geometry):
         raise refusal(
             UnsupportedImageError,
             name,
-            f"its geometry gives a disk of {shown} bytes, its current size {current}, "
+            f"its geometry gives a disk of {geometry} bytes, its current size {size}, "
             "and there is content between the two",
             offset=offset,
-            why="programs that go by the geometry would lose it",
+            why="programs that go by the current size would lose it",
             resolution="No tool opened it. Whoever publishes it can make it anew as VHDX or qcow2.",
         )
-    return (f"the footer's current size is {current} bytes, its geometry gives {shown}; between them are zeros",)
+    return (f"its current size of {size} bytes counts; programs that go by its geometry see {geometry}",)
 
 
-def _is_zero_between(window: Window, blocks: VhdBlocks | None, start: int, end: int) -> bool:
+def _is_zero_between(window: Window, blocks: VhdBlocks, start: int, end: int) -> bool:
     while start < end:
-        if blocks is None:
-            length = min(_STEP_BYTES, end - start)
-            content = window.read(start, length)
-        else:
-            length = min(_STEP_BYTES, end - start, blocks.block_bytes - start % blocks.block_bytes)
-            content = blocks.read(window, start, length)
-        if not is_zero(content):
+        length = min(end - start, blocks.block_bytes - start % blocks.block_bytes)
+        if not is_zero(blocks.read(window, start, length)):
             return False
         start += length
     return True

@@ -312,11 +312,11 @@ def _vhd_patched() -> Iterator[Row]:
     yield "vhd-fixed-longer.vhd", "T63", _CORRUPT, partial(fixed, size_bytes=5 * MIB)
     yield "vhd-fixed-two-footers.vhd", "T62", _CORRUPT, _fixed_vhd_with_two_footers
     yield "vhd-fixed-8-eib.vhd", "T63", _OVERSIZED, partial(fixed, current=8 * _EIB)
-    end = -SECTOR - 1
-    lost = partial(_changed, partial(fixed, creator=b"vpc "), (end, "B", 1))
-    yield "vhd-fixed-geometry-loses-content.vhd", "T63", _UNSUPPORTED, lost
-    lost = partial(_changed, partial(make, creator=b"vpc "), (end, "B", 1))
-    yield "vhd-geometry-loses-content.vhd", "T63", _UNSUPPORTED, lost
+    beyond = partial(fixed, creator=b"vpc ", cylinders=124)
+    yield "vhd-fixed-geometry-beyond-end.vhd", "T63", _CORRUPT, beyond
+    third = (0xFFFFFFFF, 0xFFFFFFFF, first)
+    more = partial(make, table=third, header={"entries": 3}, creator=b"vpc ", cylinders=124)
+    yield "vhd-geometry-has-more-content.vhd", "T63", _UNSUPPORTED, more
 
 
 def _vhdx() -> Iterator[Row]:
