@@ -91,6 +91,23 @@ def test_a_guest_is_found_in_each_format_of_disks(form, options, tree, esp, tmp_
     assert [part.file_system.kind for part in found.partitions] == ["fat", "ext4"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param("ext2", ("-O", "^filetype,^dir_index", "-r", "1"), id="ext2 without types"),
+        pytest.param("ext4", ("-O", "inline_data", "-I", "256"), id="ext4 with files in inodes"),
+        pytest.param("ext4", ("-b", "1024", "-O", "bigalloc"), id="ext4 with clusters"),
+        pytest.param("xfs", ("-m", "crc=0", "-n", "ftype=0"), id="XFS without types"),
+        pytest.param("xfs", ("-b", "size=1024"), id="XFS with small blocks"),
+        pytest.param("btrfs", ("-n", "4096", "-m", "single"), id="btrfs with small nodes"),
+    ],
+)
+def test_a_guest_is_found_in_file_systems_made_otherwise(kind, options, tree, tmp_path):
+    found = facts_of(guests.file_system(tmp_path / "disk.raw", kind, tree, options=options), tmp_path)
+    assert (found.operating_system, found.has_cloud_init, found.unknown) == (DEBIAN, True, ())
+    assert [one.version for one in found.kernels] == ["6.1.0-18-amd64"]
+
+
 def test_a_guest_is_found_in_a_packed_disk(tree, tmp_path):
     path = guests.disk(tmp_path / "disk.raw", [Part(content=guests.file_system(tmp_path / "root", "ext4", tree))])
     subprocess.run(["gzip", "-1", path], check=True)

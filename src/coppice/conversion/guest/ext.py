@@ -65,7 +65,7 @@ class ExtTree:
         """Return the first bytes of a file; see `coppice.conversion.guest.tree.Tree`."""
         destination = self._workplace / "head"
         cage = self._reader.cage(self._stretch.path, writes=[destination])
-        argv = self._argv(f"dump <{file.identity}> {cage.inside(destination)}", cage.inside(self._stretch.path))
+        argv = self._argv(f'dump <{file.identity}> "{cage.inside(destination)}"', cage.inside(self._stretch.path))
         return self._reader.take(cage, argv, destination, most_bytes, may_say=_VERSION)
 
     def _ask(self, words: str) -> str:

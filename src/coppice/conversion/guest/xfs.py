@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,11 @@ _TARGET = re.compile(r'^u3?\.symlink = "(.*)"$', re.MULTILINE)
 _BLOCKS = re.compile(
     r"^data offset ([0-9]+) startblock [0-9]+ \(([0-9]+)/([0-9]+)\) count ([0-9]+) flag ([01])$", re.MULTILINE
 )
+_MODE = re.compile(r"^core\.mode = ([0-7]{1,7})$", re.MULTILINE)
+_UNTYPED = "unknown"
+_MODES = {stat.S_IFREG: NodeKind.FILE, stat.S_IFDIR: NodeKind.DIRECTORY, stat.S_IFLNK: NodeKind.LINK}
 _KINDS = {"regular": NodeKind.FILE, "directory": NodeKind.DIRECTORY, "symlink": NodeKind.LINK}
+MOST_UNTYPED = 4096
 _BLOCK_SIZES = frozenset(1 << shift for shift in range(9, 17))
 
 
@@ -65,17 +70,19 @@ class XfsTree:
         """Return what is in a directory; see `coppice.conversion.guest.tree.Tree`."""
         if directory.identity not in self._seen:
             said = self._ask(f"inode {directory.identity}", "ls")
-            found = (_ENTRY.fullmatch(line) for line in said.split("\n"))
+            found = [
+                entry for entry in map(_ENTRY.fullmatch, said.split("\n")) if entry and entry[4] not in {".", ".."}
+            ]
+            kinds = self._kinds([entry[1] for entry in found if entry[2] == _UNTYPED])
             self._seen[directory.identity] = {
-                entry[4]: Node(identity=entry[1], kind=_KINDS.get(entry[2], NodeKind.OTHER))
+                entry[4]: Node(identity=entry[1], kind=kinds.get(entry[1]) or _KINDS.get(entry[2], NodeKind.OTHER))
                 for entry in found
-                if entry is not None and entry[4] not in {".", ".."}
             }
         return self._seen[directory.identity]
 
     def target(self, link: Node) -> str:
         """Return what a symbolic link says; see `coppice.conversion.guest.tree.Tree`."""
-        said = self._ask(f"inode {link.identity}", "print core.format u3.symlink")
+        said = self._ask(f"inode {link.identity}", "print")
         found = _TARGET.search(said)
         if found is None:
             raise NotFoundOutError("xfs_db does not say where a symbolic link leads")
@@ -100,6 +107,19 @@ class XfsTree:
                 raise NotFoundOutError("a file would lie outside of its file system")
             content[at : at + wanted] = piece
         return bytes(content)
+
+    def _kinds(self, inodes: list[str]) -> dict[str, NodeKind]:
+        """Return what inodes are whose directory does not say so: those of file systems made before 2014 or so."""
+        if not inodes:
+            return {}
+        if len(inodes) > MOST_UNTYPED:
+            raise NotFoundOutError(f"a directory has more than {MOST_UNTYPED} names and does not say what they are")
+        commands = [command for inode in inodes for command in (f"inode {inode}", "print core.mode")]
+        modes = _MODE.findall(self._ask(*commands))
+        if len(modes) != len(inodes):
+            raise NotFoundOutError("xfs_db does not say what the names of a directory are")
+        kinds = [_MODES.get(stat.S_IFMT(int(mode, 8)), NodeKind.OTHER) for mode in modes]
+        return dict(zip(inodes, kinds, strict=True))
 
     def _read(self, start: int, length: int) -> bytes:
         try:
