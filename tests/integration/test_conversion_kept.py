@@ -18,7 +18,7 @@ from coppice.cache.model import CachedImage
 from coppice.conversion.bound import sweep_leftovers
 from coppice.conversion.convert import Converter
 from coppice.conversion.keep import read_made, record_of
-from coppice.conversion.model import ConversionLimits
+from coppice.conversion.model import ConversionLimits, Source
 from coppice.conversion.options import Options, Qcow2Compression
 from coppice.conversion.qemu import qemu_version
 from coppice.conversion.transform import transform
@@ -344,3 +344,48 @@ def test_a_tool_that_says_its_version_oddly_is_known_by_what_it_says(monkeypatch
     done = SimpleNamespace(text=lambda: said)
     monkeypatch.setattr("coppice.conversion.qemu.process.run", lambda *_given, **_named: done)
     assert qemu_version() == ("qemu-img 7.2.22" if "7.2" in said else "qemu-img")
+
+
+def test_what_is_only_unpacked_is_the_packed_file_whatever_else_is_kept(tmp_path, calls):
+    (tmp_path / "x").write_bytes(DISK)
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", tmp_path / "x", tmp_path / "x.qcow2"], check=True)
+    content = (tmp_path / "x.qcow2").read_bytes()
+    source = cached(tmp_path / "x.gz", gzip.compress(content))
+    converter = opened(tmp_path)
+    converter.convert(source, (F.RAW,))
+    made = converter.convert(source, (F.QCOW2,))
+    assert (made.converter, made.path.read_bytes()) == ("unpacked", content)
+    assert calls[-1] == (F.QCOW2, True, F.QCOW2)
+
+
+def test_an_ova_says_what_the_list_says_of_the_machine(tmp_path):
+    source = cached(tmp_path / "x", DISK)
+    converter = opened(tmp_path)
+    needs = Requirements(minimum_cores=2, minimum_ram_mib=1024)
+    made = converter.convert(source, (F.OVA,), name="Debian 12 \u2603 / x", requirements=needs)
+    with opened_disk(made.path, LIMITS, spool=tmp_path) as disk:
+        hardware = disk.inspection.packaging.hardware
+    assert (hardware.minimum_cores, hardware.minimum_ram_mib) == (2, 1024)
+    more = converter.convert(source, (F.OVA,), name="Debian 12", requirements=replace(needs, minimum_cores=4))
+    assert more.path != made.path
+    raw = converter.convert(cached(made.path), (F.RAW,))
+    assert raw.path.read_bytes() == DISK
+
+
+def test_a_kept_result_over_a_bound_that_was_lowered_is_refused(tmp_path):
+    source = cached(tmp_path / "x.gz", gzip.compress(DISK))
+    opened(tmp_path).convert(source, (F.QCOW2,))
+    small = ConversionLimits(timeout_seconds=60, maximum_virtual_size_bytes=images.MIB)
+    with pytest.raises(CoppiceError) as refused:
+        Converter(tmp_path / "converted", small, leases=Leases(tmp_path / "l")).convert(source, (F.QCOW2,))
+    assert refused.value.code in {"image-oversized", "image-bomb"}
+
+
+def test_a_disk_for_deltas_that_something_is_made_of_stays_one(tmp_path):
+    source = cached(tmp_path / "x.gz", gzip.compress(DISK))
+    converter = opened(tmp_path)
+    seed = converter.guest_bytes(Source.of(source))
+    converter.convert(source, (F.VDI,))
+    assert read_made(seed.path).is_seed
+    converter.convert(source, (F.RAW,))
+    assert not read_made(seed.path).is_seed

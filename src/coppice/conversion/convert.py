@@ -8,7 +8,7 @@ holds the latter alone.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice import atomic
@@ -19,13 +19,14 @@ from coppice.conversion.declared import DeclaredFormat, difference
 from coppice.conversion.files import hash_file, is_merely_linked, locked, state_of
 from coppice.conversion.keep import Made, lock_of, place_of
 from coppice.conversion.model import ConvertedImage, Formats, GuestBytes, Inspection, Source
-from coppice.conversion.options import Options, identity
+from coppice.conversion.options import Options, identity, joined
 from coppice.conversion.packed import is_packed
 from coppice.conversion.qemu import qemu_version
 from coppice.conversion.results import Results
 from coppice.conversion.transform import of_own_making, transform
 from coppice.conversion.unpack import opened_disk
-from coppice.errors import ChecksumMismatchError, ImageRefusedError, NoSpaceError
+from coppice.conversion.verified import TRIES, altered, require_unchanged, settled_state, verified_state
+from coppice.errors import ImageRefusedError, NoSpaceError
 from coppice.model.image import DiskFormat, Image
 from coppice.monitor import SILENT, Unit
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from coppice.conversion.keep import Leases
     from coppice.conversion.model import ConversionLimits
     from coppice.conversion.unpack import OpenedDisk
+    from coppice.model.requirements import Requirements
     from coppice.monitor import Monitor
 
     Choice = Callable[[Inspection], DiskFormat | None]
@@ -44,9 +46,18 @@ if TYPE_CHECKING:
 
 UNPACKED = "unpacked"
 """The converter of what was taken out of its compression or its archive, and not converted."""
-_TRIES = 3
 _GUEST_FORMATS = frozenset({DiskFormat.RAW, DiskFormat.ISO})
 """Formats whose file is what a guest sees, byte for byte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is wanted of a source."""
+
+    source: Source
+    pick: Choice
+    options: Options
+    is_seed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,7 @@ class _Work:
     source: Source
     found: Inspection
     wanted: DiskFormat
+    options: Options
     version: str
     path: Path
     is_seed: bool
@@ -101,8 +113,23 @@ class Converter:
         self._version: str | None = None
         self._manifests: dict[Path, tuple[int, ...]] = {}
 
-    def convert(self, cached: CachedImage, accepted: Formats, monitor: Monitor = SILENT) -> ConvertedImage:
+    def convert(
+        self,
+        cached: CachedImage,
+        accepted: Formats,
+        monitor: Monitor = SILENT,
+        *,
+        name: str | None = None,
+        requirements: Requirements | None = None,
+    ) -> ConvertedImage:
         """Return the image in a format of ``accepted``; the published file itself where its format is one.
+
+        Args:
+            cached: The image.
+            accepted: What a cloud takes.
+            monitor: Where progress is told.
+            name: Of the appliance, where its file says it (OVA).
+            requirements: Of the appliance, as its list has them, where its file says them (OVA).
 
         Raises:
             ChecksumMismatchError: The cached bytes were altered since they were verified.
@@ -114,7 +141,7 @@ class Converter:
             StorageError: The directory cannot be used.
         """
         source = Source.of(cached)
-        state = self._verify_source(source, monitor)
+        state = verified_state(source, monitor)
         differs: str | None = None
 
         def pick(found: Inspection) -> DiskFormat | None:
@@ -124,10 +151,11 @@ class Converter:
             wanted = choose(found, accepted)
             return None if found.is_usable_as_it_is and wanted is found.format else wanted
 
-        had = self._have(source, state, pick, monitor)
+        options = replace(self._options, name=name or self._options.name, requirements=requirements)
+        had = self._have(_Request(source=source, pick=pick, options=options), state, monitor)
         if had.made is None:
             self._verify_manifest(source, had.found, monitor)
-            self._unchanged(source, self._settled(source, state, monitor))
+            require_unchanged(source, settled_state(source, state, monitor))
         packaging = had.found.packaging
         return ConvertedImage(
             key=cached.key,
@@ -162,43 +190,32 @@ class Converter:
                 return None
             return found.disk.format if found.disk.format in _GUEST_FORMATS else DiskFormat.RAW
 
-        had = self._have(source, None, pick, monitor, is_seed=True)
+        had = self._have(_Request(source=source, pick=pick, options=self._options, is_seed=True), None, monitor)
         if had.made is None:
             return GuestBytes(path=source.path, checksum=source.checksum, size_bytes=had.found.size_bytes)
         image = had.made.image
         return GuestBytes(path=had.path, checksum=image.checksum, size_bytes=image.size_bytes)
 
-    def _have(
-        self,
-        source: Source,
-        state: tuple[int, ...] | None,
-        pick: Choice,
-        monitor: Monitor,
-        *,
-        is_seed: bool = False,
-    ) -> _Had:
+    def _have(self, request: _Request, state: tuple[int, ...] | None, monitor: Monitor) -> _Had:
         """Return what is kept or made, whichever comes first.
 
         Args:
-            source: Of what.
-            state: In which its bytes were verified; None: they are verified when they are needed.
-            pick: Says what is wanted.
+            request: What is wanted.
+            state: In which the source's bytes were verified; None: they are verified when they are needed.
             monitor: Where progress is told.
-            is_seed: It is to serve deltas alone.
         """
-        found = self._facts(source)
+        found = self._facts(request.source)
         if found is not None:
-            had = self._kept(source, found, pick, monitor, is_seed=is_seed)
+            had = self._kept(request, found, monitor)
             if had is not None:
                 return had
-        state = state or self._verify_source(source, monitor)
+        state = state or verified_state(request.source, monitor)
         try:
-            return self._make(source, state, pick, monitor, is_seed=is_seed)
+            return self._make(request, state, monitor)
         except NoSpaceError as problem:
-            missing = _missing_bytes(problem)
-            if not self._results.make_room(missing):
+            if not self._results.make_room(_missing_bytes(problem)):
                 raise
-        return self._make(source, state, pick, monitor, is_seed=is_seed)
+        return self._make(request, state, monitor)
 
     def _facts(self, source: Source) -> Inspection | None:
         """Return what a source is; None: it has to be unpacked to know that, and was not before."""
@@ -206,20 +223,24 @@ class Converter:
         if packed and source.held is Held.GUEST:
             raise _guests_choice(source, "a packed file")
         if packed:
-            return next((each.made.found for each in self._results.of_source(source.checksum)), None)
+            known = (each.made.found for each in self._results.of_source(source.checksum))
+            # What is taken may be less than when the record was written.
+            most = self._limits.maximum_virtual_size_bytes
+            return next((each for each in known if each.virtual_size_bytes <= most), None)
         with self._opened(source, SILENT) as disk:
             return disk.inspection
 
-    def _kept(self, source: Source, found: Inspection, pick: Choice, monitor: Monitor, *, is_seed: bool) -> _Had | None:
-        wanted = pick(found)
+    def _kept(self, request: _Request, found: Inspection, monitor: Monitor) -> _Had | None:
+        wanted = request.pick(found)
         if wanted is None:
-            return _Had(found=found, path=source.path)
-        work = self._work(source, found, wanted, is_seed=is_seed)
+            return _Had(found=found, path=request.source.path)
+        work = self._work(request, found, wanted)
         with locked(lock_of(work.path)):
-            made = self._results.find(work.path, monitor, is_seed=is_seed)
+            made = self._results.find(work.path, monitor, is_seed=request.is_seed)
         return None if made is None else _Had(found=found, path=work.path, made=made)
 
-    def _make(self, source: Source, state: tuple[int, ...], pick: Choice, monitor: Monitor, *, is_seed: bool) -> _Had:
+    def _make(self, request: _Request, state: tuple[int, ...], monitor: Monitor) -> _Had:
+        source = request.source
         with ExitStack() as stack:
             stack.enter_context(locked(self.directory / "locks" / f"source-{source.checksum.hexdigest}"))
             # Another may have made it, or unpacked it for something else, while the lock was waited for.
@@ -227,12 +248,12 @@ class Converter:
             if found is None:
                 disk = stack.enter_context(self._opened(source, monitor))
                 found = disk.inspection
-            wanted = pick(found)
+            wanted = request.pick(found)
             if wanted is None:
                 return _Had(found=found, path=source.path)
-            work = self._work(source, found, wanted, is_seed=is_seed)
+            work = self._work(request, found, wanted)
             stack.enter_context(locked(lock_of(work.path)))
-            made = self._results.find(work.path, monitor, is_seed=is_seed)
+            made = self._results.find(work.path, monitor, is_seed=request.is_seed)
             if made is not None:
                 return _Had(found=found, path=work.path, made=made)
             made = self._write(work, state, disk, monitor)
@@ -244,18 +265,18 @@ class Converter:
         # The lock is held, so whoever was at it before is dead.
         remove_halves(path)
         with atomic.replacing(path, mode=0o444) as temporary:
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 with self._readable(work, disk, monitor) as readable:
                     written = transform(
-                        readable, work.wanted, temporary, options=self._options, limits=self._limits, monitor=monitor
+                        readable, work.wanted, temporary, options=work.options, limits=self._limits, monitor=monitor
                     )
                 if not is_merely_linked(state, state_of(source.path)):
                     break
                 # Another run handed the file out meanwhile; or somebody changed it and put it back. It is read anew.
-                state, disk = self._verify_source(source, monitor), None
+                state, disk = verified_state(source, monitor), None
             else:
-                raise _altered(source, "It changed each time that it was read.")
-            self._unchanged(source, state)
+                raise altered(source, "It changed each time that it was read.")
+            require_unchanged(source, state)
             with monitor.task("reading what was converted", total=written.size_bytes, unit=Unit.BYTES) as task:
                 checksum, _ = hash_file(temporary, "sha512", task.advance)
         image = Image(
@@ -274,7 +295,9 @@ class Converter:
         if disk is not None:
             yield disk
             return
-        kept = self._cheaper(work, monitor) if is_costly_to_open(work.found) else None
+        # A raw disk is the same bytes whatever it comes from; of other formats there are many files for one disk.
+        is_any = work.wanted is DiskFormat.RAW or not is_taken_as_it_is(work.found, work.wanted)
+        kept = self._cheaper(work, monitor) if is_any and is_costly_to_open(work.found) else None
         if kept is None:
             with self._opened(work.source, monitor) as opened:
                 yield opened
@@ -294,14 +317,24 @@ class Converter:
         while (best := cheapest_to_read(there)) is not None:
             path = there.pop(best)
             with locked(lock_of(path)):
-                if self._results.find(path, monitor) is not None:
+                if self._results.find(path, monitor, is_start=True) is not None:
                     return path
         return None
 
-    def _work(self, source: Source, found: Inspection, wanted: DiskFormat, *, is_seed: bool) -> _Work:
+    def _work(self, request: _Request, found: Inspection, wanted: DiskFormat) -> _Work:
+        source, told = request.source, None if found.packaging is None else found.packaging.hardware
+        options = replace(request.options, requirements=joined(told, request.options.requirements))
         version = UNPACKED if is_taken_as_it_is(found, wanted) else self._tool_version()
-        path = place_of(self.directory, source.checksum, (*identity(wanted, self._options), version), wanted)
-        return _Work(source=source, found=found, wanted=wanted, version=version, path=path, is_seed=is_seed)
+        path = place_of(self.directory, source.checksum, (*identity(wanted, options), version), wanted)
+        return _Work(
+            source=source,
+            found=found,
+            wanted=wanted,
+            options=options,
+            version=version,
+            path=path,
+            is_seed=request.is_seed,
+        )
 
     @contextmanager
     def _opened(self, source: Source, monitor: Monitor) -> Iterator[OpenedDisk]:
@@ -311,17 +344,6 @@ class Converter:
             if source.held is Held.GUEST and disk.inspection.format not in _GUEST_FORMATS:
                 raise _guests_choice(source, disk.inspection.format)
             yield disk
-
-    def _verify_source(self, source: Source, monitor: Monitor) -> tuple[int, ...]:
-        """Return the state of the cached file, whose bytes are known to be the signed ones in that state."""
-        state = state_of(source.path)
-        if source.fingerprint and state == source.fingerprint:
-            return state
-        with monitor.task("verifying before conversion", total=source.size_bytes, unit=Unit.BYTES) as task:
-            found, state = hash_file(source.path, source.checksum.algorithm, task.advance)
-        if not found.matches(source.checksum):
-            raise _altered(source, f"signed {source.checksum}\nfound  {found}")
-        return state
 
     def _verify_manifest(self, source: Source, found: Inspection, monitor: Monitor) -> None:
         """Hold an archive that is handed on whole against its manifest; what is converted was, while it was."""
@@ -334,17 +356,6 @@ class Converter:
         ):
             disk.verify_manifest(task)
         self._manifests[source.path] = state
-
-    def _settled(self, source: Source, state: tuple[int, ...], monitor: Monitor) -> tuple[int, ...]:
-        for _ in range(_TRIES):
-            if not is_merely_linked(state, state_of(source.path)):
-                break
-            state = self._verify_source(source, monitor)
-        return state
-
-    def _unchanged(self, source: Source, state: tuple[int, ...]) -> None:
-        if state_of(source.path) != state:
-            raise _altered(source, "It changed while it was used.")
 
     def _tool_version(self) -> str:
         if self._version is None:
@@ -372,13 +383,4 @@ def _guests_choice(source: Source, what: str) -> ImageRefusedError:
         f"the disk of image {source.name} begins like {what}: each tool would read another disk",
         resolution="No tool opened it. Tell whoever publishes it.",
         context={"path": str(source.path)},
-    )
-
-
-def _altered(source: Source, details: str) -> ChecksumMismatchError:
-    return ChecksumMismatchError(
-        f"the cached file of image {source.name} was altered after it was verified",
-        details=details,
-        resolution="It is not used. Run again: the cache fetches it anew. Find out who writes to the cache.",
-        context={"image": source.name, "path": str(source.path)},
     )

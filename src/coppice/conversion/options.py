@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,14 @@ class Options:
     name: str = "appliance"
     requirements: Requirements | None = None
     require_cage: bool = False
+
+
+def joined(told: Requirements | None, wished: Requirements | None) -> Requirements | None:
+    """Return what an image needs, as its own descriptor told it, and above that what is wished."""
+    if told is None or wished is None:
+        return wished or told
+    given = {each.name: value for each in fields(wished) if (value := getattr(wished, each.name)) is not None}
+    return replace(told, **given)
 
 
 def arguments(wanted: DiskFormat, options: Options) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class Results:
         self._quota = quota_bytes
         self._verified: dict[Path, tuple[int, ...]] = {}
 
-    def find(self, path: Path, monitor: Monitor, *, is_seed: bool = False) -> Made | None:
+    def find(self, path: Path, monitor: Monitor, *, is_seed: bool = False, is_start: bool = False) -> Made | None:
         """Return the record of an earlier result that is still what it was, and use it; the caller holds its lock.
 
         Args:
@@ -44,6 +44,7 @@ class Results:
             monitor: Where progress is told.
             is_seed: It is to serve deltas alone. Its bytes are not read then: whoever uses them verifies what comes of
                 it.
+            is_start: Something else is to be made of it: that makes it nothing that a cloud needs.
 
         Raises:
             StorageError: It cannot be leased.
@@ -53,7 +54,7 @@ class Results:
             return None
         if not is_seed and not self._is_verified(path, made, monitor):
             return None
-        if made.is_seed and not is_seed:
+        if made.is_seed and not is_seed and not is_start:
             # A cloud needs it from now on.
             made = replace(made, is_seed=False)
             write_made(path, made)

@@ -256,7 +256,10 @@ class Obtainer:
         Raises:
             CoppiceError: It cannot be had, or not be converted.
         """
-        converted = self._converter.convert(self.prefetch.result(desired), formats, monitor)
+        listed = desired.listed
+        converted = self._converter.convert(
+            self.prefetch.result(desired), formats, monitor, name=listed.title, requirements=listed.requirements
+        )
         if converted.differs is not None:
             monitor.message(f"{converted.differs}; what it is counts")
             facts = self.facts(desired, differs=converted.differs)
