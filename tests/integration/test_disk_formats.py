@@ -12,9 +12,14 @@ import pytest
 
 from coppice.conversion.detect import detect
 from coppice.conversion.model import ConversionLimits
+from coppice.conversion.options import Options
+from coppice.conversion.transform import transform
+from coppice.conversion.unpack import opened_disk
 from coppice.conversion.window import FileWindow
 from coppice.errors import ImageRefusedError
 from coppice.model.image import DiskFormat
+from coppice.model.requirements import Requirements
+from coppice.monitor import SILENT
 from coppice.testing import disks, vhdx
 from coppice.testing.disks import MIB, SECTOR, write_sparsely
 from coppice.testing.hostile import disks as hostile
@@ -115,6 +120,30 @@ def test_the_images_that_tests_make_are_what_qemu_reads(tmp_path, name):
     assert sum(map(len, content.values())) == len(disk) - disk.count(0)
     for start, piece in content.items():
         assert disk[start : start + len(piece)] == piece
+
+
+def test_of_a_disk_of_virtualbox_qemu_alone_would_leave_out_the_end(tmp_path):
+    path, raw = tmp_path / "x.vhd", tmp_path / "raw"
+    write_sparsely(path, disks.fixed_vhd(content=b"\0" * (4 * MIB - 4) + b"last", creator=b"vbox"))
+    qemu_img("convert", "-f", "vpc", "-O", "raw", path, raw)
+    assert b"last" not in raw.read_bytes()
+    qemu_img("convert", "-O", "raw", named(path, "vpc"), raw)
+    assert raw.read_bytes().endswith(b"last")
+    assert raw.stat().st_size == found(path).virtual_size_bytes
+
+
+@pytest.mark.parametrize("wanted", [DiskFormat.RAW, DiskFormat.QCOW2, DiskFormat.VHD])
+@pytest.mark.parametrize(("make", "held"), [(disks.fixed_vhd, 4 * MIB), (disks.dynamic_vhd, 2 * MIB)])
+def test_the_end_of_a_disk_of_virtualbox_is_in_what_is_made_of_it(tmp_path, make, held, wanted):
+    path, made, raw = tmp_path / "x.vhd", tmp_path / "made", tmp_path / "raw"
+    write_sparsely(path, make(content=b"\0" * (held - 4) + b"last", creator=b"vbox"))
+    with opened_disk(path, LIMITS, spool=tmp_path) as disk:
+        options = Options(name="x", requirements=Requirements())
+        transform(disk, wanted, made, options=options, limits=LIMITS, monitor=SILENT)
+    kind = {DiskFormat.RAW: "raw", DiskFormat.QCOW2: "qcow2", DiskFormat.VHD: "vpc"}[wanted]
+    qemu_img("convert", "-f", kind, "-O", "raw", made, raw)
+    assert raw.stat().st_size == 4 * MIB
+    assert raw.read_bytes().endswith(b"last")
 
 
 @pytest.mark.threat("T62")
