@@ -45,7 +45,6 @@ def secret(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["btrfs", "ext4", "xfs"])
-@pytest.mark.threat("T58")
 def test_a_link_to_a_file_of_this_machine_leads_to_nothing(kind, secret, tmp_path):
     links = {"etc/os-release": str(secret), "usr/lib/os-release": f"../../../../../../../../../../..{secret}"}
     changes = {**links, "boot/vmlinuz-6.1.0-18-amd64": str(secret), "usr/bin/bash": str(secret)}

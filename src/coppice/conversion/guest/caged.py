@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from coppice import process
 from coppice.cage import Cage
-from coppice.conversion.guest.unknown import NotFoundOutError, told_as_unknown
+from coppice.conversion.guest.unknown import NotFoundOutError, last_line, told_as_unknown
 from coppice.errors import ToolFailedError
 
 if TYPE_CHECKING:
@@ -133,12 +133,6 @@ class Reader:
         if left <= 0:
             raise NotFoundOutError("looking into the disk took too long")
         return left
-
-
-def last_line(said: bytes) -> str:
-    """Return the last line of what a program said, fit to be shown."""
-    lines = said.decode("utf-8", errors="replace").strip().split("\n")
-    return "".join(letter if letter.isprintable() else "?" for letter in lines[-1][:200])
 
 
 def read_head(path: Path, most_bytes: int) -> bytes:

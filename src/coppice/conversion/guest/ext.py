@@ -7,9 +7,8 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
-from coppice.conversion.guest.caged import last_line
 from coppice.conversion.guest.tree import Node, NodeKind
-from coppice.conversion.guest.unknown import NotFoundOutError
+from coppice.conversion.guest.unknown import NotFoundOutError, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

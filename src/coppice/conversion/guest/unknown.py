@@ -29,4 +29,12 @@ def told_as_unknown(doing: str) -> Iterator[None]:
     try:
         yield
     except (ConversionError, MachineError, NoSpaceError) as problem:
-        raise NotFoundOutError(f"{doing} failed: {problem.message}") from problem
+        said = last_line((problem.details or "").encode(errors="replace"))
+        why = f" ({said})" if said and not said.startswith("$ ") else ""
+        raise NotFoundOutError(f"{doing} failed: {problem.message}{why}") from problem
+
+
+def last_line(said: bytes) -> str:
+    """Return the last line of what a program said, fit to be shown."""
+    lines = said.decode("utf-8", errors="replace").strip().split("\n")
+    return "".join(letter if letter.isprintable() else "?" for letter in lines[-1][:200])

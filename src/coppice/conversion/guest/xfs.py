@@ -8,9 +8,8 @@ import stat
 import struct
 from typing import TYPE_CHECKING
 
-from coppice.conversion.guest.caged import last_line
 from coppice.conversion.guest.tree import Node, NodeKind
-from coppice.conversion.guest.unknown import NotFoundOutError
+from coppice.conversion.guest.unknown import NotFoundOutError, last_line
 from coppice.conversion.window import FileWindow
 from coppice.errors import ImageRefusedError
 
