@@ -31,6 +31,8 @@ _WORDS: tuple[tuple[bytes, type[ImageRefusedError], str, str], ...] = (
     (b"parentfilenamehint", OutsideReferenceError, "names a parent image", "content would come from another file"),
     (b"nativeparent", OutsideReferenceError, "names a parent image", "content would come from another file"),
     (b"changetrackpath", OutsideReferenceError, "names a file of changes", "a program would open another file"),
+    (b"digestfilename", OutsideReferenceError, "names a file of digests", "a program would open another file"),
+    (b"ddb.sidecars", OutsideReferenceError, "names files beside it", "a program would open other files"),
     (b"encryption.", EncryptedImageError, "says that it is encrypted", "no guest could use it without the key"),
     (b"vmwarevmcrypt", EncryptedImageError, "says that it is encrypted", "no guest could use it without the key"),
 )

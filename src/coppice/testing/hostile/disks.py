@@ -76,6 +76,8 @@ def _vmdk_outside() -> Iterator[Row]:
         ("parent-content-id", disks.vmdk_text(parent="12345678")),
         ("native-parent", disks.vmdk_text(more='ddb.nativeParentHint = "/vmfs/volumes/x"')),
         ("changed-blocks-file", disks.vmdk_text(more='changeTrackPath="/etc/passwd"')),
+        ("digest-file", disks.vmdk_text(more='digestFilename = "/etc/passwd"')),
+        ("sidecars", disks.vmdk_text(more='ddb.sidecars = "x-1.vmfd,/etc/passwd"')),
         ("extent-absolute", disks.vmdk_text(extents='RW 2048 SPARSE "/etc/passwd"')),
         ("extent-protocol", disks.vmdk_text(extents='RW 2048 SPARSE "nbd:localhost:10809"')),
         ("two-extents", disks.vmdk_text(extents='RW 1024 SPARSE "a.vmdk"\nRW 1024 SPARSE "b.vmdk"')),
@@ -165,6 +167,7 @@ def _vmdk_descriptors() -> Iterator[Row]:
         ("descriptor-control-characters", _CORRUPT, disks.vmdk_text(more="x=\x07")),
         ("descriptor-one-endless-line", _CORRUPT, b"a=" + b" " * (20 * SECTOR - 3) + b'"'),
         ("encrypted", _ENCRYPTED, disks.vmdk_text(more='encryption.keySafe = "vmware:key"')),
+        ("encrypted-by-filter", _ENCRYPTED, disks.vmdk_text(more='ddb.iofilters = "vmwarevmcrypt"')),
     ):
         yield f"vmdk-{name}.vmdk", "T64", code, partial(disks.sparse_vmdk, descriptor=text)
 
