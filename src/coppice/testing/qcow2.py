@@ -75,7 +75,8 @@ class TinyQcow2:
         whole = bytearray(self._at("data") + self.clusters * self._cluster)
         whole[: len(self._header())] = self._header()
         struct.pack_into(">Q", whole, self._at("refcount table"), self._at("refcount block"))
-        for number in range(len(whole) // self._cluster):
+        end = max(len(whole), *(offset + len(piece) for offset, piece in self.patches.items()), 0)
+        for number in range(-(-end // self._cluster)):
             struct.pack_into(">H", whole, self._at("refcount block") + number * 2, 1)
         struct.pack_into(">Q", whole, self._at("l1"), self._at("l2") | COPIED)
         for number in range(self.clusters):

@@ -34,7 +34,7 @@ def test_a_hostile_file_is_refused_with_its_code_and_with_what_was_found_and_why
 def test_the_same_file_is_made_each_time_and_no_two_have_one_name(tmp_path):
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
-    for case in CASES[::9]:
+    for case in [case for case in CASES if "1.5-tib" not in case.name][::9]:
         case.make(tmp_path / "first")
         case.make(tmp_path / "second")
         assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes(), case.name

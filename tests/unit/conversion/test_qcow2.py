@@ -22,6 +22,7 @@ from coppice.testing.qcow2 import (
     EXTENSION_BACKING_FORMAT,
     L1,
     L2,
+    REFCOUNT_BLOCK,
     TinyQcow2,
     bitmap_directory,
     bitmaps_extension,
@@ -176,6 +177,23 @@ def test_a_disk_may_be_as_long_as_its_file_makes_credible():
     assert detect(BytesWindow(content), limits, name="x", file_size_bytes=len(content)).virtual_size_bytes == 64 * 1024
     with pytest.raises(OversizedImageError, match="65535"):
         found(image, ConversionLimits(maximum_virtual_size_bytes=64 * 1024 - 1))
+
+
+@pytest.mark.parametrize("order", range(7))
+def test_counts_of_any_length_are_read(order):
+    bits = 1 << order
+    counts = sum(1 << position * bits for position in range(7))
+    content = counts.to_bytes(56, "little") if bits < 8 else b"".join(
+        (1).to_bytes(bits // 8, "big") for _ in range(7)
+    )  # fmt: skip
+    block = {REFCOUNT_BLOCK: content.ljust(64, b"\0")}
+    assert found(TinyQcow2(fields={"refcount_order": order}, patches=block)).allocated_bytes == 2 * CLUSTER
+    with pytest.raises(CorruptImageError, match="cluster 7 is used, and counted as free"):
+        found(TinyQcow2(clusters=3, fields={"refcount_order": order}, patches=block))
+
+
+def test_clusters_that_are_counted_and_not_used_are_lost_room_only():
+    assert found(TinyQcow2(clusters=3, patches={L2 + 16: bytes(8)})).allocated_bytes == 2 * CLUSTER
 
 
 def test_clusters_in_a_row_are_checked_like_all_others():

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.conversion.disks.bounds import believe_size
+from coppice.conversion.disks.qcow2_counts import refuse_uncounted
 from coppice.conversion.disks.qcow2_extras import bitmaps, snapshots
 from coppice.conversion.disks.qcow2_header import SIGNATURE, read_header
 from coppice.conversion.disks.qcow2_tables import HostClusters, allocated_clusters, l1_tables, refcount_blocks
@@ -43,10 +44,11 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
         notes.append(f"it has internal snapshots ({count}), which a conversion leaves behind")
     if count := bitmaps(window, header, hosts, name):
         notes.append(f"it has dirty bitmaps ({count}), which a conversion leaves behind")
-    refcount_blocks(window, header, hosts, name)
+    blocks = refcount_blocks(window, header, hosts, name)
     tables = l1_tables(window, header, hosts, name)
     allocated = allocated_clusters(window, header, hosts, name, tables) * header.cluster_bytes
     hosts.refuse_cut_off(header)
+    refuse_uncounted(window, header, hosts, name, blocks)
     words = [f"v{header.version}"]
     if header.compression != "zlib":
         words.append(header.compression)

@@ -56,6 +56,7 @@ class Qcow2Header:
         l1_offset: Where it is.
         refcount_offset: Where the table of reference count blocks is.
         refcount_clusters: How many clusters it has.
+        refcount_order: A reference count has two to the power of this many bits.
         snapshots: How many internal ones there are.
         snapshots_offset: Where their table is.
         has_extended_l2: Whether each entry of the second level has a map of sub-clusters.
@@ -70,6 +71,7 @@ class Qcow2Header:
     l1_offset: int
     refcount_offset: int
     refcount_clusters: int
+    refcount_order: int
     snapshots: int
     snapshots_offset: int
     has_extended_l2: bool
@@ -103,11 +105,12 @@ class _Second:
 
     incompatible: int
     autoclear: int
+    refcount_order: int
     header_bytes: int
     compression: int
 
 
-_SECOND_OF_VERSION_2 = _Second(incompatible=0, autoclear=0, header_bytes=_V2_BYTES, compression=0)
+_SECOND_OF_VERSION_2 = _Second(incompatible=0, autoclear=0, refcount_order=4, header_bytes=_V2_BYTES, compression=0)
 
 
 def read_header(window: Window, name: str) -> Qcow2Header:
@@ -158,6 +161,7 @@ def read_header(window: Window, name: str) -> Qcow2Header:
         l1_offset=l1_offset,
         refcount_offset=counts,
         refcount_clusters=count_clusters,
+        refcount_order=more.refcount_order,
         snapshots=shots,
         snapshots_offset=shots_at,
         has_extended_l2=bool(more.incompatible & _EXTENDED_L2),
@@ -201,7 +205,13 @@ def _version_3(window: Window, cluster_bytes: int, name: str) -> _Second:
             offset=_V3_BYTES,
             why="each tool would read another disk",
         )
-    return _Second(incompatible=incompatible, autoclear=autoclear, header_bytes=header_bytes, compression=compression)
+    return _Second(
+        incompatible=incompatible,
+        autoclear=autoclear,
+        refcount_order=order,
+        header_bytes=header_bytes,
+        compression=compression,
+    )
 
 
 def _features(incompatible: int, name: str) -> None:

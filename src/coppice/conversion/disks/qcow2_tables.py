@@ -7,6 +7,7 @@ things. The work grows with the tables that the file has, never with a number in
 
 from __future__ import annotations
 
+from array import array
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from coppice.conversion.refusal import refusal
 from coppice.errors import CorruptImageError, UnsupportedImageError
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Sequence
 
     from coppice.conversion.disks.qcow2_header import Qcow2Header
@@ -133,6 +133,10 @@ class HostClusters:
             end = self._window.size_bytes
             raise self.broken(f"the file ends after {there} bytes of a cluster of the disk", end)
 
+    def used(self, first: int, count: int) -> bytearray:
+        """Return what some clusters are used for, fewer where the file ends: 0 for nothing."""
+        return self._uses[first : first + count]
+
     def broken(self, found: str, offset: int) -> ImageRefusedError:
         """Return the error of tables that cannot be right."""
         return refusal(CorruptImageError, self._name, found, offset=offset, why=_MISLEADING)
@@ -155,10 +159,8 @@ class HostClusters:
         return self.broken(f"a cluster of the disk lies where {_WORDS[self._uses[cluster]]} is", offset)
 
 
-def refcount_blocks(window: Window, header: Qcow2Header, hosts: HostClusters, name: str) -> None:
-    """Look at the table of reference count blocks, and where they are.
-
-    What they count is not compared: a reader of the disk does not ask them.
+def refcount_blocks(window: Window, header: Qcow2Header, hosts: HostClusters, name: str) -> array[int]:
+    """Return where the blocks of reference counts are, 0 for those that are not there, after a look at their table.
 
     Raises:
         CorruptImageError: The table, or a block, is not where it can be.
@@ -167,14 +169,18 @@ def refcount_blocks(window: Window, header: Qcow2Header, hosts: HostClusters, na
     if not 0 < length <= _MOST_REFCOUNT_TABLE_BYTES:
         raise hosts.broken(f"its table of reference counts would have {length} bytes", 56)
     hosts.take_metadata(header.refcount_offset, length, "its table of reference counts")
+    blocks: array[int] = array("Q")
     for step in range(0, length, _STEP_BYTES):
         at = header.refcount_offset + step
         content = read_exactly(
             window, at, min(_STEP_BYTES, length - step), name=name, what="its table of reference counts"
         )
-        for entry in big_endian("Q", content):
+        entries = big_endian("Q", content)
+        blocks.extend(entries)
+        for entry in entries:
             if entry:
                 hosts.take_metadata(entry, header.cluster_bytes, "a block of reference counts")
+    return blocks
 
 
 def l1_tables(window: Window, header: Qcow2Header, hosts: HostClusters, name: str) -> list[int]:

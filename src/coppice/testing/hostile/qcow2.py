@@ -25,6 +25,7 @@ from coppice.testing.qcow2 import (
     EXTENSION_DATA_FILE,
     L1,
     L2,
+    REFCOUNT_BLOCK,
     REFCOUNT_TABLE,
     TinyQcow2,
     bitmap_directory,
@@ -135,6 +136,9 @@ def _lying_tables() -> list[HostileCase]:
         entry("refcount-block-beyond-the-end", REFCOUNT_TABLE, _FAR),
         entry("refcount-block-is-a-table", REFCOUNT_TABLE, L2),
         entry("refcount-block-unaligned", REFCOUNT_TABLE, 513),
+        entry("refcount-block-missing", REFCOUNT_TABLE, 0),
+        entry("cluster-counted-as-free", REFCOUNT_BLOCK, 0x0001_0001_0001_0001, 0x0001_0000_0001_0001),
+        entry("header-counted-as-free", REFCOUNT_BLOCK, 0x0000_0001_0001_0001),
     ]
 
 
