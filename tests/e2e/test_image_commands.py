@@ -174,6 +174,18 @@ def test_a_qcow2_is_taken_as_it_is_unless_another_compression_is_asked_for(desk)
     assert json.loads(said.stdout)["format-specific"]["data"]["compression-type"] == "zlib"
 
 
+def test_what_a_conversion_leaves_behind_is_said_and_a_qcow2_with_snapshots_is_written_anew(desk):
+    image = desk.folder / "disk.qcow2"
+    desk.ok("convert", desk.raw, "--to", "qcow2")
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", str(image)], check=True, timeout=60)
+    assert desk.ok("image", "inspect", image, "--no-guest")["usable_as_it_is"] is False
+    ended = desk.run("convert", image, "--to", "qcow2", "--output", desk.folder / "new.qcow2")
+    assert ended.data["converted"] is True
+    assert [each for each in ended.said["messages"] if "snapshot" in each] != []
+    assert desk.ok("image", "inspect", desk.folder / "new.qcow2", "--no-guest")["usable_as_it_is"] is True
+    assert guest_bytes_are_equal(desk.folder / "new.qcow2", "qcow2", desk.raw, "raw")
+
+
 def test_what_is_there_already_stays_unless_it_is_to_be_replaced(desk):
     there = desk.folder / "disk.qcow2"
     there.write_text("somebody's")

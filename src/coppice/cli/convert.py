@@ -108,8 +108,9 @@ def command(
         "inspection": found,
         "converted": made.is_converted,
     }
-    told = () if made.is_converted else (f"The disk is {found.format} already: its bytes were taken as they are.",)
-    return Result(command="convert", data=data, messages=(*told, *found.disk.notes), show=render)
+    told = [] if made.is_converted else [f"The disk is {found.format} already: its bytes were taken as they are."]
+    notes = dict.fromkeys((*made.source.disk.notes, *found.disk.notes))
+    return Result(command="convert", data=data, messages=(*told, *notes), show=render)
 
 
 def _check_options(wanted: str, compression: str | None, of_ova: dict[str, object]) -> None:
