@@ -12,7 +12,7 @@ MAX_NAME_BYTES = 255
 _POSIX = b"ustar\x0000"
 _POSIX_UNVERSIONED = b"ustar\x00\x00\x00"
 _GNU = b"ustar  \x00"
-_NAME, _PREFIX = slice(0, 100), slice(345, 500)
+_NAME, _PREFIX, _GNU_EXTRAS = slice(0, 100), slice(345, 500), slice(345, 512)
 _CHECKSUM = slice(148, 156)
 _NUMBERS = (slice(100, 108), slice(108, 116), slice(116, 124), slice(136, 148), slice(329, 337), slice(337, 345))
 """Mode, owner, group, date, and the numbers of a device."""
@@ -68,9 +68,10 @@ def read_header(block: bytes) -> TarHeader:
         message = "it is neither ustar nor of GNU tar"
         raise ValueError(message)
     name, prefix = (block[place].partition(b"\0")[0] for place in (_NAME, _PREFIX))
-    if mark == _GNU and prefix:
-        # GNU tar keeps times of incremental archives there, and other programs read a part of the name.
-        message = "it has something in the place where ustar has a part of the name, and GNU tar has none"
+    if mark == _GNU and any(block[_GNU_EXTRAS]):
+        # There GNU tar keeps the times of incremental archives and the map of a sparse file; other programs read a part
+        # of the name, or a map for a file that is none.
+        message = "it has more than the name and the length of a file, as GNU tar's sparse and incremental archives do"
         raise ValueError(message)
     if not all(_is_number(block[place]) for place in _NUMBERS):
         # A program that takes them seriously ends its reading here, and does not see what follows.

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import re
+
 _MAX_RECORDS = 64
 _LENGTH_DIGITS = 5
 _UTF_8 = ("ISO-IR 10646 2000 UTF-8",)
 GLOBAL_KEYS = frozenset({"comment", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"})
 """What a header may say of all members: nothing of their names and lengths."""
 _HARMLESS = GLOBAL_KEYS | {"path", "size"}
+_INSTANT, _NUMBER = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{0,20})?"), re.compile(r"[0-9]{1,20}")
+_FORMS = {"mtime": _INSTANT, "atime": _INSTANT, "ctime": _INSTANT, "uid": _NUMBER, "gid": _NUMBER}
 _HARMLESS_BEGINNINGS = ("LIBARCHIVE.creationtime", "LIBARCHIVE.xattr.", "SCHILY.xattr.", "SCHILY.acl.", "RHT.security.")
 _HARMLESS_SCHILY = frozenset({"SCHILY.dev", "SCHILY.ino", "SCHILY.nlink", "SCHILY.fflags"})
 
@@ -54,6 +58,9 @@ def pax_problem(key: str, value: str) -> str | None:
         return None if value in _UTF_8 else "puts names into another character set"
     if key.startswith("GNU.sparse.") or key in {"SCHILY.realsize", "SCHILY.filetype"}:
         return "makes the member a sparse file, whose content is not what stands there"
+    form = _FORMS.get(key)
+    if form is not None and not form.fullmatch(value):
+        return "is no number"
     if key == "linkpath":
         return "makes the member a link"
     if key in _HARMLESS or key in _HARMLESS_SCHILY or key.startswith(_HARMLESS_BEGINNINGS):

@@ -207,9 +207,21 @@ def test_a_mark_without_a_version_is_one_of_ustar():
 
 
 @pytest.mark.threat("T67")
-def test_a_header_of_gnu_tar_whose_name_other_programs_would_read_longer_is_refused():
-    with pytest.raises(CorruptImageError, match="part of the name"):
-        members_of(archive(member("a.raw", b"x", mark=GNU, prefix=b"../..")))
+@pytest.mark.parametrize("place", [345, 386, 482, 483, 511])
+def test_a_header_of_gnu_tar_that_other_programs_would_read_a_name_or_a_sparse_file_from_is_refused(place):
+    block = bytearray(header("a.raw", 1, mark=GNU))
+    block[place] = ord("1")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    with pytest.raises(CorruptImageError, match="sparse and incremental"):
+        members_of(archive(bytes(block) + b"x".ljust(512, b"\0")))
+
+
+@pytest.mark.threat("T67")
+@pytest.mark.parametrize("facts", [{"mtime": "m.5"}, {"atime": ""}, {"ctime": "1e3"}, {"uid": "-1"}, {"gid": "x"}])
+def test_a_fact_in_an_extended_header_that_is_no_number_is_refused(facts):
+    with pytest.raises(ArchiveError, match="is no number"):
+        members_of(archive(extended(**facts) + member("a.raw", b"x")))
 
 
 @pytest.mark.threat("T67")
