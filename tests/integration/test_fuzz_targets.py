@@ -75,6 +75,16 @@ def test_the_readers_of_archives_and_descriptors_withstand_a_long_run(tmp_path: 
     assert fuzz("fuzz_ova.py", LONG_SECONDS, tmp_path) > 3000
 
 
+@pytest.mark.integration
+def test_the_readers_of_guests_withstand_a_short_run(tmp_path: Path) -> None:
+    assert fuzz("fuzz_guest.py", SHORT_SECONDS, tmp_path) > 300
+
+
+@pytest.mark.soak
+def test_the_readers_of_guests_withstand_a_long_run(tmp_path: Path) -> None:
+    assert fuzz("fuzz_guest.py", LONG_SECONDS, tmp_path) > 3000
+
+
 @pytest.mark.soak
 @pytest.mark.threat("T57")
 def test_the_readers_of_deltas_withstand_a_long_run(tmp_path: Path) -> None:

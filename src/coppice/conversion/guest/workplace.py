@@ -28,7 +28,7 @@ def workplace_below(directory: Path) -> Iterator[Path]:
     """Give a directory below another one, which is made when needed.
 
     Raises:
-        StorageError: It cannot be made.
+        StorageError: It cannot be made, or what is done with it meets an error of the operating system.
     """
     with atomic.storage_errors("making a workplace in", directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,8 @@ def workplace_below(directory: Path) -> Iterator[Path]:
     try:
         # A lock ends with the process that holds it: what is there without one is nobody's.
         fcntl.flock(handle, fcntl.LOCK_SH)
-        yield place
+        with atomic.storage_errors("looking into a disk in", directory):
+            yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(handle)
