@@ -20,10 +20,11 @@ from coppice.conversion.ova import ova_layout, verify_manifest
 from coppice.conversion.ova_write import write_ova
 from coppice.conversion.window import FileWindow
 from coppice.errors import ArchiveError, ImageRefusedError
+from coppice.formats.tar import read_members
 from coppice.model.operating_system import Firmware
 from coppice.model.requirements import DiskBus, Requirements
 from coppice.monitor import SILENT_TASK
-from coppice.testing.archives import manifest, ovf
+from coppice.testing.archives import BLOCK, GNU, archive, extended, header, manifest, member, ovf
 from coppice.testing.ovf_rules import broken_rules
 
 pytestmark = pytest.mark.integration
@@ -154,3 +155,48 @@ def test_what_gnu_tar_packs_beside_plain_files_is_refused(raw, tmp_path):
         made = packed(tmp_path, form, "--sparse", "sparse.raw")
         with FileWindow(made) as window, pytest.raises(ImageRefusedError, match="sparse"):
             ova_layout(window, LIMITS, made.name)
+
+
+def altered(content: bytes, chance: random.Random) -> bytes:
+    """Return an archive with some bytes of its headers changed, and their checksums right."""
+    made = bytearray(content)
+    for _ in range(chance.randint(1, 3)):
+        block = chance.randrange(len(made) // BLOCK) * BLOCK
+        places = (*range(8), *range(96, 110), *range(124, 136), 156, *range(257, 265), *range(329, 350), 386, 482, 500)
+        made[block + chance.choice(places)] = chance.choice(b"\0\0 017xgL5/.\x80\xff")
+    for block in range(0, len(made), BLOCK):
+        if made[block + 257 : block + 262] == b"ustar":
+            made[block + 148 : block + 156] = b" " * 8
+            made[block + 148 : block + 156] = b"%06o\0 " % sum(made[block : block + BLOCK])
+    return bytes(made)
+
+
+@pytest.mark.threat("T67")
+def test_what_is_accepted_is_listed_by_gnu_tar_in_the_same_way(tmp_path):
+    seeds = (
+        archive(extended(path="caf\xe9.vmdk", mtime="1.5") + member("caf?.vmdk", b"hello"), member("b", b"x" * 600)),
+        archive(member("a.raw", b"x" * 700, prefix=b"dir"), member("b" * 99, b"y"), header("c")),
+        archive(member("././@LongLink", b"d" * 120 + b"\0", kind="L", mark=GNU), member("d" * 100, b"x", mark=GNU)),
+    )
+    chance, accepted = random.Random(7), 0  # noqa: S311 - the same ones each time
+    path = tmp_path / "altered.tar"
+    argv = ["tar", "--quoting-style=literal", "--numeric-owner", "--full-time", "-tvf", path]
+    for _ in range(300):
+        content = altered(chance.choice(seeds), chance)
+        try:
+            found = read_members(
+                lambda start, length, content=content: content[start : start + length],  # type: ignore[misc]
+                len(content),
+                maximum_members=9,
+                name=path.name,
+            )
+        except ImageRefusedError:
+            continue
+        accepted += 1
+        path.write_bytes(content)
+        ended = subprocess.run(
+            argv, check=True, capture_output=True, env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
+        )
+        lines = [line.split(None, 5) for line in ended.stdout.decode().splitlines()]
+        assert [(line[5], int(line[2])) for line in lines] == [(each.name, each.size_bytes) for each in found]
+    assert accepted > 30
