@@ -107,6 +107,7 @@ class WriterThread:
     def __init__(self) -> None:
         self._pieces: queue.Queue[tuple[SpoolFile, bytes] | None] = queue.Queue(_WAITING_PIECES)
         self._problem: BaseException | None = None
+        self._is_over = False
         self._thread = threading.Thread(target=self._work, name="unpacking", daemon=True)
 
     def __enter__(self) -> Self:
@@ -121,8 +122,16 @@ class WriterThread:
             NoSpaceError: It does not fit on the disk.
             StorageError: It cannot be written.
         """
-        self._pieces.put(None)
-        self._thread.join()
+        self._is_over = kind is not None
+        is_done = False
+        try:
+            self._end()
+            is_done = True
+        finally:
+            if not is_done:
+                # Interrupted once more: nothing may be written any longer, for the files are closed next.
+                self._is_over = True
+                self._end()
         if kind is None:
             self._raise()
 
@@ -136,6 +145,10 @@ class WriterThread:
         self._raise()
         self._pieces.put((spool, piece))
 
+    def _end(self) -> None:
+        self._pieces.put(None)
+        self._thread.join()
+
     def _raise(self) -> None:
         if self._problem is not None:
             raise self._problem
@@ -146,7 +159,7 @@ class WriterThread:
             while is_open:
                 waiting = self._pieces.get()
                 is_open = waiting is not None
-                if waiting is not None:
+                if waiting is not None and not self._is_over:
                     spool, piece = waiting
                     spool.write(piece)
         except (CoppiceError, MemoryError) as problem:

@@ -77,7 +77,8 @@ def inflated_member(packed: PackedInput, size_bytes: int, crc32: int) -> Iterato
         CorruptImageError: It is malformed, goes on, or is not what the zip says.
     """
     total, checksum = 0, 0
-    for piece in _one(_Inflater(-zlib.MAX_WBITS), packed, "deflate"):
+    for piece in _in_memory(_one(_Inflater(-zlib.MAX_WBITS), packed, "deflate"), packed):
+        packed.check_time()
         total, checksum = total + len(piece), zlib.crc32(piece, checksum)
         if total > size_bytes:
             break
@@ -93,7 +94,7 @@ def inflated_member(packed: PackedInput, size_bytes: int, crc32: int) -> Iterato
 
 def _bounded(pieces: Iterator[bytes], packed: PackedInput, most_bytes: int) -> Iterator[bytes]:
     total = 0
-    for piece in pieces:
+    for piece in _in_memory(pieces, packed):
         packed.check_time()
         total += len(piece)
         if total > most_bytes:
@@ -107,6 +108,17 @@ def _bounded(pieces: Iterator[bytes], packed: PackedInput, most_bytes: int) -> I
                 "conversion.maximum_virtual_size_bytes, if such images are wanted.",
             )
         yield piece
+
+
+def _in_memory(pieces: Iterator[bytes], packed: PackedInput) -> Iterator[bytes]:
+    try:
+        yield from pieces
+    except MemoryError as problem:
+        raise packed.refuse(
+            "unpacking it takes more memory than there is",
+            "a few bytes can ask for all that a machine has",
+            kind=DecompressionBombError,
+        ) from problem
 
 
 class _Stream(Protocol):

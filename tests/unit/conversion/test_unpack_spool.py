@@ -204,3 +204,22 @@ def _windows(directory: Path, main: bytes, part: bytes, start: int) -> tuple[Fil
     (directory / "main").write_bytes(main)
     (directory / "part").write_bytes(part)
     return FileWindow(directory / "main"), start, FileWindow(directory / "part")
+
+
+def test_nothing_is_written_after_an_interruption_has_closed_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted: list[bool] = []
+
+    class Interrupted(WriterThread):
+        def _end(self) -> None:
+            if not interrupted:
+                interrupted.append(True)
+                raise KeyboardInterrupt
+            super()._end()
+            assert not self._thread.is_alive()
+
+    with SpoolFile(tmp_path) as spool, pytest.raises(KeyboardInterrupt), Interrupted() as writer:
+        writer.put(spool, b"x")
+    assert interrupted
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from coppice.conversion import unpack_streams
 from coppice.conversion.model import Compression
 from coppice.conversion.unpack_input import PackedInput
 from coppice.conversion.unpack_streams import compression_of, inflated_member, unpacked
@@ -183,3 +184,15 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused() -> None:
     window = Shrinking(zstd_raw(DISK * 4))
     with pytest.raises(CorruptImageError, match="shorter"):
         list(unpacked(Compression.ZSTD, PackedInput(window, "image"), MIB))
+
+
+def test_memory_that_cannot_be_had_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Greedy:
+        eof, needs_input, unused_data = False, True, b""
+
+        def decompress(self, data: bytes, max_length: int) -> bytes:
+            raise MemoryError
+
+    monkeypatch.setitem(unpack_streams._MAKERS, Compression.XZ, Greedy)
+    with pytest.raises(DecompressionBombError, match="memory"):
+        content_of(Compression.XZ, xz_stream(SHORT))
