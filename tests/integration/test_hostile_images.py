@@ -26,7 +26,8 @@ from coppice.testing.hostile import cases
 if TYPE_CHECKING:
     from coppice.testing.hostile.case import HostileCase
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile")]
+# Three bombs are unpacked up to the gibibyte that is believed of any file, twice.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hostile"), pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = cases()
@@ -130,7 +131,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         cwd=root / "home",
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-4000:]
