@@ -36,7 +36,7 @@ class Cage:
         reads: Files that it reads.
         writes: Files that it writes, and may read; those that are not there are made, empty, when it runs. A folder may
             be given where a program insists on one; what is written into it is looked at once a second.
-        is_required: Whether nothing runs where limits are all that there is.
+        is_required: Whether nothing runs where the program cannot be shut in fully.
         means: With what it is shut in; the strongest that this machine has when None.
     """
 
@@ -63,16 +63,16 @@ class Cage:
         """With what the program is shut in.
 
         Raises:
-            CageError: With limits alone, and the cage is required.
+            CageError: They are not enough for a full cage, and that is required.
         """
         if self._means is None:
             self._means = find_means()
-        if self._is_required and self._means.strength is Strength.LIMITS:
+        if self._is_required and self._means.strength is not Strength.FULL:
             raise CageError(
-                "programs that read other people's images cannot be shut in on this machine",
+                f"programs that read images cannot be shut in fully on this machine: {self._means.told()}",
                 details="\n".join(self._means.lacking) or None,
                 resolution="Install bubblewrap (`coppice doctor` says what else is lacking), or set "
-                "conversion.require_cage = false to go on with limits alone.",
+                "conversion.require_cage = false to go on with what there is.",
             )
         return self._means
 
@@ -83,7 +83,7 @@ class Cage:
 
         Raises:
             KeyError: The file was not given to this cage.
-            CageError: There are no walls, and the cage is required.
+            CageError: A full cage is required and cannot be had.
         """
         binding = self._bindings[_resolved(path)]
         return binding.inside if self.means.walls is Walls.BUBBLEWRAP else binding.outside
@@ -117,7 +117,7 @@ class Cage:
             stopped: Asked about once a second; when it says so, the program is ended.
 
         Raises:
-            CageError: The cage is required and cannot be had, or could not be set up.
+            CageError: A full cage is required and cannot be had, or a cage could not be set up.
             UnreadableFileError: A file that is to be read is not there.
             StorageError: A file that is to be written cannot be made.
             ToolMissingError: The program is not installed.

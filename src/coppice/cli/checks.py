@@ -159,11 +159,9 @@ def check_cage(context: Context) -> Check:
         # Told of where the settings are looked at.
         is_required = False
     means = find_means()
+    verdict = Verdict.MISSING if is_required else Verdict.NOTE
     if means.strength is Strength.FULL:
         verdict = Verdict.OK
-    else:
-        is_refused = is_required and means.strength is Strength.LIMITS
-        verdict = Verdict.MISSING if is_refused else Verdict.NOTE
     lacking = "; ".join(means.lacking)
     return Check(
         kind="machine",

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,15 +57,16 @@ def test_a_file_that_was_not_given_has_no_path_inside(tmp_path: Path) -> None:
         Cage(reads=[file_in(tmp_path, "one")], means=FULL).inside(tmp_path / "other")
 
 
-def test_where_a_cage_is_required_limits_do_not_do(tmp_path: Path) -> None:
-    cage = Cage(means=LIMITS, is_required=True)
-    with pytest.raises(CageError, match="cannot be shut in") as caught:
-        cage.run(["true"], timeout_seconds=1)
-    assert "bwrap" in (caught.value.details or "")
-    assert "require_cage" in (caught.value.resolution or "")
-    with pytest.raises(CageError):
-        Cage(reads=[tmp_path], means=LIMITS, is_required=True).inside(tmp_path)
-    assert Cage(means=CLOSED, is_required=True).means.strength is Strength.CLOSED
+def test_where_a_cage_is_required_less_does_not_do(tmp_path: Path) -> None:
+    for means in (LIMITS, CLOSED, Means(walls=Walls.BUBBLEWRAP, is_filtered=False)):
+        cage = Cage(reads=[tmp_path], means=replace(means, lacking=LIMITS.lacking), is_required=True)
+        with pytest.raises(CageError, match="cannot be shut in fully") as caught:
+            cage.run(["true"], timeout_seconds=1)
+        assert "bwrap" in (caught.value.details or "")
+        assert "require_cage" in (caught.value.resolution or "")
+        with pytest.raises(CageError):
+            cage.inside(tmp_path)
+    assert Cage(means=FULL, is_required=True).means is FULL
 
 
 def test_what_is_no_regular_file_is_not_handed_in(tmp_path: Path) -> None:

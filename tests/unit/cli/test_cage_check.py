@@ -24,7 +24,8 @@ def context(*, require_cage: bool) -> Any:
     ("means", "require_cage", "verdict"),
     [
         (Means(walls=Walls.BUBBLEWRAP), True, Verdict.OK),
-        (Means(walls=Walls.LANDLOCK, lacking=(REASON,)), True, Verdict.NOTE),
+        (Means(walls=Walls.LANDLOCK, lacking=(REASON,)), False, Verdict.NOTE),
+        (Means(walls=Walls.LANDLOCK, lacking=(REASON,)), True, Verdict.MISSING),
         (LIMITS, False, Verdict.NOTE),
         (LIMITS, True, Verdict.MISSING),
     ],
