@@ -215,7 +215,7 @@ class _RichTask:
             return ""
         seconds = time.monotonic() - self._started
         rate = f"  {format_size(round(self._done / seconds))}/s" if seconds > RATE_SECONDS and self._done else ""
-        whole = f" of {format_size(self._total)}" if self._total else ""
+        whole = f" of {format_size(self._total)} ({100 * self._done // self._total} %)" if self._total else ""
         return f"{format_size(self._done)}{whole}{rate}"
 
 

@@ -101,7 +101,7 @@ def test_bars_on_a_terminal_show_nested_tasks_and_take_markup_as_text():
         monitor.message("half way")
     assert "outer" in stream.getvalue()
     assert "[red]inner" in stream.getvalue()
-    assert "1 KiB of 1 KiB" in stream.getvalue()
+    assert "1 KiB of 1 KiB (100 %)" in stream.getvalue()
     assert "half way" in stream.getvalue()
 
 
