@@ -104,6 +104,7 @@ def test_what_qemu_makes_is_taken_as_what_qemu_reads(tmp_path, kind, options, va
     seen = found(image)
     assert (seen.variant, seen.virtual_size_bytes) == (variant, size_by_qemu(image, kind))
     assert seen.notes == ()
+    assert seen.must_be_rewritten == (variant == "fixed" and kind == "vpc")
     assert 0 < seen.allocated_bytes <= seen.virtual_size_bytes
     qemu_img("create", "-f", kind, *arguments, image, str(size_bytes))
     assert found(image).virtual_size_bytes == size_by_qemu(image, kind)

@@ -7,7 +7,7 @@ import heapq
 import operator
 from array import array
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from coppice.conversion.disks.bounds import SECTOR_BYTES
@@ -15,7 +15,7 @@ from coppice.conversion.refusal import refusal
 from coppice.errors import CorruptImageError, UnsupportedImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from coppice.errors import ImageRefusedError
 
@@ -88,10 +88,8 @@ class Stretches:
         Raises:
             CorruptImageError: Two do.
         """
-        if self._pending:
-            self._close_run()
-        runs = sorted(self._runs, key=lambda run: run.entries[0])
-        if all(first.entries[-1] <= second.entries[0] for first, second in pairwise(runs)):
+        runs = self._sorted_runs()
+        if _are_in_order(runs):
             for run in runs:
                 if not run.is_apart():
                     self._refuse_neighbours(run.entries)
@@ -99,6 +97,30 @@ class Stretches:
                 self._refuse_neighbours((first.entries[-1], second.entries[0]))
         else:
             self._refuse_neighbours(heapq.merge(*(run.entries for run in runs)))
+
+    def gaps(self, first_sector: int, end_sector: int) -> Iterator[tuple[int, int]]:
+        """Yield where nothing lies of what was added, which does not overlap: first sector, and how many.
+
+        Args:
+            first_sector: From which on to look.
+            end_sector: Up to which.
+        """
+        runs = self._sorted_runs()
+        ordered = (run.entries for run in runs)
+        entries = chain.from_iterable(ordered) if _are_in_order(runs) else heapq.merge(*ordered)
+        at = first_sector
+        for entry in entries:
+            start = entry >> _LENGTH_BITS
+            if start > at:
+                yield at, start - at
+            at = max(at, start + (entry & _LENGTH_MASK))
+        if at < end_sector:
+            yield at, end_sector - at
+
+    def _sorted_runs(self) -> list[_Run]:
+        if self._pending:
+            self._close_run()
+        return sorted(self._runs, key=lambda run: run.entries[0])
 
     def _refuse_neighbours(self, entries: Iterable[int]) -> None:
         for first, second in pairwise(entries):
@@ -120,6 +142,10 @@ class Stretches:
         self._runs.append(_Run(entries=array("Q", sorted(self._pending)), length=length))
         self._pending = array("Q")
         self._lengths = set()
+
+
+def _are_in_order(runs: list[_Run]) -> bool:
+    return all(first.entries[-1] <= second.entries[0] for first, second in pairwise(runs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,12 +125,15 @@ def look(window: Window, limits: ConversionLimits, name: str) -> Detection:
         header = _footer(window, header, name)
     grains = check_grains(window, _layout(window, header, name), name)
     virtual = header.capacity_sectors * SECTOR_BYTES
+    if grains.has_others:
+        notes = (*notes, "between its grains is something that no table names")
     return Detection(
         format=DiskFormat.VMDK,
         variant="streamOptimized" if header.is_compressed else "monolithicSparse",
         virtual_size_bytes=virtual,
-        allocated_bytes=min(grains * header.grain_sectors * SECTOR_BYTES, virtual),
+        allocated_bytes=min(grains.count * header.grain_sectors * SECTOR_BYTES, virtual),
         notes=notes,
+        must_be_rewritten=grains.has_others,
     )
 
 
@@ -286,6 +289,7 @@ def _layout(window: Window, header: VmdkHeader, name: str) -> GrainLayout:
         grain_sectors=header.grain_sectors,
         directory_sector=header.directory_sector,
         redundant_sector=header.redundant_sector if is_redundant else None,
+        overhead_sectors=header.overhead_sectors,
         metadata_sectors=1 + header.descriptor_sectors,
         footer_offset=None if header.offset == 0 else header.offset - SECTOR_BYTES,
         has_zeroed=bool(header.flags & ZEROED_FLAG),

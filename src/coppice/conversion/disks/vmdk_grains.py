@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from coppice.conversion.disks.bounds import SECTOR_BYTES, read_exactly, within
 from coppice.conversion.disks.stretches import Stretches
-from coppice.conversion.disks.tables import little_endian
+from coppice.conversion.disks.tables import is_zero, little_endian
 from coppice.conversion.refusal import refusal
 from coppice.errors import CorruptImageError
 
@@ -29,6 +29,7 @@ TABLE_BYTES = ENTRIES_OF_TABLE * 4
 GRAIN_MARKER = struct.Struct("<QI")
 _ZEROED = 1
 _STEP_TABLES = 256
+_STEP_SECTORS = 2048
 _DIFFERENT = "programs would read different disks"
 _MISLEADING = "the image is broken or was made to mislead"
 
@@ -42,6 +43,7 @@ class GrainLayout:
         grain_sectors: Length of a grain.
         directory_sector: Where the grain directory is.
         redundant_sector: Where the second one is; None: nowhere.
+        overhead_sectors: Where the first grain of a stream is.
         metadata_sectors: What the header and the descriptor take at the beginning.
         footer_offset: Where the footer of a stream begins with its marker, in bytes; None: it has none.
         has_zeroed: Whether the entry 1 stands for a grain of zeros.
@@ -52,6 +54,7 @@ class GrainLayout:
     grain_sectors: int
     directory_sector: int
     redundant_sector: int | None
+    overhead_sectors: int
     metadata_sectors: int
     footer_offset: int | None
     has_zeroed: bool
@@ -68,7 +71,21 @@ class GrainLayout:
         return -(-self.capacity_sectors // self.grain_sectors)
 
 
-def check_grains(window: Window, layout: GrainLayout, name: str) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grains:
+    """What the tables say of the grains.
+
+    Attributes:
+        count: How many the file has.
+        has_others: Whether a stream has something between them that may be a grain which no table names: a program
+            that reads it from its beginning to its end would see that.
+    """
+
+    count: int
+    has_others: bool
+
+
+def check_grains(window: Window, layout: GrainLayout, name: str) -> Grains:
     """Look at every table and at every place where a grain is said to be.
 
     Args:
@@ -76,14 +93,13 @@ def check_grains(window: Window, layout: GrainLayout, name: str) -> int:
         layout: Where the tables are; the length of the disk is within the limits.
         name: Of the file, for refusals.
 
-    Returns:
-        How many grains the file has.
-
     Raises:
         ImageRefusedError: A table or a grain is not inside of the file, two overlap, two copies differ, or the marker
             of a grain says something else than its table.
     """
-    return _Look(window, layout, name).count()
+    look = _Look(window, layout, name)
+    count = look.count()
+    return Grains(count=count, has_others=layout.is_compressed and look.has_others())
 
 
 class _Look:
@@ -115,6 +131,22 @@ class _Look:
             count += self._grains(entries, first * ENTRIES_OF_TABLE)
         self._stretches.refuse_overlap()
         return count
+
+    def has_others(self) -> bool:
+        """Look at what lies between grains and tables: zeros, and markers of tables, which have no size."""
+        end = self._window.size_bytes // SECTOR_BYTES
+        for sector, count in self._stretches.gaps(self._layout.overhead_sectors, end):
+            is_marker = count == 1 and not GRAIN_MARKER.unpack(self._sectors(sector, 1)[: GRAIN_MARKER.size])[1]
+            if not is_marker and not self._are_zeros(sector, count):
+                return True
+        return False
+
+    def _are_zeros(self, sector: int, count: int) -> bool:
+        steps = range(sector, sector + count, _STEP_SECTORS)
+        return all(is_zero(self._sectors(at, min(_STEP_SECTORS, sector + count - at))) for at in steps)
+
+    def _sectors(self, sector: int, count: int) -> bytes:
+        return self._read(sector * SECTOR_BYTES, count * SECTOR_BYTES, "what is between its grains")
 
     def _directory(self, sector: int) -> array[int]:
         """Return in which sector each table is; 0: in none, so that it stands for zeros."""

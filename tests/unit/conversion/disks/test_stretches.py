@@ -98,5 +98,18 @@ def test_what_lies_beyond_what_a_number_can_tell_is_refused():
         Stretches("x", "tables").add_bytes(2**50, 512)
 
 
+@pytest.mark.parametrize("run_entries", [1, 2, 1000])
+def test_gaps_are_what_no_stretch_has(monkeypatch, run_entries):
+    monkeypatch.setattr(stretches, "_RUN_ENTRIES", run_entries)
+    found = Stretches("x", "blocks")
+    for start, length in ((20, 5), (0, 4), (8, 2), (10, 1)):
+        found.add(start, length)
+    found.refuse_overlap()
+    assert list(found.gaps(0, 30)) == [(4, 4), (11, 9), (25, 5)]
+    assert list(found.gaps(9, 25)) == [(11, 9)]
+    assert list(found.gaps(26, 30)) == [(26, 4)]
+    assert list(found.gaps(26, 26)) == []
+
+
 def test_none_is_none():
     Stretches("x", "tables").refuse_overlap()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import pytest
 
@@ -161,6 +162,29 @@ def test_a_marker_counts_for_the_place_from_which_the_tables_led_to_it():
     swapped = patched(patched(image, first, "<Q", 128), second, "<Q", 0)
     with pytest.raises(CorruptImageError, match="has the marker of sector"):
         found(swapped)
+
+
+def test_a_stream_with_a_grain_that_no_table_names_is_written_anew_for_whoever_takes_vmdk():
+    image = stream_vmdk(grains={0: b"a", 1: b"b"})
+    assert not found(image).must_be_rewritten
+    table = image.index(struct.pack("<II", disks.OVERHEAD, disks.OVERHEAD + 1), disks.OVERHEAD * SECTOR)
+    seen = found(patched(image, table + 4, "<I", 0))
+    assert seen.must_be_rewritten
+    assert seen.notes == ("between its grains is something that no table names",)
+    assert seen.allocated_bytes == disks.GRAIN
+    assert not found(sparse_vmdk(grains={0: b"a"}) + b"x" * disks.GRAIN).must_be_rewritten
+
+
+def test_zeros_between_the_grains_of_a_stream_are_what_qemu_leaves_there():
+    own = {"directory": disks.GD, "overhead": disks.OVERHEAD, "version": 3, "flags": disks.STREAM_FLAGS}
+    packed = zlib.compress(b"b".ljust(disks.GRAIN, b"\0"))
+    grain = struct.pack("<QI", 5 * 128, len(packed)) + packed
+    image = sparse_vmdk(descriptor=vmdk_text("streamOptimized"), grains={5: grain}, compression=1, **own)
+    place = disks.OVERHEAD + 100
+    moved = image[: disks.OVERHEAD * SECTOR] + bytes(100 * SECTOR) + grain.ljust(SECTOR, b"\0")
+    moved = patched(moved, disks.GT * SECTOR + 5 * 4, "<I", place)
+    assert not found(moved).must_be_rewritten
+    assert found(patched(moved, (place - 1) * SECTOR + 100, "B", 1)).must_be_rewritten
 
 
 def test_what_lies_in_the_footer_of_a_stream_is_no_grain():
