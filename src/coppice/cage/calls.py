@@ -36,6 +36,7 @@ TKILL = Call("tkill", 200, 130)
 TGKILL = Call("tgkill", 234, 131)
 PRCTL = Call("prctl", 157, 167)
 PRLIMIT = Call("prlimit64", 302, 261)
+FCNTL = Call("fcntl", 72, 25)
 
 UNKNOWN_CALLS = (_since_5_1("clone3", 435), _since_5_1("io_uring_setup", 425))
 """Answered as by a kernel that does not know them: programs then use older calls, whose arguments a filter can see."""
@@ -53,6 +54,14 @@ REFUSED_CALLS = (
     Call("setsid", 112, 157),
     Call("rt_sigqueueinfo", 129, 138),
     Call("rt_tgsigqueueinfo", 297, 240),
+    Call("setpriority", 141, 140),
+    Call("ioprio_set", 251, 30),
+    Call("sched_setparam", 142, 118),
+    Call("sched_setscheduler", 144, 119),
+    Call("sched_setaffinity", 203, 122),
+    Call("sched_setattr", 314, 274),
+    Call("migrate_pages", 256, 238),
+    Call("move_pages", 279, 239),
     _since_5_1("pidfd_send_signal", 424),
     _since_5_1("pidfd_open", 434),
     _since_5_1("pidfd_getfd", 438),
@@ -68,15 +77,22 @@ REFUSED_CALLS = (
     Call("accept4", 288, 242),
     _since_5_1("io_uring_enter", 426),
     _since_5_1("io_uring_register", 427),
-    # Memory that no limit counts.
+    # Memory that no limit counts, and what other programs of the user may share.
     Call("memfd_create", 319, 279),
     _since_5_1("memfd_secret", 447),
     Call("shmget", 29, 194),
     Call("shmat", 30, 196),
     Call("shmctl", 31, 195),
     Call("semget", 64, 190),
+    Call("semop", 65, 193),
+    Call("semctl", 66, 191),
+    Call("semtimedop", 220, 192),
     Call("msgget", 68, 186),
+    Call("msgsnd", 69, 189),
+    Call("msgrcv", 70, 188),
+    Call("msgctl", 71, 187),
     Call("mq_open", 240, 180),
+    Call("mq_unlink", 241, 181),
     # What the tree of files looks like, and files that are none.
     Call("mount", 165, 40),
     Call("umount2", 166, 39),

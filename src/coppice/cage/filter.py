@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from coppice.cage.calls import (
     CLONE,
+    FCNTL,
     IDENTITY_CALLS,
     KILL,
     PRCTL,
@@ -35,6 +36,8 @@ _NUMBER_OFFSET, _MACHINE_OFFSET, _ARGUMENTS_OFFSET = 0, 4, 16
 _X32_BIT = 0x40000000
 _CLONE_THREAD = 0x00010000
 _PR_SET_PDEATHSIG = 1
+_SIGNAL_ORDERS = (8, 10, 15)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX: have the kernel send signals, to anybody of the same user."""
 _MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH_*: the machines whose numbers are known here. Both are little-endian."""
 
@@ -101,6 +104,7 @@ def _conditions(own_process: int | None) -> list[tuple[Call, list[bytes]]]:
         (CLONE, _decide(_Argument(0), _step(_JUMP_ANY_BIT, _CLONE_THREAD, 1, 0))),
         # It is not to outlive who started it.
         (PRCTL, _decide(_Argument(0), _step(_JUMP_EQUAL, _PR_SET_PDEATHSIG, 0, 1))),
+        (FCNTL, _decide_none_of(_Argument(1), _SIGNAL_ORDERS)),
         (PRLIMIT, _decide(_Argument(0), _step(_JUMP_EQUAL, 0, 1, 0))),
     ]
     if own_process is not None:
@@ -112,6 +116,12 @@ def _conditions(own_process: int | None) -> list[tuple[Call, list[bytes]]]:
 def _decide(argument: _Argument, test: bytes) -> list[bytes]:
     # The test jumps over the refusal where the call is allowed.
     return [_step(_LOAD, argument.offset), test, _refuse(errno.EPERM), _step(_RETURN, _ALLOW)]
+
+
+def _decide_none_of(argument: _Argument, values: tuple[int, ...]) -> list[bytes]:
+    # Each test jumps to the refusal at the end.
+    tests = [_step(_JUMP_EQUAL, value, len(values) - at, 0) for at, value in enumerate(values)]
+    return [_step(_LOAD, argument.offset), *tests, _step(_RETURN, _ALLOW), _refuse(errno.EPERM)]
 
 
 def _unless_equal(value: int, action: int) -> list[bytes]:

@@ -26,7 +26,8 @@ _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 LEAST_VERSION = 3
 """Linux 6.2: the first that keeps a process from cutting other files short."""
-_DEVICE_VERSION = 5
+_DEVICE_VERSION, _SCOPE_VERSION = 5, 6
+_BIND, _CONNECT, _ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1, 1 << 0, 1 << 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_FOLDER, _REMOVE_FILE, _MAKE_FOLDER, _MAKE_FILE = 1 << 4, 1 << 5, 1 << 7, 1 << 8
 _TRUNCATE, _DEVICE_CALLS = 1 << 14, 1 << 15
@@ -61,7 +62,10 @@ def open_ruleset(paths: Iterable[tuple[str, int]]) -> int:
     """
     system = ctypes.CDLL(None, use_errno=True)
     handled = _UP_TO_VERSION_3 | (_DEVICE_CALLS if version() >= _DEVICE_VERSION else 0)
+    # Which files, which ports, whom it may reach by other ways. The filter of calls refuses the latter two as well.
     attributes = struct.pack("<Q", handled)
+    if version() >= _SCOPE_VERSION:
+        attributes = struct.pack("<QQQ", handled, _BIND | _CONNECT, _ABSTRACT_SOCKETS | _SIGNALS)
     ruleset = int(system.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
     if ruleset < 0:
         raise _unusable("create", ctypes.get_errno())

@@ -18,6 +18,7 @@ THREAD = 0x00010000
 CLONE = {"x86_64": 56, "aarch64": 220}
 TGKILL = {"x86_64": 234, "aarch64": 131}
 OPERATION = {"x86_64": 157, "aarch64": 167}
+FILE_CONTROL = {"x86_64": 72, "aarch64": 25}
 
 
 def answer(program: bytes, number: int, *arguments: int, machine: int) -> int:
@@ -46,7 +47,7 @@ def test_what_no_program_needs_is_refused_and_the_rest_is_allowed(machine: str) 
     program = filter_program(machine=machine)
     refused = {number_of(call, machine) for call in (*REFUSED_CALLS, *IDENTITY_CALLS)} - {None}
     unknown = {number_of(call, machine) for call in UNKNOWN_CALLS}
-    by_argument = {CLONE[machine], OPERATION[machine]} | {302 if machine == "x86_64" else 261}
+    by_argument = {CLONE[machine], OPERATION[machine], FILE_CONTROL[machine]} | {302 if machine == "x86_64" else 261}
     for number in range(600):
         expected = ERRNO | errno.EPERM if number in refused else ERRNO | errno.ENOSYS if number in unknown else ALLOW
         if number not in by_argument:
@@ -67,6 +68,15 @@ def test_a_program_cannot_arrange_to_outlive_who_started_it(machine: str) -> Non
     program = filter_program(machine=machine)
     assert answer(program, OPERATION[machine], 1, 0, machine=MACHINES[machine]) == ERRNO | errno.EPERM
     assert answer(program, OPERATION[machine], 15, 0, machine=MACHINES[machine]) == ALLOW
+
+
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_a_program_cannot_have_the_kernel_send_signals_for_it(machine: str) -> None:
+    program = filter_program(machine=machine)
+    for order in range(20):
+        # F_SETOWN, F_SETSIG, F_SETOWN_EX
+        expected = ERRNO | errno.EPERM if order in {8, 10, 15} else ALLOW
+        assert answer(program, FILE_CONTROL[machine], 3, order, machine=MACHINES[machine]) == expected
 
 
 @pytest.mark.parametrize("machine", sorted(MACHINES))
