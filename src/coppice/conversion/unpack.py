@@ -20,7 +20,7 @@ from coppice.conversion.refusal import refusal
 from coppice.conversion.unpack_input import PackedInput
 from coppice.conversion.unpack_split import MemberSplit, SplicedWindow
 from coppice.conversion.unpack_spool import SpoolFile, WriterThread, copy_stretch, sweep_spool
-from coppice.conversion.unpack_streams import compression_of, inflated_member, unpacked
+from coppice.conversion.unpack_streams import check_stored, compression_of, inflated_member, unpacked
 from coppice.conversion.unpack_zip import read_zip
 from coppice.conversion.window import FileWindow
 from coppice.errors import ArchiveError, OversizedImageError, SeveralFormatsError, UnsupportedImageError
@@ -239,6 +239,8 @@ class _Opening:
         member = read_zip(place.window, self._name)
         self._member = member.name
         if member.is_stored:
+            with self._reading(place, member.offset, member.packed_bytes, doing="checking") as packed:
+                check_stored(packed, member.crc32)
             return self._part(place, member.offset, member.packed_bytes)
         most = self._limits.most_bytes_of(self._size)
         if member.size_bytes > most:
@@ -256,10 +258,10 @@ class _Opening:
             return self._spooled(unpacked(compression, packed, self._limits.most_bytes_of(self._size)))
 
     @contextmanager
-    def _reading(self, place: _Place, start: int, length: int) -> Iterator[PackedInput]:
+    def _reading(self, place: _Place, start: int, length: int, *, doing: str = "unpacking") -> Iterator[PackedInput]:
         clock = SystemClock()
         end = clock.monotonic() + self._limits.timeout_seconds
-        with self._monitor.task(f"unpacking {self._name}", total=length, unit=Unit.BYTES) as task:
+        with self._monitor.task(f"{doing} {self._name}", total=length, unit=Unit.BYTES) as task:
             yield PackedInput(
                 place.window,
                 self._name,

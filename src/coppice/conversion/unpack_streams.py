@@ -92,6 +92,21 @@ def inflated_member(packed: PackedInput, size_bytes: int, crc32: int) -> Iterato
         raise packed.refuse("something follows its deflate data", "each program would see another disk")
 
 
+def check_stored(packed: PackedInput, crc32: int) -> None:
+    """See to it that what lies in a zip as it is has the checksum that the zip states.
+
+    Raises:
+        CorruptImageError: It has not.
+    """
+    found = 0
+    while piece := packed.take():
+        found = zlib.crc32(piece, found)
+    if found != crc32:
+        raise packed.refuse(
+            f"its member has the checksum {found:08x}, and the zip states {crc32:08x}", "it was altered, or is damaged"
+        )
+
+
 def _bounded(pieces: Iterator[bytes], packed: PackedInput, most_bytes: int) -> Iterator[bytes]:
     total = 0
     for piece in _in_memory(pieces, packed):

@@ -217,6 +217,7 @@ def _zip_records() -> list[HostileCase]:
         "packed-sizes-differ": (CorruptImageError, zip_file(Zipped(told={"packed": 7}))),
         "flags-differ": (CorruptImageError, zip_file(Zipped(told={"flags": 2}))),
         "checksum-wrong": (CorruptImageError, zip_file(Zipped(stated={"crc": 1}, told={"crc": 1}))),
+        "stored-checksum-wrong": (CorruptImageError, zip_file(Zipped(method=0, stated={"crc": 1}, told={"crc": 1}))),
         "stored-with-two-sizes": (
             CorruptImageError,
             zip_file(Zipped(method=0, stated={"size": size + 1}, told={"size": size + 1})),
