@@ -89,7 +89,7 @@ def _verify_manifest(disk: OpenedDisk, monitor: Monitor) -> None:
 
 def _checked(found: Inspection, wanted: DiskFormat, destination: Path, limits: ConversionLimits) -> Inspection:
     try:
-        with opened_disk(destination, of_own_making(limits), spool=destination.parent) as disk:
+        with opened_disk(destination, of_own_making(limits), spool=None) as disk:
             made = disk.inspection
     except ImageRefusedError as problem:
         raise ConversionError(

@@ -111,7 +111,8 @@ def _check_facts(disk: Disk, directory: Path, settings: Settings) -> None:
             resolution="Put the image where its descriptor says, relative to the descriptor.",
             context={"path": str(source)},
         )
-    found = inspect(source, limits_of(settings.conversion))
+    spool = settings.state_directory / "conversion" / "spool"
+    found = inspect(source, limits_of(settings.conversion), spool=spool)
     said = (disk.image.format, disk.image.virtual_size_bytes)
     if (found.format, found.virtual_size_bytes) != said:
         raise InputError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.conversion.choose import is_taken_as_it_is
-from coppice.conversion.options import Options, Qcow2Compression
+from coppice.conversion.options import Options, Qcow2Compression, joined
 from coppice.conversion.transform import transform
 from coppice.conversion.unpack import opened_disk
 from coppice.errors import (
@@ -211,21 +211,13 @@ def _options(wish: Wish, found: Inspection, settings: Settings) -> Options:
     return Options(
         qcow2_compression=wish.compression or Qcow2Compression(settings.conversion.qcow2_compression),
         name=wish.name or wish.destination.name.removesuffix(ENDINGS[DiskFormat.OVA]),
-        requirements=_joined(_told_by(found), wish.requirements),
+        requirements=joined(_told_by(found), wish.requirements),
         require_cage=settings.conversion.require_cage,
     )
 
 
 def _told_by(found: Inspection) -> Requirements | None:
     return None if found.packaging is None else found.packaging.hardware
-
-
-def _joined(told: Requirements | None, wished: Requirements | None) -> Requirements | None:
-    """Return what the source's descriptor says, and above that what is wished."""
-    if told is None or wished is None:
-        return wished or told
-    given = {name: value for name in wished.__slots__ if (value := getattr(wished, name)) is not None}
-    return replace(told, **given)
 
 
 def _real(path: Path) -> Path:
