@@ -74,7 +74,7 @@ class Detection:
         allocated_bytes: How many of them the file holds; None: not known.
         partition_table: Of a raw disk.
         notes: What is worth saying, and no reason to refuse it.
-        must_be_rewritten: The file holds more than the disk (snapshots), or is of a kind of its format that clouds refuse
+        must_be_rewritten: The file holds more than the disk (snapshots), or is of a kind that clouds refuse
             (extended qcow2 entries, a fixed VHD): it is converted even where its format is the wanted one.
     """
 
