@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SUBVOLUMES = ("", "root", "@", "@rootfs", "@/.snapshots/1/snapshot")
 """Where distributions have their first directory: the file system's own, Fedora's, Ubuntu's, Debian's, openSUSE's."""
-MOST_BROUGHT_BYTES = 64 * 1024 * 1024
+MOST_BROUGHT_BYTES = 256 * 1024 * 1024
 """Of any one file, and of all together."""
 
 

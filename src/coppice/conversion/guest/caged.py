@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_SECONDS = 300.0
 """All looks at one disk take no longer."""
 MOST_SAID_BYTES = 4 * 1024 * 1024
-_LOOK_SECONDS = 30
+_LOOK_SECONDS = 20
 _LOOK_MEMORY_BYTES = 1024**3
 _OPEN_FILES = 64
 
