@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coppice.conversion.guest.caged import read_head
 from coppice.conversion.guest.tree import Node, NodeKind
-from coppice.conversion.guest.unknown import NotFoundOutError
+from coppice.conversion.guest.unknown import NotFoundOutError, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,10 @@ class BtrfsTree:
         self._top.mkdir()
         cage = reader.cage(path, writes=[self._top])
         argv = ["btrfs", "restore", "--path-regex", _expression(wanted), cage.inside(path), cage.inside(self._top)]
-        reader.look(cage, argv, file_size_bytes=MOST_BROUGHT_BYTES)
+        done = reader.look(cage, argv, file_size_bytes=MOST_BROUGHT_BYTES)
+        if done.stderr.strip():
+            # It goes on where it can: what it left out is not known from what is not there.
+            raise NotFoundOutError(f"btrfs cannot read all of the file system: {last_line(done.stderr)}")
 
     @property
     def root(self) -> Node:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coppice.conversion.guest.caged import Reader
 
 _ENTRY = re.compile(r"[0-9]+ +([0-9]+) +([a-z]+) +0x[0-9a-f]+ +([0-9]+) (.+) \(good\)")
+_DAMAGED = re.compile(r" \((?!good\))[a-z ]+\)$", re.MULTILINE)
 _VALUE = re.compile(r"^core\.size = ([0-9]+)$", re.MULTILINE)
 _FORMAT = re.compile(r"^core\.format = [0-9] \(([a-z]+)\)$", re.MULTILINE)
 _TARGET = re.compile(r'^u3?\.symlink = "(.*)"$', re.MULTILINE)
