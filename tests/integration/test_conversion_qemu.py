@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import subprocess
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -256,3 +257,15 @@ def test_one_cluster_listed_many_times_does_not_fill_the_disk(tmp_path, converte
         converter.convert(cached(small), (F.VDI,))
     objects = converter.directory / "objects"
     assert not objects.exists() or list(objects.iterdir()) == []
+
+
+@pytest.mark.parametrize("wanted", [F.QCOW2, F.VMDK, F.OVA, F.VDI, F.RAW])
+def test_a_conversion_stops_before_the_disk_is_full(tmp_path, converter, monkeypatch, wanted):
+    # Of what is compressed nobody knows how large it becomes: it is stopped where the room ends.
+    little = shutil.disk_usage(tmp_path)._replace(free=16 * 1024 * 1024 + 100_000)
+    monkeypatch.setattr("coppice.conversion.target.shutil", SimpleNamespace(disk_usage=lambda _: little))
+    (tmp_path / "x").write_bytes(os.urandom(4 * images.MIB))
+    subprocess.run(["qemu-img", "convert", "-O", "vhdx", tmp_path / "x", tmp_path / "y"], check=True)
+    with pytest.raises(NoSpaceError):
+        converter.convert(cached(tmp_path / "y"), (wanted,))
+    assert list((converter.directory / "objects").iterdir()) == []

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from coppice import atomic, process
@@ -27,6 +28,8 @@ _OPEN_FILES = 64
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 _SIGXFSZ = 25
 """What ends a program that wrote beyond its limit on files (signal(7)); 128 more where a shell or the cage tells it."""
+_FULL_BYTES = 128 * 1024
+"""A disk that has less is full: the least that is written at once is a cluster of 64 KiB."""
 _VERSION_SECONDS = 30.0
 
 
@@ -75,7 +78,12 @@ class QemuImg:
         cage = self._cage(disk, destination)
         argv = ["qemu-img", "convert", "-p", *arguments(wanted, self._options), "-O", QEMU_NAMES[wanted]]
         argv += [source_of(disk, cage.inside(disk.path)), cage.inside(destination)]
-        self._run(cage, argv, on_output=progress, file_size_bytes=file_size_bytes)
+        try:
+            self._run(cage, argv, on_output=progress, file_size_bytes=file_size_bytes)
+        except ConversionError as problem:
+            if _is_full(destination, file_size_bytes):
+                raise _no_space(problem.details) from problem
+            raise
 
     def data_bytes(self, disk: OpenedDisk) -> int:
         """Return how many bytes of data a disk has, uncompressed, its own tables not counted.
@@ -168,13 +176,24 @@ def _failure(problem: ToolFailedError) -> ConversionError | NoSpaceError:
     details = problem.details or ""
     ended = problem.context.get("returncode")
     if any(words in details for words in _NO_SPACE) or ended in {-_SIGXFSZ, 128 + _SIGXFSZ}:
-        return NoSpaceError(
-            "no space left while converting",
-            details=problem.details,
-            resolution="Free space there, then run again; `coppice cache prune` removes what nothing needs.",
-        )
+        return _no_space(problem.details)
     return ConversionError(
         f"the image could not be converted: {problem.message}",
         details=problem.details,
         resolution="The image may be damaged, or too large for the limits in [conversion].",
     )
+
+
+def _no_space(details: str | None) -> NoSpaceError:
+    return NoSpaceError(
+        "no space left while converting",
+        details=details,
+        resolution="Free space there, then run again; `coppice cache prune` removes what nothing needs.",
+    )
+
+
+def _is_full(destination: Path, most_bytes: int) -> bool:
+    """Tell whether a file grew as far as it could: QEMU calls a write that was cut short an invalid argument (VMDK)."""
+    with contextlib.suppress(OSError):
+        return destination.stat().st_size >= most_bytes or shutil.disk_usage(destination.parent).free < _FULL_BYTES
+    return False
