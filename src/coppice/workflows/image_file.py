@@ -179,12 +179,8 @@ def convert_file(path: Path, wish: Wish, settings: Settings, monitor: Monitor) -
     _check_destination(source, wish)
     # What is unpacked and what is written lie beside the new file: the former may become the latter.
     with opened_disk(source, limits, spool=destination.parent, monitor=monitor, name=path.name) as opened:
-        _verify_manifest(opened, monitor)
         found = opened.inspection
-        # It was held against its manifest already, before any tool reads it and not while.
-        disk = replace(opened, layout=None)
-        if wish.compression is not None:
-            disk = _to_be_written_anew(disk)
+        disk = _to_be_written_anew(opened) if wish.compression is not None else opened
         options = _options(wish, found, settings)
         atomic.sweep_partials(destination.parent, older_than_seconds=atomic.ABANDONED_SECONDS, of=destination.name)
         with _placing(wish) as temporary:
@@ -200,7 +196,7 @@ def _to_be_written_anew(disk: OpenedDisk) -> OpenedDisk:
 
 
 def _verify_manifest(disk: OpenedDisk, monitor: Monitor) -> None:
-    """Hold an archive against its manifest, before any tool reads the disk."""
+    """Hold an archive against its manifest, before any tool looks into its disk."""
     if disk.layout is not None and disk.layout.manifest:
         total = disk.layout.bytes_to_verify
         with monitor.task("verifying the manifest", total=total, unit=Unit.BYTES) as task:
