@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = cases()
 THREATS = [f"T{number}" for number in range(58, 69)]
 REFUSALS = {kind.code for kind in all_error_types() if issubclass(kind, ImageRefusedError)}
-MOST_MEMORY_KIB = 300 * 1024
-"""Of the process that looks at all of them, one after the other: the interpreter and its libraries take a third."""
+MOST_MEMORY_KIB = 200 * 1024
+"""Of the process that looks at all of them, one after the other: twice of what it takes."""
 STAND_INS = sorted(
     {*TOOLS, "qemu-img", "qemu-io", "qemu-nbd", "bwrap", "unshare", "setpriv", "prlimit", "tar", "unzip", "7z", "sh"}
     | {"gzip", "gunzip", "bzip2", "xz", "zstd", "debugfs", "xfs_db", "btrfs", "mcopy", "mdir", "minfo", "file", "mount"}
