@@ -30,6 +30,15 @@ def state_of(path: Path) -> tuple[int, ...]:
         return ()
 
 
+def state_of_open(handle: int) -> tuple[int, ...]:
+    """Return the same of an open file, whatever bears its name by now.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    return _fingerprint(os.fstat(handle))
+
+
 def is_merely_linked(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Tell whether nothing but the last time of two states differs: a link to the file came or went, so it may be."""
     return bool(before) and before != after and before[:-1] == after[:-1]

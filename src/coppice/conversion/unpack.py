@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from coppice import atomic
 from coppice.clock import SystemClock
 from coppice.conversion.detect import detect, formats_of
+from coppice.conversion.files import state_of, state_of_open
 from coppice.conversion.model import Archive, Compression, Inspection, Packaging
 from coppice.conversion.ova import ova_layout, verify_manifest
 from coppice.conversion.refusal import refusal
@@ -23,7 +24,13 @@ from coppice.conversion.unpack_spool import SpoolFile, WriterThread, copy_stretc
 from coppice.conversion.unpack_streams import check_stored, compression_of, inflated_member, unpacked
 from coppice.conversion.unpack_zip import read_zip
 from coppice.conversion.window import FileWindow
-from coppice.errors import ArchiveError, OversizedImageError, SeveralFormatsError, UnsupportedImageError
+from coppice.errors import (
+    ArchiveError,
+    ImageRefusedError,
+    OversizedImageError,
+    SeveralFormatsError,
+    UnsupportedImageError,
+)
 from coppice.formats.tar import is_tar
 from coppice.model.image import DiskFormat
 from coppice.monitor import SILENT, Unit
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
     from coppice.conversion.model import ConversionLimits
     from coppice.conversion.ova import OvaLayout
     from coppice.conversion.window import Window
-    from coppice.errors import ImageRefusedError
     from coppice.monitor import Monitor, Task
 
 _HEAD_BYTES = 512
@@ -55,6 +61,8 @@ class OpenedDisk:
         window: Its bytes.
         layout: Of the archive that it lies in.
         archive: The bytes of that.
+        published: The file that was named.
+        state: In which it was when it was opened.
     """
 
     path: Path
@@ -65,6 +73,8 @@ class OpenedDisk:
     window: FileWindow
     layout: OvaLayout | None = None
     archive: Window | None = None
+    published: Path | None = None
+    state: tuple[int, ...] = ()
     _spool: SpoolFile | None = None
 
     def take(self, destination: Path) -> None:
@@ -87,9 +97,25 @@ class OpenedDisk:
 
         Raises:
             ManifestError: They are not those that it names.
+            StorageError: They cannot be read.
         """
         if self.layout is not None and self.archive is not None:
-            verify_manifest(self.layout, self.archive, task)
+            with atomic.storage_errors("reading", self.path):
+                verify_manifest(self.layout, self.archive, task)
+
+    def require_unchanged(self) -> None:
+        """See that the named file is what it was when it was opened: programs go by its name, not by its bytes.
+
+        Raises:
+            ImageRefusedError: It was changed, or another one has its name.
+        """
+        if self.published is not None and state_of(self.published) != self.state:
+            raise ImageRefusedError(
+                f"the image file {self.published} changed while it was read",
+                details="What was looked at is not what is there now.",
+                resolution="Nothing was made of it. See who writes to its folder, then run again.",
+                context={"path": str(self.published)},
+            )
 
 
 @contextmanager
@@ -114,8 +140,9 @@ def opened_disk(
     with ExitStack() as stack:
         with atomic.storage_errors("reading", path):
             window = stack.enter_context(FileWindow(path))
+            state = state_of_open(window.handle)
             opening = _Opening(window, limits, name or path.name, spool=spool, monitor=monitor, stack=stack)
-            disk = opening.disk()
+            disk = replace(opening.disk(), published=path, state=state)
         yield disk
 
 

@@ -125,7 +125,7 @@ def report_on(path: Path, settings: Settings, monitor: Monitor, *, with_guest: b
         with_guest: Whether the disk is looked into. What of it nobody knows, the report says.
 
     Raises:
-        ImageRefusedError: It is refused; no tool opened it.
+        ImageRefusedError: It is refused, and no tool opened it; or it changed meanwhile.
         UnreadableFileError: It cannot be read.
         StorageError: What is packed cannot be unpacked.
     """
@@ -141,6 +141,7 @@ def report_on(path: Path, settings: Settings, monitor: Monitor, *, with_guest: b
         bounds = settings.conversion
         try:
             guest = guest_facts(disk, limits, workplace=spool, monitor=monitor, require_cage=bounds.require_cage)
+            disk.require_unchanged()
         except StorageError as problem:
             return replace(report, problem=problem)
         return replace(report, guest=guest)
@@ -168,7 +169,7 @@ def convert_file(path: Path, wish: Wish, settings: Settings, monitor: Monitor) -
     Raises:
         ExistsError: The new file is there already, and is not to be replaced.
         InputError: The new file would be the old one, or has no place.
-        ImageRefusedError: The image file is refused; no tool opened it.
+        ImageRefusedError: The image file is refused, and no tool opened it; or it changed meanwhile.
         UnreadableFileError: It cannot be read.
         ConversionError: It cannot be converted.
         MachineError: The tools or the cage for them are missing.
@@ -185,6 +186,7 @@ def convert_file(path: Path, wish: Wish, settings: Settings, monitor: Monitor) -
         atomic.sweep_partials(destination.parent, older_than_seconds=atomic.ABANDONED_SECONDS, of=destination.name)
         with _placing(wish) as temporary:
             made = transform(disk, wish.format, temporary, options=options, limits=limits, monitor=monitor)
+            disk.require_unchanged()
     is_converted = not is_taken_as_it_is(disk.inspection, wish.format)
     return MadeFile(source=found, path=destination, inspection=made, is_converted=is_converted)
 

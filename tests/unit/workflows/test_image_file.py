@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from coppice.errors import ConversionError, ExistsError, InputError, UnreadableFileError
+from coppice.errors import ConversionError, ExistsError, ImageRefusedError, InputError, UnreadableFileError
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
 from coppice.model.requirements import DiskBus, Requirements
-from coppice.monitor import SILENT
+from coppice.monitor import SILENT, SILENT_TASK
 from coppice.settings.load import load_settings
 from coppice.workflows import image_file
 from coppice.workflows.image_file import Wish, convert_file, default_destination, report_on
@@ -159,3 +160,41 @@ def test_links_that_go_round_in_a_circle_are_an_error(tmp_path, settings):
     (tmp_path / "two").symlink_to(tmp_path / "one")
     with pytest.raises(UnreadableFileError):
         report_on(tmp_path / "one", settings, SILENT, with_guest=False)
+
+
+class Exchanging:
+    """A monitor that exchanges the file for another when qemu-img is about to read it."""
+
+    def __init__(self, raw, other) -> None:
+        self.raw, self.other = raw, other
+
+    def message(self, text):
+        pass
+
+    @contextmanager
+    def task(self, label, **_):
+        if label.startswith(("converting", "Looking")):
+            self.raw.rename(self.raw.with_name("away"))
+            self.raw.symlink_to(self.other)
+        yield SILENT_TASK
+
+
+@pytest.mark.threat("T70")
+def test_nothing_is_made_of_a_file_that_was_exchanged_after_it_was_looked_at(raw, settings, tmp_path, monkeypatch):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\2" * MIB)
+
+    def stand_in(disk, wanted, destination, *, monitor, **_):
+        with monitor.task("converting"):
+            destination.write_bytes(disk.path.read_bytes())
+
+    monkeypatch.setattr(image_file, "transform", stand_in)
+    wish = Wish(format=DiskFormat.QCOW2, destination=raw.with_name("new.qcow2"))
+    with pytest.raises(ImageRefusedError, match="changed while it was read"):
+        convert_file(raw, wish, settings, Exchanging(raw, secret))
+    assert files(raw) == ["away", "disk.raw"]
+
+
+def test_a_file_that_is_exchanged_while_its_disk_is_looked_into_is_not_reported(raw, settings, tmp_path):
+    with pytest.raises(ImageRefusedError, match="changed while it was read"):
+        report_on(raw, settings, Exchanging(raw, tmp_path / "secret"), with_guest=True)
