@@ -40,7 +40,7 @@ PARSE_PROBLEMS = (
     x509.UnsupportedGeneralNameType,
 )
 """What ``cryptography`` raises on malformed certificates, at loading or at a later look."""
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([\s\S]*?)-----END \1-----")
+_BEGINNING = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _CRL_LABEL = b"X509 CRL"
 _CRL_BEGINNING = b"-----BEGIN X509 CRL-----"
@@ -170,27 +170,41 @@ def _is_weakly_signed(signed: x509.Certificate | x509.CertificateRevocationList,
 
 def read_blocks(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevocationList | str]:
     """Yield the certificates and CRLs in ``data``, PEM blocks or one DER object; a text for each that is neither."""
-    blocks = list(_BLOCK.finditer(data))
+    blocks = list(_blocks(data))
     if not blocks:
         try:
             yield _from_der(data)
         except PARSE_PROBLEMS as problem:
             yield reason(problem) if data else "it is empty"
-    for number, block in enumerate(blocks, 1):
-        label = block.group(1)
+    for number, (label, content) in enumerate(blocks, 1):
         try:
             if label in _CERTIFICATE_LABELS:
-                yield load_certificate(_decoded(block.group(2)))
+                yield load_certificate(_decoded(content))
             elif label == _CRL_LABEL:
-                yield load_crl(_decoded(block.group(2)))
+                yield load_crl(_decoded(content))
             else:
                 yield f"block {number}: {label.decode()} is neither a certificate nor a CRL"
         except PARSE_PROBLEMS as problem:
             said = f"block {number}: {reason(problem)}"
             yield f"{DAMAGED_CRL}: {said}" if label == _CRL_LABEL else said
-    if data.count(_CRL_BEGINNING) > sum(1 for block in blocks if block.group(1) == _CRL_LABEL):
+    if data.count(_CRL_BEGINNING) > sum(1 for label, _ in blocks if label == _CRL_LABEL):
         # Half a file is what an interrupted copy leaves.
         yield f"{DAMAGED_CRL}: it has no end"
+
+
+def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield label and content of each PEM block that ends; of labels that never end, none is looked for twice."""
+    at, endless = 0, set[bytes]()
+    while (found := _BEGINNING.search(data, at)) is not None:
+        label, start = found[1], found.end()
+        mark = b"-----END " + label + b"-----"
+        end = -1 if label in endless else data.find(mark, start)
+        if end < 0:
+            endless.add(label)
+            at = found.start() + 1
+        else:
+            yield label, data[start:end]
+            at = end + len(mark)
 
 
 def crl_issuer(data: bytes) -> bytes:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -122,3 +123,13 @@ def test_a_wrong_signature_is_refused(rsa_key):
         for content, about in pairs:
             with pytest.raises(ManifestError, match=said):
                 check_signature(content, about, "vm.mf", name="vm.ova")
+
+
+@pytest.mark.threat("T67")
+def test_beginnings_of_certificates_without_an_end_take_no_time(rsa_key):
+    beginnings = b"-----BEGIN CERTIFICATE-----\n" * (200 * 1024 // 28)
+    line = signed(rsa_key).partition(b"\n")[0] + b"\n"
+    begun = time.process_time()
+    with pytest.raises(ManifestError, match="cannot be read"):
+        check_signature(line + beginnings, MANIFEST, "vm.mf", name="vm.ova")
+    assert time.process_time() - begun < 2
