@@ -37,6 +37,7 @@ from coppice.subscription.list_warnings import DEFAULT_TERMS
 from coppice.subscription.model import WarningKind
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing import images
+from coppice.testing.archives import archive, member
 from coppice.testing.authority import Authority
 from coppice.testing.server import serve, status
 from coppice.testing.simulator import Simulator
@@ -228,6 +229,26 @@ def test_a_packed_image_is_unpacked_once_for_all_clouds(world: World):
     assert made[0].stat().st_ino == made[1].stat().st_ino
     subprocess.run(["qemu-img", "compare", "-q", raw / "disk.raw", made[0]], check=True)
     assert "ImageDiffers" not in world.told()
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, lambda disc: archive(member("disc.iso", disc))])
+def test_a_disc_stays_one_whatever_it_is_packed_in_and_stops_nothing_else(world: World, pack: Callable[[bytes], bytes]):
+    disc = images.iso(hybrid=True)
+    world.publisher.add_image(title="Disc", data=pack(disc), hv_format="iso")
+    world.publisher.add_image(title="Disk", data=images.raw_disk(), hv_format="raw")
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    world.clouds = {
+        name: DirectoryCloud(name, SITE, world.path / name, (wanted,))
+        for name, wanted in (("discs", DiskFormat.ISO), ("disks", DiskFormat.RAW))
+    }
+    failure = world.sync().failure()
+    assert failure is not None
+    assert [each["code"] for each in failure.context["errors"]] == ["image-conversion"] * 2
+    (kept,) = (world.path / "discs" / "current").iterdir()
+    assert (kept / "disk.iso").read_bytes() == disc
+    (kept,) = (world.path / "disks" / "current").iterdir()
+    assert (kept / "disk.raw").read_bytes() == images.raw_disk()
 
 
 def test_an_image_that_is_not_what_its_list_says_is_registered_and_told(world: World):

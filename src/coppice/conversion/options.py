@@ -90,6 +90,8 @@ def is_compressed(wanted: DiskFormat, options: Options) -> bool:
 _STREAM_OPTIMIZED = ("-m", "16", "-o", "subformat=streamOptimized")
 _ARGUMENTS: dict[DiskFormat, tuple[str, ...]] = {
     DiskFormat.RAW: _MANY_AT_ONCE,
+    # Nothing is converted to an ISO image; one that lies in something else is kept like a result.
+    DiskFormat.ISO: (),
     DiskFormat.QCOW2: (*_MANY_AT_ONCE, "-o", "compat=1.1"),
     DiskFormat.VMDK: _STREAM_OPTIMIZED,
     DiskFormat.OVA: _STREAM_OPTIMIZED,
