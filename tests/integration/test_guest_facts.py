@@ -170,6 +170,17 @@ def test_a_disk_whose_system_lies_where_nothing_looks_does_not_pass_for_an_empty
     assert (found.boot_ways, found.architecture) == ((Firmware.UEFI,), "x86_64")
 
 
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_disk_in_a_file_system_that_nobody_knows_does_not_pass_for_an_empty_one(form, tmp_path):
+    path = tmp_path / "disk.raw"
+    # Some file systems have their mark far behind the beginning: ZFS and UFS do.
+    path.write_bytes(bytes(64 * 1024) + b"of another system" + bytes(4 * MIB - 64 * 1024 - 17))
+    found = facts_of(path if form == "raw" else converted(path, form), tmp_path)
+    for fact in (GuestFact.OPERATING_SYSTEM, GuestFact.KERNELS, GuestFact.CLOUD_INIT):
+        assert not found.is_known(fact)
+    assert found.has_cloud_init is None
+
+
 def test_an_empty_disk_has_nothing_and_that_is_known(tmp_path):
     (tmp_path / "disk.raw").write_bytes(bytes(4 * MIB))
     found = facts_of(tmp_path / "disk.raw", tmp_path)

@@ -25,7 +25,7 @@ from coppice.conversion.guest.workplace import workplace_below
 from coppice.conversion.guest.xfs import XfsTree
 from coppice.conversion.model import FileSystem, FileSystemKind
 from coppice.formats.el_torito import boot_ways_of_disc
-from coppice.formats.file_systems import file_systems_of
+from coppice.formats.file_systems import LOOKED_AT_BYTES, file_systems_of
 from coppice.formats.partition_layout import BIOS_BOOT_KIND, Partition, PartitionLayout
 from coppice.formats.partitions import read_partitions
 from coppice.model.operating_system import Firmware
@@ -169,7 +169,7 @@ class _Look:
     def _partition(self, part: Partition, system: FileSystem | None) -> GuestPartition:
         shown = _shown(part, system)
         if system is None:
-            if part.number and part.kind != BIOS_BOOT_KIND and not self.findings.is_hidden(_name(part)):
+            if not self.findings.is_hidden(_name(part)) and self._may_hold_files(part):
                 self.findings.hidden(f"{_name(part)} has no file system that is known")
             return shown
         if system.kind in _WITHOUT_FILES:
@@ -182,6 +182,12 @@ class _Look:
             if system.kind is FileSystemKind.FAT and _may_start(part):
                 self.findings.unknown(GuestFact.BOOT_WAYS, reason)
         return shown
+
+    def _may_hold_files(self, part: Partition) -> bool:
+        """Tell whether there may be files in what is of no known file system: an empty disk has none."""
+        if part.number:
+            return part.kind != BIOS_BOOT_KIND
+        return any(self.bytes.read(part.start_bytes, min(part.size_bytes, LOOKED_AT_BYTES)))
 
     def _files(self, part: Partition, kind: FileSystemKind) -> None:
         start, size = part.start_bytes, part.size_bytes
