@@ -15,6 +15,8 @@ from coppice.cli.words import examples, noun, pass_context
 if TYPE_CHECKING:
     from coppice.cli.context import Context
     from coppice.cli.output import Output
+    from coppice.workflows.image_comparison import Comparison, FollowedImage
+    from coppice.workflows.image_file import FileReport
 
 command = noun("image", "The images that subscribed lists name, and what image files are.")
 
@@ -54,7 +56,8 @@ def list_images(context: Context) -> Result:
         "coppice image inspect disk.qcow2",
         "coppice image inspect appliance.ova --no-guest",
         "coppice image inspect debian.raw.xz --json",
-        exits="0 it may be used, 7 it is refused",
+        "coppice image inspect debian.qcow2 --listed 8a1f2f60-…",
+        exits="0 it may be used, 7 it is refused, 12 no list names the image",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
@@ -65,18 +68,33 @@ def list_images(context: Context) -> Result:
     show_default=True,
     help="Look into the disk as well: partitions, file systems, how it starts, kernel, operating system.",
 )
+@click.option(
+    "--listed",
+    metavar="IDENTIFIER",
+    help="Compare it with what a list that is followed says of this image, as `coppice image list` names it; "
+    "SUBSCRIPTION/IDENTIFIER or LIST/IDENTIFIER where several lists have it.",
+)
 @pass_context
-def inspect_file(context: Context, file: Path, with_guest: bool) -> Result:
+def inspect_file(context: Context, *, file: Path, with_guest: bool, listed: str | None) -> Result:
     """Say what FILE is by its content, or why it is refused.
 
     What is packed is unpacked for it. No tool opens a file that is refused; a disk is looked into by programs that are
     shut in, and is neither mounted nor started.
     """
+    from coppice.cli.image_comparison import comparison_messages, show_comparison
     from coppice.cli.image_report import show_report
     from coppice.workflows.image_file import report_on
 
+    followed = None if listed is None else _followed(context, listed)
     report = report_on(file, context.settings, context.monitor, with_guest=with_guest)
+    comparison = None if followed is None else _compared(context, report, followed)
     problem = report.problem
+
+    def render(output: Output) -> None:
+        show_report(report, output)
+        if comparison is not None:
+            show_comparison(comparison, output)
+
     return Result(
         command="image inspect",
         data={
@@ -86,8 +104,23 @@ def inspect_file(context: Context, file: Path, with_guest: bool) -> Result:
             "has_manifest": report.has_manifest,
             "signer": report.signer,
             "guest": report.guest,
+            "comparison": comparison,
         },
         status=Status.SUCCESS if problem is None else Status.PARTIAL,
         errors=() if problem is None else (problem,),
-        show=lambda output: show_report(report, output),
+        messages=comparison_messages(comparison),
+        show=render,
     )
+
+
+def _followed(context: Context, listed: str) -> FollowedImage:
+    # Found before the file is read: that takes a while, and no list may have it.
+    from coppice.workflows.image_comparison import followed_image
+
+    return followed_image(context.existing_database(), context.clock, context.settings.lists, listed)
+
+
+def _compared(context: Context, report: FileReport, followed: FollowedImage) -> Comparison:
+    from coppice.workflows.image_comparison import compare
+
+    return compare(report, followed, context.monitor)

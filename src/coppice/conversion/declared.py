@@ -47,20 +47,39 @@ def difference(declared: str | None, found: Inspection, rule: DeclaredFormat, na
     Raises:
         DeclaredFormatError: It differs, and the list says that it is raw, or the rule demands what it says.
     """
-    if declared is None or not declared.strip():
+    words = told(declared, found, name)
+    if declared is None or words is None:
         return None
-    words = declared.strip().lower().lstrip(".")
-    known = _OTHER_NAMES.get(words) or next((each for each in DiskFormat if each == words), None)
-    if known in {found.format, found.disk.format}:
-        return None
-    shown = ascii(declared[:_SHOWN])
-    if rule is DeclaredFormat.REQUIRE or known is DiskFormat.RAW:
+    is_called_raw = _known(declared) is DiskFormat.RAW
+    if rule is DeclaredFormat.REQUIRE or is_called_raw:
         raise refusal(
             DeclaredFormatError,
             name,
-            f"it is {found.format}, and its list says {shown}",
+            f"it is {found.format}, and its list says {_shown(declared)}",
             why="whoever believes the list reads another disk"
-            if known is DiskFormat.RAW
+            if is_called_raw
             else "conversion.declared_format demands that both agree",
         )
-    return f"image {name} is {found.format}, and its list says {shown}"
+    return words
+
+
+def told(declared: str | None, found: Inspection, name: str) -> str | None:
+    """Return how an image differs from what its list says, for people, whatever follows; None as in `difference`.
+
+    Args:
+        declared: ``hv:format`` as written.
+        found: What the image is.
+        name: Of the image.
+    """
+    if declared is None or not declared.strip() or _known(declared) in {found.format, found.disk.format}:
+        return None
+    return f"image {name} is {found.format}, and its list says {_shown(declared)}"
+
+
+def _known(declared: str) -> DiskFormat | None:
+    words = declared.strip().lower().lstrip(".")
+    return _OTHER_NAMES.get(words) or next((each for each in DiskFormat if each == words), None)
+
+
+def _shown(declared: str) -> str:
+    return ascii(declared[:_SHOWN])
