@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.cage import Cage, Means, Strength, Walls, find_means, landlock
-from coppice.errors import InterruptedRunError, ToolFailedError, ToolMissingError, ToolTimeoutError
+from coppice.errors import InterruptedRunError, StorageError, ToolFailedError, ToolMissingError, ToolTimeoutError
 from coppice.process import Limits
 
 if TYPE_CHECKING:
@@ -100,6 +100,19 @@ def test_files_in_closed_folders_and_with_odd_names_reach_the_program(
     cage.run(["dd", f"if={cage.inside(image)}", f"of={cage.inside(out)}", "status=none"], timeout_seconds=60)
     assert out.read_bytes() == b"content"
     assert {path.name for path in folder.iterdir()} == {image.name, out.name}
+
+
+@pytest.mark.threat("T71")
+def test_a_file_that_takes_the_place_of_what_is_written_is_no_result(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.write_bytes(b"somebody's")
+
+    def exchange(_text: str) -> None:
+        other.replace(out)
+
+    cage = Cage(writes=[out])
+    with pytest.raises(StorageError, match="took its place"):
+        cage.run(["echo", "begun"], timeout_seconds=60, on_output=exchange)
 
 
 @pytest.mark.parametrize("means", sorted(MEANS))

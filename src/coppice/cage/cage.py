@@ -34,8 +34,9 @@ class Cage:
 
     Args:
         reads: Files that it reads.
-        writes: Files that it writes, and may read; those that are not there are made, empty, when it runs. A folder may
-            be given where a program insists on one; what is written into it is looked at once a second.
+        writes: Files that it writes, and may read; those that are not there are made, empty, when it runs. A link is
+            not followed: where others may write, it is theirs. A folder may be given where a program insists on one;
+            what is written into it is looked at once a second.
         is_required: Whether nothing runs where the program cannot be shut in fully.
         means: With what it is shut in; the strongest that this machine has when None.
     """
@@ -48,7 +49,7 @@ class Cage:
         is_required: bool = False,
         means: Means | None = None,
     ) -> None:
-        written = dict.fromkeys(map(_resolved, writes))
+        written = dict.fromkeys(map(_in_its_folder, writes))
         read = dict.fromkeys(path for path in map(_resolved, reads) if path not in written)
         self._bindings = {
             path: Binding(outside=str(path), inside=f"/{folder}/{number}/{_plain_name(path)}", is_written=is_written)
@@ -85,7 +86,7 @@ class Cage:
             KeyError: The file was not given to this cage.
             CageError: A full cage is required and cannot be had.
         """
-        binding = self._bindings[_resolved(path)]
+        binding = self._bindings.get(_in_its_folder(path)) or self._bindings[_resolved(path)]
         return binding.inside if self.means.walls is Walls.BUBBLEWRAP else binding.outside
 
     def run(
@@ -119,7 +120,7 @@ class Cage:
         Raises:
             CageError: A full cage is required and cannot be had, or a cage could not be set up.
             UnreadableFileError: A file that is to be read is not there.
-            StorageError: A file that is to be written cannot be made.
+            StorageError: A file that is to be written cannot be made, or another took its place meanwhile.
             ToolMissingError: The program is not installed.
             ToolTimeoutError: Time was up.
             ToolFailedError: It ended with another status than those in ``ok``, or wrote more than it may.
@@ -127,7 +128,7 @@ class Cage:
         """
         means = self.means
         bounds = _complete(limits)
-        self._prepare_files()
+        made = self._prepare_files()
 
         def watch() -> bool:
             self._check_folders(argv[0], bounds)
@@ -155,14 +156,18 @@ class Cage:
         self._check_folders(argv[0], bounds)
         if done.returncode not in ok:
             self._raise_failed(done, means)
+        _require_same(made)
         return done
 
-    def _prepare_files(self) -> None:
+    def _prepare_files(self) -> dict[Path, tuple[int, int]]:
+        """Make what is to be written; return which files these are."""
+        made = {}
         for path, binding in self._bindings.items():
             if binding.is_written:
-                _make(path)
+                made[path] = _make(path)
             else:
                 _look_at(path)
+        return made
 
     def _check_folders(self, program: str, limits: process.Limits) -> None:
         most = limits.file_size_bytes or 0
@@ -195,17 +200,34 @@ def _resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _make(path: Path) -> None:
+def _in_its_folder(path: Path) -> Path:
+    """Return a path whose folders are the real ones; what lies there, if it is a link, is not followed."""
+    return _resolved(path.parent) / path.name if path.name not in {"", ".."} else _resolved(path)
+
+
+def _make(path: Path) -> tuple[int, int]:
     with storage_errors("making", path):
-        if path.is_dir():
-            return
+        if path.is_dir() and not path.is_symlink():
+            return _identity(path.lstat())
         # Not waited for where it is a pipe that nobody reads from.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, _NEW_FILE_MODE)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file")
+            return _identity(os.fstat(handle))
         finally:
             os.close(handle)
+
+
+def _require_same(made: Mapping[Path, tuple[int, int]]) -> None:
+    for path, identity in made.items():
+        with storage_errors("writing", path):
+            if _identity(path.lstat()) != identity:
+                raise OSError(errno.EEXIST, "another file took its place")
+
+
+def _identity(state: os.stat_result) -> tuple[int, int]:
+    return state.st_dev, state.st_ino
 
 
 def _look_at(path: Path) -> None:

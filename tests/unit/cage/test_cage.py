@@ -52,6 +52,19 @@ def test_without_a_tree_of_its_own_a_program_sees_files_where_they_are(tmp_path:
         assert Cage(reads=[linked], means=means).inside(linked) == os.path.realpath(disk)
 
 
+@pytest.mark.threat("T71")
+def test_a_link_in_the_place_of_what_is_to_be_written_is_not_followed(tmp_path: Path) -> None:
+    precious, out = file_in(tmp_path, "precious"), tmp_path / "out"
+    precious.write_bytes(b"content")
+    out.symlink_to(precious)
+    for means in (CLOSED, LIMITS):
+        cage = Cage(writes=[out], means=means)
+        assert cage.inside(out) == str(out)
+        with pytest.raises(StorageError):
+            cage.run(["true"], timeout_seconds=10)
+    assert precious.read_bytes() == b"content"
+
+
 def test_a_file_that_was_not_given_has_no_path_inside(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         Cage(reads=[file_in(tmp_path, "one")], means=FULL).inside(tmp_path / "other")
