@@ -13,6 +13,7 @@ import glob
 import os
 import secrets
 import shutil
+import stat
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -69,6 +70,20 @@ def fsync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def settle_file(path: Path, mode: int) -> None:
+    """Give a new file its permissions and make its bytes durable; a link in its place is not followed.
+
+    Raises:
+        OSError: It is a link, or cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fchmod(handle, mode)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def fsync_file(path: Path) -> None:
     """Make the bytes of ``path`` durable."""
     handle = os.open(path, os.O_RDONLY)
@@ -76,6 +91,20 @@ def fsync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether a rename onto ``path`` would take away what is no file: a device, a pipe, a socket.
+
+    ``/dev/null`` and ``/dev/stdout`` are such; root may put a file in their place, and the machine goes without them.
+    """
+    try:
+        if path.is_symlink() and str(path.readlink()).startswith("/proc/"):
+            return True
+        kind = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
 
 
 @contextmanager
@@ -86,15 +115,18 @@ def replacing(destination: Path, *, mode: int = 0o644) -> Iterator[Path]:
 
     Raises:
         NoSpaceError: The disk is full.
-        StorageError: The file system failed otherwise.
+        StorageError: The file system failed otherwise, or ``destination`` is no file (`is_special`).
     """
+    if is_special(destination):
+        raise StorageError(
+            f"{destination} is no ordinary file, and is not replaced", context={"path": str(destination)}
+        )
     temporary = partial_path(destination)
     try:
         with storage_errors("writing", destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            temporary.chmod(mode)
-            fsync_file(temporary)
+            settle_file(temporary, mode)
             temporary.replace(destination)
             fsync_directory(destination.parent)
     finally:

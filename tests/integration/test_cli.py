@@ -63,6 +63,13 @@ def test_every_command_has_help_with_json(coppice, name):
     assert "--json" in ended.stdout
 
 
+def test_a_choice_that_is_missing_is_told_in_one_line(coppice):
+    ended = coppice("convert", "disk.raw")
+    assert ended.returncode == 2
+    assert "Missing option '--to'. Choose from: raw, qcow2, vmdk," in ended.stderr
+    assert "\\" not in ended.stderr
+
+
 @pytest.mark.parametrize("arguments", [("--json", "status"), ("status", "--json")])
 def test_status_works_before_anything_was_set_up_and_makes_nothing(coppice, arguments):
     ended = coppice(*arguments)

@@ -275,7 +275,9 @@ def _usage(problem: click.UsageError, known: Context) -> UsageError:
     if ctx is not None:
         known.command = ctx.command_path.removeprefix("coppice").strip()
     path = ctx.command_path if ctx is not None else "coppice"
-    return UsageError(problem.format_message(), resolution=f"`{path} --help` shows how it is used.")
+    # Where click lists what may be chosen, it breaks the line before each.
+    message = " ".join(problem.format_message().split())
+    return UsageError(message, resolution=f"`{path} --help` shows how it is used.")
 
 
 def _no_arguments(problem: click.exceptions.NoArgsIsHelpError, known: Context) -> int:

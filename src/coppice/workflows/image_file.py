@@ -16,6 +16,7 @@ from coppice.conversion.transform import transform
 from coppice.conversion.unpack import opened_disk
 from coppice.errors import (
     ExistsError,
+    ImageRefusedError,
     InputError,
     StorageError,
     UnreadableFileError,
@@ -224,6 +225,10 @@ def _real(path: Path) -> Path:
         real = path.resolve(strict=True)
         # A pipe would be waited for.
         os.close(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        if not real.is_file():
+            # A folder may have no name of its own: ".", "/".
+            kind = "a folder" if real.is_dir() else "not a regular file"
+            raise ImageRefusedError(f"{path} is {kind}; an image is a file", resolution="Name the image file itself.")
     except (OSError, RuntimeError) as problem:
         why = problem.strerror if isinstance(problem, OSError) else "its links go round in a circle"
         raise UnreadableFileError(
@@ -241,6 +246,11 @@ def _check_destination(source: Path, wish: Wish) -> None:
             raise InputError(f"there is no folder {destination.parent} for {destination.name}")
         if destination.is_dir():
             raise InputError(f"{destination} is a folder", resolution="Name the new file itself.")
+        if atomic.is_special(destination):
+            raise InputError(
+                f"{destination} is a device, a pipe or a socket, and no image is written there",
+                resolution="Name a new file with --output.",
+            )
         if destination.exists() and destination.samefile(source):
             raise InputError(
                 f"{destination} is the very file that is converted", resolution="Name another one with --output."
@@ -269,8 +279,7 @@ def _placing(wish: Wish) -> Iterator[Path]:
     try:
         yield temporary
         with atomic.storage_errors("writing", destination):
-            temporary.chmod(_new_file_mode())
-            atomic.fsync_file(temporary)
+            atomic.settle_file(temporary, _new_file_mode())
             _link(temporary, destination)
             atomic.fsync_directory(destination.parent)
     finally:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -126,6 +128,23 @@ def test_what_fails_leaves_what_was_there(raw, convert, monkeypatch, overwrite):
     assert files(raw) == ["disk.raw", *(["new.raw"] if overwrite else [])]
     if overwrite:
         assert raw.with_name("new.raw").read_text() == "older"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_device_or_a_pipe_keeps_its_place(raw, convert, overwrite):
+    pipe = raw.with_name("pipe")
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="device"):
+        convert(destination=pipe, overwrite=overwrite)
+    assert pipe.is_fifo()
+    assert files(raw) == ["disk.raw", "pipe"]
+
+
+def test_a_folder_is_called_as_it_was_named(raw, settings, monkeypatch):
+    monkeypatch.chdir(raw.parent)
+    for named in (".", "/"):
+        with pytest.raises(ImageRefusedError, match=f"^{re.escape(named)} is a folder"):
+            report_on(Path(named), settings, SILENT, with_guest=False)
 
 
 def test_what_is_wished_of_an_ova_stands_above_what_its_source_says(raw, convert, monkeypatch):
