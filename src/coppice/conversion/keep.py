@@ -110,7 +110,7 @@ def record_of(path: Path) -> Path:
 
 def read_made(path: Path) -> Made | None:
     """Return the record of a converted file; None: there is none that can be read, so that it is made again."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         content: dict[str, Any] = json.loads(record_of(path).read_text(encoding="utf-8"))
         return Made(
             image=Image(

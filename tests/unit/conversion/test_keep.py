@@ -99,6 +99,20 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path, content):
     assert list(all_kept(tmp_path)) == []
 
 
+@pytest.mark.parametrize("key", ["size_bytes", "virtual_size_bytes"])
+@pytest.mark.parametrize("said", [b"Infinity", b"NaN", b"1e999"])
+def test_a_record_with_a_length_that_is_no_number_is_none(tmp_path, key, said):
+    path = kept(tmp_path, 1)
+    good = record_of(path).read_bytes()
+    for count in (1, -1):
+        # The first is the result's, the last the source's.
+        parts = good.split(b'"%s": ' % key.encode())
+        parts[count] = said + parts[count].lstrip(b"0123456789")
+        record_of(path).write_bytes((b'"%s": ' % key.encode()).join(parts))
+        assert read_made(path) is None
+        assert list(all_kept(tmp_path)) == []
+
+
 def test_each_source_format_and_option_has_a_place_of_its_own(tmp_path):
     one, other = Checksum.of(b"1"), Checksum.of(b"2")
     places = {
