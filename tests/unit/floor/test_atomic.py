@@ -118,3 +118,17 @@ def test_leftovers_of_one_file_are_swept_alone(tmp_path: Path) -> None:
         os.utime(path, (1, 1))
     assert atomic.sweep_partials(tmp_path, older_than_seconds=60, of=other.name) == [left[other]]
     assert atomic.sweep_partials(tmp_path, older_than_seconds=60, of=record.name) == [left[record]]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe, link, stdout = tmp_path / "pipe", tmp_path / "link", tmp_path / "stdout"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    stdout.symlink_to("/proc/self/fd/1")
+    for path in (pipe, link, stdout):
+        with pytest.raises(StorageError, match="no ordinary file"):
+            atomic.write_text(path, "new")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert stdout.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 3
