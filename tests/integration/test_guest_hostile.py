@@ -241,3 +241,13 @@ def test_a_disk_of_which_more_would_be_brought_than_there_is_room_for_is_not_kno
     found = facts_of(path, tmp_path)
     assert not found.is_known(GuestFact.OPERATING_SYSTEM)
     assert any("there is room for" in unknown.reason for unknown in found.unknown)
+
+
+def test_room_is_asked_for_what_a_disk_holds_and_not_for_its_length(tmp_path, monkeypatch):
+    path = guests.disk(tmp_path / "whole.raw", [Part(content=guest(tmp_path, "xfs", {}))])
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", path, tmp_path / "disk.qcow2"], check=True)
+    usage = type(shutil.disk_usage(tmp_path))(320 * MIB, 160 * MIB, 160 * MIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    found = facts_of(tmp_path / "disk.qcow2", tmp_path)
+    assert found.partitions[0].size_bytes > usage.free
+    assert found.operating_system is not None

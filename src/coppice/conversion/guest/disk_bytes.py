@@ -133,7 +133,8 @@ class DiskBytes:
     def _check_room(self, start: int, size_bytes: int) -> None:
         cage = self._reader.cage(self._disk.path)
         source = self._source(cage.inside(self._disk.path), start, size_bytes)
-        said = self._reader.look(cage, ["qemu-img", "measure", "-O", "raw", "--output=json", source]).stdout
+        # Of raw, QEMU would say the whole length; of qcow2 it says the data, and a little for tables.
+        said = self._reader.look(cage, ["qemu-img", "measure", "-O", "qcow2", "--output=json", source]).stdout
         try:
             needed = int(json.loads(said)["required"])
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
