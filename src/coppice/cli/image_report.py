@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from coppice.workflows.image_file import FileReport
 
 
+_KINDS = {
+    "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "EFI system",
+    "21686148-6449-6e6f-744e-656564454649": "BIOS boot",
+    "bc13c2ff-59e6-4262-a352-b275fd6f7172": "Linux boot",
+    "0fc63daf-8483-4772-8e79-3d69d8477de4": "Linux",
+    "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f": "Linux swap",
+    "e6d6d379-f507-44c2-a23c-238f2a3df928": "Linux LVM",
+    "a19d880f-05fc-4d3b-a006-743f0f84911e": "Linux RAID",
+    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "Linux root x86-64",
+    "b921b045-1df0-41c3-af44-4c6f280d3fae": "Linux root arm64",
+    "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7": "Windows data",
+}
+"""What a GPT's kinds are called; others are shown as they are."""
+
+
 def show_report(report: FileReport, output: Output) -> None:
     """Print a report on an image file."""
     output.pairs({"file": report.path, **_file_pairs(report.inspection), **_manifest_pairs(report)})
@@ -35,8 +50,17 @@ def _file_pairs(found: Inspection) -> dict[str, object]:
         pairs["data"] = format_size(disk.allocated_bytes)
     if packaging is not None and packaging.hardware is not None:
         pairs["machine"] = _machine(packaging.hardware)
-    pairs["usable as it is"] = found.is_usable_as_it_is
+    pairs["usable as it is"] = _usable(found)
     return pairs
+
+
+def _usable(found: Inspection) -> str:
+    """Return whether a cloud can take the file itself, and if not, why."""
+    if found.is_usable_as_it_is:
+        return "yes"
+    if found.disk.must_be_rewritten:
+        return "no: it holds more than its disk, or is of a kind that clouds refuse; a conversion writes it anew"
+    return "no: it is packed; a conversion takes the disk out"
 
 
 def _manifest_pairs(report: FileReport) -> dict[str, object]:
@@ -105,11 +129,12 @@ def _show_guest(guest: GuestFacts, output: Output) -> None:
 
 def _row(part: GuestPartition) -> list[object]:
     inside = part.file_system
+    kind = _KINDS.get(part.kind, part.kind)
     return [
         part.number or "whole disk",
         format_size(part.start_bytes),
         format_size(part.size_bytes),
-        f"{part.kind} (active)" if part.is_active else part.kind,
+        f"{kind} (active)" if part.is_active else kind,
         part.label,
         None if inside is None else inside.kind,
         None if inside is None else inside.label,

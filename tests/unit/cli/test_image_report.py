@@ -55,7 +55,7 @@ def test_what_a_disk_is_packed_in_is_told_from_the_outside_to_the_inside():
     assert value_of(text, "packed") == "ova, as disk1.vmdk.gz, compressed with gzip"
     assert value_of(text, "machine") == "1 core, 512 MiB of memory, uefi, disk on scsi"
     assert value_of(text, "manifest") == "its files agree with it; signed by CN=Somebody"
-    assert value_of(text, "usable as it is") == "no"
+    assert value_of(text, "usable as it is") == "no: it is packed; a conversion takes the disk out"
 
 
 def test_a_bare_disk_has_neither_packing_nor_manifest():
@@ -64,6 +64,24 @@ def test_a_bare_disk_has_neither_packing_nor_manifest():
     assert value_of(text, "usable as it is") == "yes"
     assert "packed" not in text
     assert "manifest" not in text
+
+
+def test_a_disk_that_clouds_refuse_is_told_as_that():
+    disk = Detection(format=DiskFormat.VHD, variant="fixed", virtual_size_bytes=MIB, must_be_rewritten=True)
+    assert value_of(shown(report(disk=disk)), "usable as it is").startswith("no: it holds more than its disk, or is of")
+
+
+def test_kinds_of_partitions_are_told_by_name_where_they_have_one():
+    kinds = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "00000000-0000-0000-0000-000000000001", "0x83")
+    parts = tuple(
+        GuestPartition(number=number, start_bytes=MIB, size_bytes=MIB, kind=kind)
+        for number, kind in enumerate(kinds, start=1)
+    )
+    text = shown(report(guest=GuestFacts(partition_table=PartitionTable.GPT, partitions=parts)))
+    assert "EFI system" in text
+    assert kinds[0] not in text
+    assert kinds[1] in text
+    assert kinds[2] in text
 
 
 def test_what_is_worth_saying_is_said():
