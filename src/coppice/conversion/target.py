@@ -14,6 +14,7 @@ from coppice import atomic
 from coppice.conversion.options import MOST_BYTES, is_compressed
 from coppice.conversion.ova_write import write_ova
 from coppice.conversion.qemu import is_whole_file
+from coppice.conversion.unpack_spool import RESERVE_BYTES
 from coppice.errors import ConversionError, NoSpaceError
 from coppice.model.image import DiskFormat
 from coppice.model.requirements import Requirements
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from coppice.conversion.unpack import OpenedDisk
     from coppice.monitor import Task
 
-RESERVE_BYTES = 16 * 1024 * 1024
-"""Kept free for the database and all else that lies on the same file system."""
 _TABLES_BYTES = 256 * 1024 * 1024
 """For the tables of a format, beside an eighth of the disk."""
 _SECTOR = 512

@@ -32,6 +32,10 @@ _ZEROS = bytes(1024 * 1024)
 _WAITING_PIECES = 4
 """How far unpacking may be ahead of the disk, in pieces of at most 1 MiB."""
 _TRIES = 100
+RESERVE_BYTES = 16 * 1024 * 1024
+"""Kept free for the database and all else that lies on the same file system."""
+_BETWEEN_LOOKS_BYTES = 4 * 1024 * 1024
+"""How much is unpacked between two looks at what is free."""
 
 
 class SpoolFile:
@@ -49,6 +53,7 @@ class SpoolFile:
             directory.mkdir(parents=True, exist_ok=True)
             self.path, self.handle = _new_file(directory)
         self.size_bytes = 0
+        self._until_look = 0
 
     def __enter__(self) -> Self:
         """Return the file."""
@@ -64,10 +69,13 @@ class SpoolFile:
         """Append ``piece``, leaving out blocks of nothing but zeros.
 
         Raises:
-            NoSpaceError: It does not fit on the disk.
+            NoSpaceError: It does not fit on the disk, or would leave nothing for others there.
             StorageError: It cannot be written.
         """
         with atomic.storage_errors("unpacking into", self.path):
+            if self.size_bytes >= self._until_look:
+                self._until_look = self.size_bytes + _BETWEEN_LOOKS_BYTES
+                _require_room(self.handle)
             _write_sparsely(self.handle, piece, self.size_bytes)
             self.size_bytes += len(piece)
 
@@ -232,6 +240,12 @@ def _new_file(directory: Path) -> tuple[Path, int]:
             raise
         os.close(handle)
     raise OSError(errno.EBUSY, "something removes each file that is made there")
+
+
+def _require_room(handle: int) -> None:
+    state = os.fstatvfs(handle)
+    if state.f_bavail * state.f_frsize < RESERVE_BYTES:
+        raise OSError(errno.ENOSPC, f"less than {RESERVE_BYTES} bytes are free, which are for others")
 
 
 def _runs(piece: bytes, position: int) -> Iterator[tuple[int, int]]:

@@ -97,6 +97,21 @@ def test_a_problem_of_the_writer_is_told_to_whoever_unpacks_and_nobody_waits(
         writer.put(spool, b"the only piece")
 
 
+@pytest.mark.threat("T65")
+def test_what_is_unpacked_leaves_room_for_others_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs(tmp_path)
+
+    def nearly_full(handle: int) -> os.statvfs_result:
+        free = 40 * MIB - os.fstat(handle).st_blocks * 512
+        return os.statvfs_result((*real[:1], 1, real[2], free, free, *real[5:]))
+
+    monkeypatch.setattr(os, "fstatvfs", nearly_full)
+    with SpoolFile(tmp_path) as spool, pytest.raises(NoSpaceError):  # noqa: PT012 - at one of them
+        for _ in range(40):
+            spool.write(b"x" * MIB)
+    assert 16 * MIB < spool.size_bytes < 32 * MIB
+
+
 def test_a_stretch_is_copied_with_its_holes(tmp_path: Path) -> None:
     content = bytes(3 * MIB) + os.urandom(MIB) + bytes(4 * MIB) + b"end"
     source = tmp_path / "source"
