@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from coppice.monitor import Monitor, Task
 
 _HEAD_BYTES = 512
+_OWN_MODE = 0o600
 _SEVERAL = "each program would see another disk"
 
 
@@ -78,7 +79,7 @@ class OpenedDisk:
     _spool: SpoolFile | None = None
 
     def take(self, destination: Path) -> None:
-        """Make the disk, as it is, a file of its own, durably and in one step.
+        """Make the disk, as it is, a file of its own, durably and in one step; it is its owner's alone.
 
         Where a spool file holds nothing else it becomes that file, and ``path`` is no more; else the disk's bytes are
         copied, holes as holes.
@@ -88,9 +89,9 @@ class OpenedDisk:
             StorageError: It cannot be written.
         """
         if self._spool is not None and not self.offset and self.size_bytes == self._spool.size_bytes:
-            self._spool.take(destination)
+            self._spool.take(destination, mode=_OWN_MODE)
         else:
-            copy_stretch(self.window.handle, self.offset, self.size_bytes, destination)
+            copy_stretch(self.window.handle, self.offset, self.size_bytes, destination, mode=_OWN_MODE)
 
     def verify_manifest(self, task: Task) -> None:
         """Hold the files of the archive against its manifest, where there is one; may run beside a conversion.

@@ -243,7 +243,8 @@ def test_a_disk_that_was_unpacked_becomes_a_file_without_being_written_again(tmp
             number = disk.path.stat().st_ino
             disk.take(tmp_path / "made" / "disk.raw")
         assert (tmp_path / "made" / "disk.raw").stat().st_ino == number
-        assert (tmp_path / "made" / "disk.raw").stat().st_mode & 0o777 == 0o644
+        # Who asked for it says who may read it, when it is done.
+        assert (tmp_path / "made" / "disk.raw").stat().st_mode & 0o777 == 0o600
         assert (tmp_path / "made" / "disk.raw").read_bytes() == LARGE_DISK
         assert is_empty(tmp_path / "spool")
 
