@@ -179,6 +179,16 @@ def test_a_tool_that_fails_is_an_error_and_leaves_nothing(tmp_path, stand_in, sc
     assert list((converter.directory / "objects").iterdir()) == []
 
 
+def test_what_a_tool_said_is_told_without_its_progress(tmp_path, stand_in):
+    stand_in(
+        'test "$1" = convert || exit 1; printf "    (1.00/100%%)\\r    (2.01/100%%)\\r"; echo "it broke" >&2; exit 1'
+    )
+    with pytest.raises(ConversionError) as caught:
+        opened(tmp_path).convert(cached(tmp_path / "x", images.raw_disk()), (F.QCOW2,))
+    assert "it broke" in caught.value.details
+    assert "/100%" not in caught.value.details
+
+
 @pytest.mark.threat("T70")
 def test_a_missing_tool_is_named(tmp_path, converter, monkeypatch):
     monkeypatch.setattr("coppice.process._SEARCH_PATH", "/nonexistent")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coppice.conversion.unpack import OpenedDisk
 
 _PROGRESS = re.compile(r"\((\d+(?:\.\d+)?)/100%\)")
+_PROGRESS_LINE = re.compile(r"[ \r\n]*\(\d+(?:\.\d+)?/100%\)(?=\s|$)")
 _OPEN_FILES = 64
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 _SIGXFSZ = 25
@@ -173,13 +174,13 @@ def qemu_version() -> str:
 
 
 def _failure(problem: ToolFailedError) -> ConversionError | NoSpaceError:
-    details = problem.details or ""
+    details = _PROGRESS_LINE.sub("", problem.details or "")
     ended = problem.context.get("returncode")
     if any(words in details for words in _NO_SPACE) or ended in {-_SIGXFSZ, 128 + _SIGXFSZ}:
-        return _no_space(problem.details)
+        return _no_space(details)
     return ConversionError(
         f"the image could not be converted: {problem.message}",
-        details=problem.details,
+        details=details,
         resolution="The image may be damaged, or too large for the limits in [conversion].",
     )
 
