@@ -217,6 +217,10 @@ class _Zip:
                 at,
                 UnsupportedImageError,
             )
+        if method == _STORED and flags & _SIZES_FOLLOW:
+            # What is stored does not say where it ends: who reads from the beginning on takes for the end whatever in
+            # it looks like one.
+            self._refuse("its member is stored, and its length stands behind it", _MANY_READINGS, at, ArchiveError)
 
     def _check_name(self, raw: bytes, flags: int, at: int) -> str:
         try:

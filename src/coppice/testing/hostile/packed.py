@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -234,6 +235,17 @@ def _zip_records() -> list[HostileCase]:
         "descriptor-wrong": (
             CorruptImageError,
             zip_file(Zipped(flags=8, told={"crc": 0, "packed": 0, "size": 0}, follows=b"PK\x07\x08" + bytes(12))),
+        ),
+        "descriptor-behind-stored": (
+            ArchiveError,
+            zip_file(
+                Zipped(
+                    method=0,
+                    flags=8,
+                    told={"crc": 0, "packed": 0, "size": 0},
+                    follows=b"PK\x07\x08" + struct.pack("<3I", zlib.crc32(DISK), size, size),
+                )
+            ),
         ),
         "descriptor-missing": (CorruptImageError, zip_file(Zipped(flags=8))),
         "deflate-cut": (CorruptImageError, zip_file(Zipped(instead=deflated(DISK)[:-1]))),
