@@ -23,7 +23,7 @@ def inspection_from(values: Mapping[str, Any]) -> Inspection:
     """Return what a record has.
 
     Raises:
-        ValueError, KeyError, TypeError: It is not of this form.
+        ValueError, KeyError, TypeError, OverflowError: It is not of this form.
     """
     disk, packaging = dict(values["disk"]), values["packaging"]
     table = disk["partition_table"]
@@ -31,6 +31,7 @@ def inspection_from(values: Mapping[str, Any]) -> Inspection:
         **{
             **disk,
             "format": DiskFormat(disk["format"]),
+            "virtual_size_bytes": int(disk["virtual_size_bytes"]),
             "partition_table": None if table is None else PartitionTable(table),
             "notes": tuple(disk["notes"]),
         }
