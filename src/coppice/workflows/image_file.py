@@ -135,6 +135,7 @@ def report_on(path: Path, settings: Settings, monitor: Monitor, *, with_guest: b
     with opened_disk(_real(path), limits, spool=spool, monitor=monitor, name=path.name) as disk:
         _verify_manifest(disk, monitor)
         report = _report(path, disk)
+        disk.require_unchanged()
         if not with_guest:
             return report
         from coppice.conversion.guest.facts import guest_facts
@@ -257,6 +258,13 @@ def _check_destination(source: Path, wish: Wish) -> None:
             )
         if not wish.overwrite and os.path.lexists(destination):
             raise _exists(destination)
+        # Said now, and not after hours of unpacking.
+        if not os.access(destination.parent, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"this user may not write in the folder {destination.parent}",
+                resolution="Name a file in another folder with --output.",
+                context={"path": str(destination.parent)},
+            )
 
 
 def _exists(destination: Path) -> ExistsError:

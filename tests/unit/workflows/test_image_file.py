@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from coppice.errors import ConversionError, ExistsError, ImageRefusedError, InputError, UnreadableFileError
+from coppice.errors import (
+    ConversionError,
+    ExistsError,
+    ImageRefusedError,
+    InputError,
+    StorageError,
+    UnreadableFileError,
+)
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
 from coppice.model.requirements import DiskBus, Requirements
@@ -138,6 +145,13 @@ def test_a_device_or_a_pipe_keeps_its_place(raw, convert, overwrite):
         convert(destination=pipe, overwrite=overwrite)
     assert pipe.is_fifo()
     assert files(raw) == ["disk.raw", "pipe"]
+
+
+def test_a_folder_that_may_not_be_written_is_named_before_anything_is_read(raw, convert, monkeypatch):
+    monkeypatch.setattr(image_file.os, "access", lambda path, _mode: path != raw.parent)
+    monkeypatch.setattr(image_file, "opened_disk", None)
+    with pytest.raises(StorageError, match=f"may not write in the folder {raw.parent}$"):
+        convert()
 
 
 def test_a_folder_is_called_as_it_was_named(raw, settings, monkeypatch):
