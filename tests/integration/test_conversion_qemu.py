@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gzip
 import itertools
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,14 @@ from coppice.cache.model import CachedImage
 from coppice.conversion.convert import Converter
 from coppice.conversion.inspect import inspect
 from coppice.conversion.model import ConversionLimits
+from coppice.conversion.options import Options
 from coppice.conversion.transform import transform
+from coppice.conversion.unpack import opened_disk
 from coppice.errors import ChecksumMismatchError, ConversionError, ImageRefusedError, NoSpaceError, ToolMissingError
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
 from coppice.model.image import DiskFormat
+from coppice.monitor import SILENT_TASK
 from coppice.testing import images
 
 if TYPE_CHECKING:
@@ -279,3 +284,39 @@ def test_a_conversion_stops_before_the_disk_is_full(tmp_path, converter, monkeyp
     with pytest.raises(NoSpaceError):
         converter.convert(cached(tmp_path / "y"), (wanted,))
     assert list((converter.directory / "objects").iterdir()) == []
+
+
+class Exchanging:
+    """A monitor that puts a link in the place of a file when qemu-img is about to read it."""
+
+    def __init__(self, path, other) -> None:
+        self.path, self.other = path, other
+
+    def message(self, text):
+        pass
+
+    @contextmanager
+    def task(self, label, **_):
+        if label.startswith("converting"):
+            self.path.unlink()
+            self.path.symlink_to(self.other)
+        yield SILENT_TASK
+
+
+@pytest.mark.threat("T70")
+def test_what_takes_the_place_of_an_unpacked_disk_is_not_converted(tmp_path):
+    secret, image = tmp_path / "secret", tmp_path / "image"
+    secret.write_bytes(images.raw_disk())
+    image.write_bytes(gzip.compress(images.raw_disk()))
+    with (
+        opened_disk(image, LIMITS, spool=tmp_path / "beside") as disk,
+        pytest.raises(ImageRefusedError, match="took the place"),
+    ):
+        transform(
+            disk,
+            F.QCOW2,
+            tmp_path / "new",
+            options=Options(),
+            limits=LIMITS,
+            monitor=Exchanging(disk.path, secret),
+        )

@@ -15,7 +15,8 @@ from coppice.conversion.options import MOST_BYTES, is_compressed
 from coppice.conversion.ova_write import write_ova
 from coppice.conversion.qemu import is_whole_file
 from coppice.conversion.unpack_spool import RESERVE_BYTES
-from coppice.errors import ConversionError, NoSpaceError
+from coppice.conversion.window import FileWindow
+from coppice.errors import ConversionError, ImageRefusedError, NoSpaceError
 from coppice.model.image import DiskFormat
 from coppice.model.requirements import Requirements
 
@@ -48,6 +49,7 @@ def write_disk(
 
     Raises:
         ConversionError: It failed, or the disk is too large for the format.
+        ImageRefusedError: Another file took the place of what was unpacked.
         CageError: The tool cannot be shut in as the options demand.
         ToolMissingError: It is not installed.
         NoSpaceError: The result does not fit on the disk.
@@ -68,11 +70,26 @@ def write_disk(
             tool.convert(
                 readable, kind, path, file_size_bytes=most, on_share=lambda share: task.reach(int(share * total))
             )
+            _require_own(readable)
 
         if wanted is DiskFormat.OVA:
             _archive(disk, destination, write, options, task)
         else:
             write(wanted, destination)
+
+
+def _require_own(disk: OpenedDisk) -> None:
+    """See that what was unpacked, or copied, beside the new file is what was read: others may write in its folder.
+
+    Whoever named the published file sees to that one.
+    """
+    if disk.path != disk.published and not disk.window.is_at_its_path():
+        raise ImageRefusedError(
+            f"another file took the place of {disk.path} while it was converted",
+            details="What was looked at is not what qemu-img read.",
+            resolution="Nothing was made of it. See who writes to its folder, then run again.",
+            context={"path": str(disk.path)},
+        )
 
 
 def _archive(
@@ -139,7 +156,8 @@ def _by_sectors(disk: OpenedDisk, destination: Path) -> Iterator[OpenedDisk]:
     copy = atomic.partial_path(destination)
     try:
         disk.take(copy)
-        yield replace(disk, path=copy, offset=0)
+        with FileWindow(copy) as window:
+            yield replace(disk, path=copy, offset=0, window=window)
     finally:
         with contextlib.suppress(OSError):
             copy.unlink()

@@ -78,6 +78,14 @@ class FileWindow:
         """Close the file."""
         os.close(self.handle)
 
+    def is_at_its_path(self) -> bool:
+        """Tell whether the open file still bears its name: a program that is given the name reads the same file."""
+        try:
+            there, here = self.path.lstat(), os.fstat(self.handle)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
     def part(self, offset: int, size_bytes: int) -> FileWindow:
         """Return a stretch of this one, of the same open file, whatever bears its name by now.
 
