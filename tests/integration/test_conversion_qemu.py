@@ -18,6 +18,7 @@ from coppice.conversion.convert import Converter
 from coppice.conversion.inspect import inspect
 from coppice.conversion.model import ConversionLimits
 from coppice.conversion.options import Options
+from coppice.conversion.qemu import QemuImg
 from coppice.conversion.transform import transform
 from coppice.conversion.unpack import opened_disk
 from coppice.errors import ChecksumMismatchError, ConversionError, ImageRefusedError, NoSpaceError, ToolMissingError
@@ -320,3 +321,12 @@ def test_what_takes_the_place_of_an_unpacked_disk_is_not_converted(tmp_path):
             limits=LIMITS,
             monitor=Exchanging(disk.path, secret),
         )
+
+
+@pytest.mark.parametrize("kind", ["vmdk", "vdi", "vhdx"])
+def test_a_large_disk_that_holds_little_asks_for_little_room(tmp_path, kind):
+    disk = tmp_path / "disk"
+    subprocess.run(["qemu-img", "create", "-q", "-f", kind, str(disk), "100G"], check=True)
+    limits = ConversionLimits(timeout_seconds=60, maximum_expansion=10**9)
+    with opened_disk(disk, limits, spool=None) as readable:
+        assert QemuImg(limits, Options()).data_bytes(readable) < 100 * 1024**2

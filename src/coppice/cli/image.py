@@ -57,7 +57,7 @@ def list_images(context: Context) -> Result:
         "coppice image inspect appliance.ova --no-guest",
         "coppice image inspect debian.raw.xz --json",
         "coppice image inspect debian.qcow2 --listed 8a1f2f60-…",
-        exits="0 it may be used, 7 it is refused, 12 no list names the image",
+        exits="0 it may be used, 1 not looked into, 7 refused, 10 no room to unpack it, 12 no list names it",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
