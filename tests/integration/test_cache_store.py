@@ -15,6 +15,7 @@ import pytest
 
 from coppice.cache.assembly import sweep_assemblies
 from coppice.cache.handout import HandOut, name_of
+from coppice.cache.shelf import Shelf
 from coppice.cache.store import ImageCache
 from coppice.errors import (
     AddressRefusedError,
@@ -203,6 +204,16 @@ def test_a_check_puts_what_was_altered_aside(cache, loopback_server):
     assert cache.shelf.old_quarantine(older_than_seconds=60) == ()
     assert len(cache.shelf.old_quarantine(older_than_seconds=0)) == 1
     assert list(cache.layout.quarantine.iterdir()) == []
+
+
+def test_a_record_whose_file_is_gone_from_the_quarantine_goes_as_well(tmp_path):
+    # A run was killed between the two, or somebody made room by hand.
+    shelf = Shelf(tmp_path / "cache")
+    record = shelf.layout.quarantine / "0123-4567.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert shelf.old_quarantine(older_than_seconds=60) == ()
+    assert not record.exists()
 
 
 def test_only_what_the_cache_made_and_no_run_uses_is_removed(cache, tmp_path, loopback_server):

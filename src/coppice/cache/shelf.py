@@ -206,12 +206,14 @@ class Shelf:
         removed = []
         for record in sorted(self.layout.quarantine.glob("*.json")):
             path = record.with_suffix("")
-            with contextlib.suppress(FileNotFoundError), atomic.storage_errors("removing", path):
-                if time.time() - path.lstat().st_ctime < older_than_seconds:
-                    continue
-                path.unlink()
-                record.unlink()
-                removed.append(path)
+            with atomic.storage_errors("removing", path):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.lstat().st_ctime < older_than_seconds:
+                        continue
+                    path.unlink()
+                    removed.append(path)
+                # Also where a run that was killed here, or a person, removed the file alone.
+                record.unlink(missing_ok=True)
         return tuple(removed)
 
     def _move_aside(self, checksum: Checksum) -> None:
