@@ -149,6 +149,7 @@ class Obtainer:
         self._journal = Journal(database)
         self._conversions = conversion_leases(settings)
         self._converter = open_converter(settings, self._conversions)
+        self._differing: set[tuple[str, str, str]] = set()
         seeds = SeedFinder(self.shelf, self._converter, monitor)
         self._caches = {
             is_local: ImageCache(
@@ -260,7 +261,10 @@ class Obtainer:
         converted = self._converter.convert(
             self.prefetch.result(desired), formats, monitor, name=listed.title, requirements=listed.requirements
         )
-        if converted.differs is not None:
+        told = (str(desired.key), listed.version, str(converted.source_checksum))
+        if converted.differs is not None and told not in self._differing:
+            # However many clouds get it.
+            self._differing.add(told)
             monitor.message(f"{converted.differs}; what it is counts")
             facts = self.facts(desired, differs=converted.differs)
             key = str(desired.key)
