@@ -323,7 +323,7 @@ def test_what_takes_the_place_of_an_unpacked_disk_is_not_converted(tmp_path):
         )
 
 
-@pytest.mark.parametrize("kind", ["vmdk", "vdi", "vhdx"])
+@pytest.mark.parametrize("kind", ["vmdk", "vdi"])
 def test_a_large_disk_that_holds_little_asks_for_little_room(tmp_path, kind):
     disk = tmp_path / "disk"
     subprocess.run(["qemu-img", "create", "-q", "-f", kind, str(disk), "100G"], check=True)
