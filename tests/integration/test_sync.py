@@ -16,6 +16,7 @@ from coppice.clock import FixedClock
 from coppice.cloud.directory import DirectoryCloud
 from coppice.cloud.memory import MemoryCloud
 from coppice.cloud.model import ImageState
+from coppice.conversion.unpack_spool import sweep_spool
 from coppice.database import Database
 from coppice.errors import InputError, LockedError, NotFoundError
 from coppice.events.journal import Journal
@@ -229,6 +230,27 @@ def test_a_packed_image_is_unpacked_once_for_all_clouds(world: World):
     assert made[0].stat().st_ino == made[1].stat().st_ino
     subprocess.run(["qemu-img", "compare", "-q", raw / "disk.raw", made[0]], check=True)
     assert "ImageDiffers" not in world.told()
+
+
+def test_a_packed_image_that_is_refused_is_unpacked_once_and_fails_in_each_cloud(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    spools = []
+
+    def counted(directory: Path) -> list[Path]:
+        spools.append(directory)
+        return sweep_spool(directory)
+
+    monkeypatch.setattr("coppice.conversion.unpack.sweep_spool", counted)
+    world.publisher.add_image(title="No disk", data=lzma.compress(b"MZ" + bytes(images.MIB)), hv_format="raw")
+    world.publish()
+    world.store.add(world.publisher.subscription(world.anchors))
+    failure = world.sync().failure()
+    assert failure is not None
+    assert len(failure.context["errors"]) == len(world.clouds)
+    assert len({each["message"] for each in failure.context["errors"]}) == 1
+    assert len(spools) == 1
+    assert world.told().count("ImageFailed") == len(world.clouds)
 
 
 @pytest.mark.parametrize("pack", [lzma.compress, lambda disc: archive(member("disc.iso", disc))])

@@ -8,6 +8,7 @@ holds the latter alone.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,7 @@ class Converter:
         self._results = Results(directory, leases, quota_bytes)
         self._version: str | None = None
         self._manifests: dict[Path, tuple[int, ...]] = {}
+        self._refused: dict[tuple[str, tuple[int, ...]], ImageRefusedError] = {}
 
     def convert(
         self,
@@ -338,9 +340,18 @@ class Converter:
 
     @contextmanager
     def _opened(self, source: Source, monitor: Monitor) -> Iterator[OpenedDisk]:
-        with opened_disk(
-            source.path, self._limits, spool=self.directory / "spool", monitor=monitor, name=source.name
-        ) as disk:
+        # To refuse what is packed takes unpacking it, which other clouds need not wait for.
+        tried = (source.name, state_of(source.path))
+        if tried in self._refused:
+            raise copy(self._refused[tried])
+        spool = self.directory / "spool"
+        with ExitStack() as stack:
+            try:
+                opening = opened_disk(source.path, self._limits, spool=spool, monitor=monitor, name=source.name)
+                disk = stack.enter_context(opening)
+            except ImageRefusedError as problem:
+                self._refused[tried] = problem
+                raise
             if source.held is Held.GUEST and disk.inspection.format not in _GUEST_FORMATS:
                 raise _guests_choice(source, disk.inspection.format)
             yield disk
