@@ -3,10 +3,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = {
+    "contract/test_publishers.py": "publishers",
+    "e2e/test_demo.py": "demonstration",
+    "integration/test_conversion_matrix.py": "glance",
+    "integration/test_glance.py": "glance",
+    "integration/test_hostile_images.py": "hostile",
+    "integration/test_publisher_faults.py": "publishers",
+}
+"""Modules whose tests share what is costly to make: all of them run in one process."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("coppice"):
         message = "the plug-in of the test kit is not registered: install the project (`make test` does)"
         raise pytest.UsageError(message)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Give tests to processes one by one, but for those that belong together.
+
+    The marks that pytest-xdist knows for this do not reach it with the pytest of today (9.2): it writes them into a
+    test's name, which is made anew each time that it is asked for.
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TogetherScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0].removeprefix("tests/")
+            return TOGETHER.get(module, nodeid)
+
+    return TogetherScheduling(config, log)

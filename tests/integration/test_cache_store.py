@@ -15,6 +15,7 @@ import pytest
 
 from coppice.cache.assembly import sweep_assemblies
 from coppice.cache.handout import HandOut, name_of
+from coppice.cache.partial import progress_path
 from coppice.cache.shelf import Shelf
 from coppice.cache.store import ImageCache
 from coppice.errors import (
@@ -103,6 +104,21 @@ def test_an_image_is_fetched_once_and_reused(cache, tmp_path, loopback_server):
     assert stat.S_IMODE(first.path.stat().st_mode) == 0o444
     assert (cache.find(listed(url)).path, cache.find(listed(url, data=b"other"))) == (first.path, None)
     assert [entry.checksum for entry in cache.entries()] == [first.checksum]
+
+
+@pytest.mark.threat("T79")
+def test_what_a_run_left_that_was_killed_when_its_image_had_its_place_goes_with_the_next(
+    cache, tmp_path, loopback_server
+):
+    image = listed(loopback_server.set("x", behave.serve(DATA)))
+    cache.obtain(KEY, image)
+    before = sorted(tmp_path.rglob("*"))
+    partial = cache.layout.partial_path(image.checksum)
+    left = (progress_path(partial), cache.directory / "reservations" / f"sha512-{image.checksum.hexdigest}")
+    for path in left:
+        path.write_text("left")
+    assert make(tmp_path).obtain(KEY, image).reused
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.threat("T46")

@@ -200,7 +200,9 @@ def test_a_token_from_another_server_is_had_without_a_credential_or_not_at_all(t
             push(client, daemon.reference())
             assert fetch_list(str(daemon.reference()), client, 100).body == LIST
             scopes = [parse_qs(urlsplit(request.path).query)["scope"][0] for request in tokens.requests]
-            assert scopes == ["repository:vo/list:pull,push", "repository:vo/list:pull"]
+            # The registry names actions in any order.
+            assert [sorted(scope.rpartition(":")[2].split(",")) for scope in scopes] == [["pull", "push"], ["pull"]]
+            assert {scope.rpartition(":")[0] for scope in scopes} == {"repository:vo/list"}
             with pytest.raises(CredentialError, match="another server"):
                 fetch_list(str(daemon.reference()), client, 100, credential=JANE)
     assert all("Authorization" not in request.headers for request in tokens.requests)

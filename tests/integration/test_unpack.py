@@ -115,9 +115,13 @@ def test_what_tar_packs_is_a_disk_in_a_file_of_its_own(kind: str, form: str, tmp
         assert disk.path.read_bytes() == DISK
 
 
-@pytest.mark.parametrize("is_stream", [False, True], ids=["file", "stream"])
 @pytest.mark.parametrize("is_large", [False, True], ids=["plain", "zip64"])
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
+@pytest.mark.parametrize(
+    ("method", "is_stream"),
+    # What is stored in a stream has its length behind it, and is refused: programs differ in where it ends.
+    [(zipfile.ZIP_STORED, False), (zipfile.ZIP_DEFLATED, False), (zipfile.ZIP_DEFLATED, True)],
+    ids=["stored-file", "deflated-file", "deflated-stream"],
+)
 def test_what_zip_packs_is_found(method: int, is_large: bool, is_stream: bool, tmp_path: Path) -> None:
     class Pipe(io.RawIOBase):
         def __init__(self) -> None:

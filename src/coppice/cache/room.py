@@ -61,7 +61,7 @@ class Room:
             QuotaError: The quota has none.
             StorageError: The disk failed.
         """
-        note = self._notes / f"{wanted.algorithm}-{wanted.hexdigest}"
+        note = self._note(wanted)
         with locked(self._notes / "admission", what="the cache's free space", wait_seconds=_ADMISSION_SECONDS):
             self._admit(max(0, size_bytes - _allocated(growing)), note, name)
             with atomic.storage_errors("reserving space in", note):
@@ -75,6 +75,19 @@ class Room:
             with contextlib.suppress(OSError):
                 note.unlink()
             os.close(handle)
+
+    def forget(self, wanted: Checksum) -> None:
+        """Remove the note of a run that is dead; the caller holds the lock on what it fetched.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        note = self._note(wanted)
+        with atomic.storage_errors("removing", note):
+            note.unlink(missing_ok=True)
+
+    def _note(self, wanted: Checksum) -> Path:
+        return self._notes / f"{wanted.algorithm}-{wanted.hexdigest}"
 
     def used_bytes(self) -> int:
         """Return how many bytes the cache holds, whatever they are; each file counts once."""

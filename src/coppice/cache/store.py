@@ -19,6 +19,7 @@ from coppice.cache.bring import Arrived, Errand, bring_assembled, bring_whole, l
 from coppice.cache.handout import HandOut
 from coppice.cache.model import CachedImage, Held
 from coppice.cache.objects import ALGORITHM, CacheEntry, answering, public_uri
+from coppice.cache.partial import progress_path
 from coppice.cache.room import Room
 from coppice.cache.shelf import Shelf
 from coppice.clock import Clock, SystemClock
@@ -165,11 +166,20 @@ class ImageCache:
         ):
             entry = self._held(errand, whole=whole)
             if entry is not None:
+                self._tidy(listed.checksum)
                 return self._result(errand, entry)
             for directory in (self.layout.partial, self.layout.objects):
                 with atomic.storage_errors("making", directory):
                     directory.mkdir(parents=True, exist_ok=True)
             return self._bring(errand, whole=whole)
+
+    def _tidy(self, checksum: Checksum) -> None:
+        """Remove what a run left that was killed when its image had just got its place; the lock on it is held."""
+        partial = self.layout.partial_path(checksum)
+        with atomic.storage_errors("removing", partial):
+            if not os.path.lexists(partial):
+                progress_path(partial).unlink(missing_ok=True)
+        self._room.forget(checksum)
 
     def _result(
         self, errand: Errand, entry: CacheEntry, arrived: Arrived | None = None, fallback: str | None = None
