@@ -61,7 +61,8 @@ lock: ## write the pinned packages in requirements/ anew
 	export UV_CUSTOM_COMPILE_COMMAND="make lock" && \
 	options="--generate-hashes --universal --python-version 3.11 --no-emit-index-url --quiet" && \
 	"$$scratch/venv/bin/uv" pip compile pyproject.toml --group dev $$options -o requirements/development.txt && \
-	"$$scratch/venv/bin/uv" pip compile requirements/glance.in $$options -o requirements/glance.txt
+	"$$scratch/venv/bin/uv" pip compile requirements/glance.in $$options -o requirements/glance.txt && \
+	"$$scratch/venv/bin/uv" pip compile requirements/libvirt.in $$options -o requirements/libvirt.txt
 
 clean: ## remove everything that is made, the virtual environment and the demo included
 	rm -rf .venv .demo .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

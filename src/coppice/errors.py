@@ -42,8 +42,16 @@
     │   ├── ConversionError
     │   └── DeltaError                    a delta does not give the image that was signed
     ├── CloudError                        a cloud refused or failed                            exit 8
+    │   ├── CloudUnreachableError         ├── CloudTimeoutError       ├── CloudFaultError
+    │   ├── CloudCredentialError          ├── CloudForbiddenError     ├── CloudQuotaError
+    │   ├── CloudNameTakenError           ├── CloudRefusedImageError  ├── CloudChecksumError
+    │   ├── CloudImageGoneError           ├── CloudImageBrokenError   ├── CloudImageInUseError
+    │   ├── CloudAnswerError              an answer is cut, too long, or not what the interface says
+    │   ├── MarkerError                   an ownership marker is damaged
+    │   ├── AdoptionError                 └── CloudDriverError        a driver's library is not installed
     ├── PlanError                                                                              exit 9
-    │   ├── DeletionCapError              └── StalePlanError
+    │   ├── DeletionCapError              ├── StalePlanError
+    │   ├── PlanFileError                 └── RevokedImageError
     ├── StorageError                      disk or database                                     exit 10
     │   ├── NoSpaceError                  ├── DatabaseError
     │   └── QuotaError                    the cache's quota does not hold what is needed
@@ -581,6 +589,102 @@ class CloudError(CoppiceError):
     exit_code = 8
 
 
+class CloudUnreachableError(CloudError):
+    """A cloud could not be connected to, or the connection was lost."""
+
+    code = "cloud-unreachable"
+
+
+class CloudTimeoutError(CloudError):
+    """A cloud did not answer, or did not get done with an image, within the set time."""
+
+    code = "cloud-timeout"
+
+
+class CloudFaultError(CloudError):
+    """A cloud answered that it failed itself."""
+
+    code = "cloud-fault"
+
+
+class CloudCredentialError(CloudError):
+    """A cloud does not know who asks."""
+
+    code = "cloud-credential"
+
+
+class CloudForbiddenError(CloudError):
+    """A cloud knows who asks, and does not let them do this."""
+
+    code = "cloud-forbidden"
+
+
+class CloudQuotaError(CloudError):
+    """A cloud has no room for an image, or its quota leaves none."""
+
+    code = "cloud-quota"
+
+
+class CloudNameTakenError(CloudError):
+    """Something else in a cloud has the name that an image should have."""
+
+    code = "cloud-name-taken"
+
+
+class CloudRefusedImageError(CloudError):
+    """A cloud does not take an image, for what it is or what is said of it."""
+
+    code = "cloud-refused-image"
+
+
+class CloudChecksumError(CloudError):
+    """A cloud holds other bytes than it was given."""
+
+    code = "cloud-checksum"
+
+
+class CloudImageGoneError(CloudError):
+    """An image is not there any more, or is not this site's."""
+
+    code = "cloud-image-gone"
+
+
+class CloudImageBrokenError(CloudError):
+    """A cloud took an image and could not make it usable."""
+
+    code = "cloud-image-broken"
+
+
+class CloudImageInUseError(CloudError):
+    """Something runs from an image, so that it cannot be changed or removed now."""
+
+    code = "cloud-image-in-use"
+
+
+class CloudAnswerError(CloudError):
+    """A cloud's answer is cut, too long, or not what its interface says."""
+
+    code = "cloud-answer"
+
+
+class MarkerError(CloudError):
+    """The ownership marker of one of this site's images is damaged."""
+
+    code = "cloud-marker"
+
+
+class AdoptionError(CloudError):
+    """An image that another program registered cannot be taken over."""
+
+    code = "cloud-adoption"
+
+
+class CloudDriverError(CloudError):
+    """A cloud's driver lacks something on this machine: the library that speaks to the cloud is not installed."""
+
+    code = "cloud-driver"
+
+
 class PlanError(CoppiceError):
     """A plan is refused."""
 
@@ -598,6 +702,18 @@ class StalePlanError(PlanError):
     """What the plan was made from has changed since."""
 
     code = "plan-stale"
+
+
+class PlanFileError(PlanError):
+    """A file is no plan, or a plan of another site or version of Coppice."""
+
+    code = "plan-file"
+
+
+class RevokedImageError(PlanError):
+    """An image is listed that an administrator revoked."""
+
+    code = "plan-revoked"
 
 
 class StorageError(CoppiceError):

@@ -13,13 +13,14 @@ import pytest
 from coppice.cloud.directory import DirectoryCloud
 from coppice.cloud.memory import MemoryCloud, StoredImage
 from coppice.cloud.model import ImageState
-from coppice.cloud.properties import STATE, metadata_of
+from coppice.cloud.properties import STATE, presentation_of
 from coppice.errors import ChecksumMismatchError, CloudError, StorageError
 from coppice.monitor import SILENT
 from coppice.testing.desired import LATER, NOW, SITE, content_of, converted_image, desired_image, marker_of
 
 if TYPE_CHECKING:
-    from coppice.cloud.model import Cloud, DesiredImage, RegisteredImage
+    from coppice.cloud.driver import Cloud
+    from coppice.cloud.model import DesiredImage, RegisteredImage
 
 pytestmark = pytest.mark.contract
 
@@ -136,7 +137,7 @@ def store(tmp_path: Path) -> Path:
 
 def register(cloud: Cloud, desired: DesiredImage, store: Path, **changes: object) -> RegisteredImage:
     marker = replace(marker_of(desired, site=cloud.site), **changes)  # type: ignore[arg-type]
-    return cloud.register(converted_image(desired, store), marker, metadata_of(desired), SILENT)
+    return cloud.register(converted_image(desired, store), marker, presentation_of(desired), SILENT)
 
 
 def to_state(cloud: Cloud, image: RegisteredImage, state: ImageState) -> RegisteredImage:
@@ -146,7 +147,7 @@ def to_state(cloud: Cloud, image: RegisteredImage, state: ImageState) -> Registe
 def test_what_was_registered_is_described_with_the_marker_that_was_given(stand: Stand, store: Path):
     desired = desired_image()
     marker = marker_of(desired)
-    registered = stand.cloud.register(converted_image(desired, store), marker, metadata_of(desired), SILENT)
+    registered = stand.cloud.register(converted_image(desired, store), marker, presentation_of(desired), SILENT)
     assert registered.marker == marker
     assert registered.ready
     assert stand.cloud.describe() == (registered,)
@@ -233,7 +234,7 @@ def test_changing_a_state_twice_changes_nothing_more(stand: Stand, store: Path):
 def test_new_metadata_and_its_marker_are_kept(stand: Stand, store: Path):
     image = register(stand.cloud, desired_image(), store)
     retitled = desired_image(title="A better title")
-    changed = stand.cloud.update_metadata(image, marker_of(retitled), metadata_of(retitled))
+    changed = stand.cloud.update_metadata(image, marker_of(retitled), presentation_of(retitled))
     assert changed.marker.metadata_digest == marker_of(retitled).metadata_digest != image.marker.metadata_digest
     assert changed.ready
     assert stand.cloud.describe() == (changed,)
@@ -278,7 +279,7 @@ def test_another_sites_images_are_neither_described_nor_touched(stand: Stand, st
     with pytest.raises(CloudError):
         to_state(stand.cloud, theirs, ImageState.WITHDRAWN)
     with pytest.raises(CloudError):
-        stand.cloud.update_metadata(theirs, theirs.marker, {})
+        stand.cloud.update_metadata(theirs, theirs.marker, presentation_of(desired_image()))
     assert other.describe() == (theirs,)
 
 
@@ -333,7 +334,7 @@ def test_a_directory_refuses_a_disk_whose_bytes_changed_after_conversion(tmp_pat
     converted = converted_image(desired, store)
     converted.path.write_bytes(b"rotten")
     with pytest.raises(ChecksumMismatchError):
-        cloud.register(converted, marker_of(desired), metadata_of(desired), SILENT)
+        cloud.register(converted, marker_of(desired), presentation_of(desired), SILENT)
     assert cloud.describe() == ()
     assert list((tmp_path / "cloud").iterdir()) == []
 
@@ -381,7 +382,7 @@ def test_a_directory_lists_an_image_under_its_newest_title_alone(tmp_path: Path,
     cloud = DirectoryCloud("test", SITE, tmp_path / "cloud")
     image = register(cloud, desired_image(title="Old"), store)
     retitled = desired_image(title="New")
-    cloud.update_metadata(image, marker_of(retitled), metadata_of(retitled))
+    cloud.update_metadata(image, marker_of(retitled), presentation_of(retitled))
     (link,) = (tmp_path / "cloud" / "current").iterdir()
     assert link.name.startswith("new-")
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from coppice.cloud.model import Cloud
+    from coppice.cloud.driver import Cloud
     from coppice.testing.server import LoopbackServer
     from coppice.workflows.converge import SyncReport
 

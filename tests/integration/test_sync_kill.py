@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.cloud.directory import DirectoryCloud
-from coppice.cloud.properties import metadata_of
+from coppice.cloud.properties import presentation_of
 from coppice.errors import LockedError
 from coppice.monitor import SILENT
 from coppice.schedule.lock import run_lock
@@ -37,7 +37,7 @@ import os, signal, sys
 from pathlib import Path
 from coppice.cloud.directory import DirectoryCloud
 from coppice.cloud.model import ImageState
-from coppice.cloud.properties import metadata_of
+from coppice.cloud.properties import presentation_of
 from coppice.monitor import SILENT
 from coppice.testing.desired import SITE, converted_image, desired_image, marker_of
 
@@ -58,7 +58,7 @@ desired = desired_image()
 converted = converted_image(desired, root / "store")
 sys.addaudithook(count)
 if doing == "register":
-    cloud.register(converted, marker_of(desired), metadata_of(desired), SILENT)
+    cloud.register(converted, marker_of(desired), presentation_of(desired), SILENT)
 else:
     (image,) = cloud.describe()
     if doing == "remove":
@@ -88,7 +88,7 @@ def test_a_disk_that_another_process_has_open_is_in_use(tmp_path: Path):
     cloud = DirectoryCloud("test", SITE, tmp_path / "cloud")
     desired = desired_image()
     converted = converted_image(desired, tmp_path / "store")
-    image = cloud.register(converted, marker_of(desired), metadata_of(desired), SILENT)
+    image = cloud.register(converted, marker_of(desired), presentation_of(desired), SILENT)
     disk = tmp_path / "cloud" / image.cloud_identifier / "disk.qcow2"
     assert not cloud.in_use(image)
     with disk.open("rb") as stream:
@@ -122,11 +122,11 @@ def test_a_directory_cloud_killed_at_any_change_is_described_and_made_whole_by_t
         converted = converted_image(desired, root / "store")
         cloud = DirectoryCloud("test", SITE, root / "cloud")
         if doing != "register":
-            cloud.register(converted, marker_of(desired), metadata_of(desired), SILENT)
+            cloud.register(converted, marker_of(desired), presentation_of(desired), SILENT)
         ended = die_at(root, doing, point)
         images = cloud.describe()
         assert len(images) <= 1
-        again = cloud.register(converted, marker_of(desired), metadata_of(desired), SILENT)
+        again = cloud.register(converted, marker_of(desired), presentation_of(desired), SILENT)
         assert again.ready
         assert len(cloud.describe()) == 1
         if again.marker == marker_of(desired):

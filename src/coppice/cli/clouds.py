@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from coppice.cli.context import Context
-    from coppice.cloud.model import Cloud
+    from coppice.cloud.driver import Cloud
 
 
 def open_clouds(context: Context, names: Sequence[str] = ()) -> dict[str, Cloud]:

@@ -10,11 +10,12 @@ from coppice.cli.envelope import Result, Status
 from coppice.cli.output import counted
 from coppice.cli.subscription_data import errors_by_name
 from coppice.cloud.apply import action_as_dict, plan_as_dict
-from coppice.cloud.model import ActionKind, ImageState
+from coppice.cloud.model import ImageState
+from coppice.cloud.steps import ActionKind
 
 if TYPE_CHECKING:
     from coppice.cli.output import Output
-    from coppice.cloud.model import Action, ActionResult, Plan
+    from coppice.cloud.steps import Action, ActionResult, Plan
     from coppice.workflows.converge import CloudReport, SyncReport
 
 _SIGNS = {
@@ -28,6 +29,8 @@ _STATES = {
     ImageState.SUPERSEDED: "supersede",
     ImageState.EXPIRED: "expire",
     ImageState.WITHDRAWN: "withdraw",
+    ImageState.STAGED: "stage",
+    ImageState.REVOKED: "revoke",
 }
 
 

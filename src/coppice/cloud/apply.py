@@ -12,16 +12,19 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from coppice.clock import to_rfc3339
-from coppice.cloud.draft import fingerprint
-from coppice.cloud.model import ActionKind, ActionResult, ApplyResult, ImageState, OwnershipMarker
-from coppice.cloud.properties import metadata_digest, metadata_of
+from coppice.cloud.draft import STARTABLE, fingerprint
+from coppice.cloud.model import ImageState, OwnershipMarker
+from coppice.cloud.properties import presentation_digest, presentation_of
+from coppice.cloud.steps import ActionKind, ActionResult, ApplyResult
 from coppice.errors import ChecksumMismatchError, CloudError, CoppiceError, PlanError, StalePlanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from coppice.clock import Clock
-    from coppice.cloud.model import Action, Cloud, DesiredImage, Plan, Policy, RegisteredImage
+    from coppice.cloud.driver import Cloud
+    from coppice.cloud.model import DesiredImage, Policy, RegisteredImage
+    from coppice.cloud.steps import Action, Plan
     from coppice.conversion.model import ConvertedImage, Formats
     from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
@@ -97,7 +100,7 @@ def _next(plan: Plan, pending: Sequence[int], soonest: Soonest | None) -> int:
     blocked: set[ImageKey] = set()
     for number in pending:
         action = plan.actions[number]
-        if action.key not in blocked and action.after not in pending:
+        if action.key not in blocked and not set(action.after) & set(pending):
             if action.kind is not ActionKind.REGISTER or action.desired is None:
                 return number
             awaited.append((number, action.desired))
@@ -137,7 +140,7 @@ def action_as_dict(action: Action) -> dict[str, object]:
         "state": str(action.state) if action.state is not None else None,
         "cloud_identifier": action.registered.cloud_identifier if action.registered is not None else None,
         "reason": action.reason,
-        "after": action.after,
+        "after": list(action.after),
     }
 
 
@@ -179,12 +182,12 @@ class _Run:
         return ActionResult(action=action, registered=registered, seconds=self._clock.monotonic() - begun)
 
     def _refuse_without(self, action: Action, done: Mapping[int, ActionResult]) -> None:
-        if action.after is not None and done[action.after].error is not None:
+        if any(done[each].error is not None for each in action.after):
             raise _NotTried(
                 PlanError(
                     f"{action.kind} of image {action.key} version {action.version} was not tried: what it depends on "
                     "failed",
-                    context={"image": str(action.key), "after": action.after},
+                    context={"image": str(action.key), "after": list(action.after)},
                 )
             )
 
@@ -209,19 +212,22 @@ class _Run:
                 f"the endorsement of image {desired.key} ended while it was fetched",
                 resolution="Nothing was registered; the list's endorser must publish it anew.",
             )
-        metadata = metadata_of(desired)
+        presentation = presentation_of(desired)
         marker = OwnershipMarker(
             site=self._cloud.site,
             key=desired.key,
             version=desired.listed.version,
             list_version=desired.list_version,
             digest=desired.listed.checksum,
-            state=ImageState.AVAILABLE,
+            state=action.state or ImageState.AVAILABLE,
             state_since=now,
             expires=desired.expires,
-            metadata_digest=metadata_digest(metadata),
+            vo=desired.vo,
+            set_identifier=desired.set_identifier,
+            set_version=desired.set_version,
+            metadata_digest=presentation_digest(presentation),
         )
-        registered = self._cloud.register(converted, marker, metadata, self._monitor)
+        registered = self._cloud.register(converted, marker, presentation, self._monitor)
         is_what_was_asked = registered.marker.key == marker.key and registered.marker.digest.matches(marker.digest)
         if not (registered.ready and is_what_was_asked):
             raise CloudError(
@@ -233,19 +239,24 @@ class _Run:
 
     def _update_metadata(self, action: Action, registered: RegisteredImage) -> RegisteredImage:
         desired = _desired(action)
-        metadata = metadata_of(desired)
+        presentation = presentation_of(desired)
         marker = replace(
             _confirmed(registered.marker, desired),
-            metadata_digest=metadata_digest(metadata),
+            metadata_digest=presentation_digest(presentation),
         )
-        return self._cloud.update_metadata(registered, marker, metadata)
+        return self._cloud.update_metadata(registered, marker, presentation)
 
     def _change_state(self, action: Action, registered: RegisteredImage) -> RegisteredImage:
         if action.state is None:
             message = f"an action that changes a state must name it: {action}"
             raise ValueError(message)
         marker = registered.marker if action.desired is None else _confirmed(registered.marker, action.desired)
-        return self._cloud.change_state(registered, replace(marker, state=action.state, state_since=self._clock.now()))
+        if action.state is not marker.state:
+            # One that is only brought back to what it should be stays as old as it is.
+            marker = replace(marker, state=action.state, state_since=self._clock.now())
+        startable = action.state in STARTABLE
+        marker = replace(marker, reason=None if startable else action.reason)
+        return self._cloud.change_state(registered, marker)
 
     def _remove(self, registered: RegisteredImage) -> None:
         self._refuse_after_jump()
@@ -290,7 +301,14 @@ def _desired(action: Action) -> DesiredImage:
 
 
 def _confirmed(marker: OwnershipMarker, desired: DesiredImage) -> OwnershipMarker:
-    return replace(marker, expires=desired.expires, list_version=desired.list_version)
+    return replace(
+        marker,
+        expires=desired.expires,
+        list_version=desired.list_version,
+        vo=desired.vo,
+        set_identifier=desired.set_identifier,
+        set_version=desired.set_version,
+    )
 
 
 def _refuse_other_bytes(desired: DesiredImage, converted: ConvertedImage) -> None:

@@ -20,9 +20,9 @@ from coppice.model.image import DiskFormat
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from coppice.cloud.model import Cloud
+    from coppice.cloud.driver import Cloud
     from coppice.conversion.model import Formats
-    from coppice.settings.model import CloudSettings
+    from coppice.settings.clouds import CloudSettings
 
     OpenCloud = Callable[[CloudSettings, Formats], Cloud]
 

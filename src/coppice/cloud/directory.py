@@ -26,19 +26,19 @@ from typing import TYPE_CHECKING
 from coppice import atomic
 from coppice.cloud import disk_place
 from coppice.cloud.draft import STARTABLE
-from coppice.cloud.image_folder import Description, ImageFolder, current_name, folder_name, identity
+from coppice.cloud.image_folder import Description, ImageFolder, current_name, folder_name, identity, shown
 from coppice.cloud.model import ImageState, RegisteredImage
 from coppice.cloud.properties import from_properties, to_properties
 from coppice.errors import CloudError, SettingsError
 from coppice.model.image import DiskFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from coppice.cloud.model import OwnershipMarker
+    from coppice.cloud.model import OwnershipMarker, Presentation
     from coppice.conversion.model import ConvertedImage, Formats
     from coppice.monitor import Monitor
-    from coppice.settings.model import CloudSettings
+    from coppice.settings.clouds import CloudSettings
 
 OPTIONS = frozenset({"path"})
 DEFAULT_FORMATS = (DiskFormat.QCOW2, DiskFormat.RAW)
@@ -61,17 +61,20 @@ class DirectoryCloud:
         return tuple(image for image in described if image is not None)
 
     def register(
-        self, converted: ConvertedImage, marker: OwnershipMarker, metadata: Mapping[str, str], monitor: Monitor
+        self, converted: ConvertedImage, marker: OwnershipMarker, presentation: Presentation, monitor: Monitor
     ) -> RegisteredImage:
         """Make the image's folder under a temporary name, verify the disk in it, and rename it."""
         with atomic.storage_errors("making", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+        metadata = shown(presentation)
         tag = identity(marker)
         for folder in self._folders():
             if not folder.is_partial and folder.tag == tag:
                 existing = self._described(folder)
                 if existing is not None:
-                    return self._mend(folder, existing, converted, marker=marker, metadata=metadata, monitor=monitor)
+                    return self._mend(
+                        folder, existing, converted, marker=marker, presentation=presentation, monitor=monitor
+                    )
         destination = self.path / folder_name(marker, metadata)
         description = Description.of(converted, marker, metadata)
         with atomic.replacing_directory(destination) as temporary:
@@ -84,11 +87,11 @@ class DirectoryCloud:
         return self._owned(destination.name)
 
     def update_metadata(
-        self, registered: RegisteredImage, marker: OwnershipMarker, metadata: Mapping[str, str]
+        self, registered: RegisteredImage, marker: OwnershipMarker, presentation: Presentation
     ) -> RegisteredImage:
         """Write the description anew."""
         folder = self._folder(registered)
-        description = folder.read().changed(to_properties(marker), metadata)
+        description = folder.read().changed(to_properties(marker), shown(presentation))
         self._enforce(folder, description, marker.state)
         return self._owned(folder.path.name)
 
@@ -178,7 +181,7 @@ class DirectoryCloud:
         converted: ConvertedImage,
         *,
         marker: OwnershipMarker,
-        metadata: Mapping[str, str],
+        presentation: Presentation,
         monitor: Monitor,
     ) -> RegisteredImage:
         if existing.ready:
@@ -187,8 +190,8 @@ class DirectoryCloud:
         disk = folder.present_disk(description)
         if disk is None or not disk_place.matches(disk, description.checksum, monitor):
             self.remove(existing)
-            return self.register(converted, marker, metadata, monitor)
-        self._enforce(folder, description.changed(to_properties(marker), metadata), marker.state)
+            return self.register(converted, marker, presentation, monitor)
+        self._enforce(folder, description.changed(to_properties(marker), shown(presentation)), marker.state)
         return self._owned(folder.path.name)
 
     def _enforce(self, folder: ImageFolder, description: Description, state: ImageState) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from coppice.cloud.model import Action, ActionKind, Held, ImageState, Plan
+from coppice.cloud.model import ImageState
 from coppice.cloud.properties import to_properties
+from coppice.cloud.steps import Action, ActionKind, Held, Plan
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Draft:
         ordered = sorted(self.steps, key=lambda step: step.phase)
         position = {id(step): number for number, step in enumerate(ordered)}
         actions = tuple(
-            replace(step.action, after=position[id(step.after)]) if step.after is not None else step.action
+            replace(step.action, after=(position[id(step.after)],)) if step.after is not None else step.action
             for step in ordered
         )
         return Plan(

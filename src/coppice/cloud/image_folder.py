@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from coppice.cloud.model import OwnershipMarker
+    from coppice.cloud.model import OwnershipMarker, Presentation
     from coppice.conversion.model import ConvertedImage
 
 DESCRIPTION = "image.json"
@@ -45,13 +45,23 @@ def identity(marker: OwnershipMarker) -> str:
 
 def folder_name(marker: OwnershipMarker, metadata: Mapping[str, str]) -> str:
     """Return a name for people that is safe as a file name, whatever a list says."""
-    return f"{_slug(metadata.get('title', ''), 36)}-{_slug(marker.version, 20)}-{identity(marker)}"
+    return f"{_slug(_name(metadata), 36)}-{_slug(marker.version, 20)}-{identity(marker)}"
 
 
 def current_name(marker: OwnershipMarker, metadata: Mapping[str, str]) -> str:
     """Return the name of the link to an image's current version: the same over all versions with one title."""
     tag = hashlib.sha256(f"{marker.site}\0{marker.key}".encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{_slug(metadata.get('title', ''), 48)}-{tag}"
+    return f"{_slug(_name(metadata), 48)}-{tag}"
+
+
+def shown(presentation: Presentation) -> dict[str, str]:
+    """Return what ``image.json`` tells people of an image."""
+    return {**presentation.facts, **presentation.properties, "name": presentation.name}
+
+
+def _name(metadata: Mapping[str, str]) -> str:
+    # What was registered before images had names of the site's own choice has a title alone.
+    return metadata.get("name") or metadata.get("title", "")
 
 
 def _slug(text: str, limit: int) -> str:

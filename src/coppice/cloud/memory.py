@@ -18,12 +18,10 @@ from coppice.errors import CloudError
 from coppice.model.image import DiskFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from coppice.cloud.model import OwnershipMarker
+    from coppice.cloud.model import OwnershipMarker, Presentation
     from coppice.conversion.model import ConvertedImage, Formats
     from coppice.monitor import Monitor
-    from coppice.settings.model import CloudSettings
+    from coppice.settings.clouds import CloudSettings
 
 OPTIONS: frozenset[str] = frozenset()
 DEFAULT_FORMATS = (DiskFormat.QCOW2, DiskFormat.RAW)
@@ -68,7 +66,7 @@ class MemoryCloud:
         return tuple(image for image in described if image is not None)
 
     def register(
-        self, converted: ConvertedImage, marker: OwnershipMarker, metadata: Mapping[str, str], monitor: Monitor
+        self, converted: ConvertedImage, marker: OwnershipMarker, presentation: Presentation, monitor: Monitor
     ) -> RegisteredImage:
         """Keep the image; its file must be there."""
         for image in self.describe():
@@ -81,20 +79,20 @@ class MemoryCloud:
             raise CloudError(f"image {marker.key} cannot be registered: {converted.path} is not there")
         identifier = f"memory-{next(self._numbers):06d}"
         self.images[identifier] = StoredImage(
-            name=metadata.get("title", identifier),
-            properties={**metadata, **to_properties(marker)},
+            name=presentation.name,
+            properties={**presentation.facts, **presentation.properties, **to_properties(marker)},
             checksum=str(converted.image.checksum),
         )
         return self._owned(identifier)
 
     def update_metadata(
-        self, registered: RegisteredImage, marker: OwnershipMarker, metadata: Mapping[str, str]
+        self, registered: RegisteredImage, marker: OwnershipMarker, presentation: Presentation
     ) -> RegisteredImage:
         """Write metadata and marker."""
         self._owned(registered.cloud_identifier)
         stored = self.images[registered.cloud_identifier]
-        stored.properties = {**metadata, **to_properties(marker)}
-        stored.name = metadata.get("title", registered.cloud_identifier)
+        stored.properties = {**presentation.facts, **presentation.properties, **to_properties(marker)}
+        stored.name = presentation.name
         return self._owned(registered.cloud_identifier)
 
     def change_state(self, registered: RegisteredImage, marker: OwnershipMarker) -> RegisteredImage:

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Plan`, `RegisteredImage` and what a plan is made from; and the `Cloud` plug-in kind."""
+"""`RegisteredImage`, its marker and states; what a site wants in a cloud, and how it treats what is there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
-    from coppice.conversion.model import ConvertedImage, Formats
-    from coppice.errors import CoppiceError
     from coppice.imagelist.model import ListedImage
     from coppice.model.checksum import Checksum
     from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
-    from coppice.monitor import Monitor
 
 
 class ImageState(StrEnum):
@@ -26,10 +23,60 @@ class ImageState(StrEnum):
     """Listed, and new machines can be started from it."""
     SUPERSEDED = "superseded"
     """A newer version is available; not listed, still startable by those who name it."""
+    STAGED = "staged"
+    """Registered and whole, and not listed yet: others of its set are awaited."""
     EXPIRED = "expired"
     """Its date, or its list's, has passed; nothing new may start."""
     WITHDRAWN = "withdrawn"
     """Its list does not name it any more; nothing new may start."""
+    REVOKED = "revoked"
+    """An administrator revoked it, or what it is built on; nothing new may start."""
+
+
+class Visibility(StrEnum):
+    """Who may use an image, where a cloud can tell people apart."""
+
+    PRIVATE = "private"
+    """Its owner."""
+    SHARED = "shared"
+    """Its owner and the members of its audience."""
+    COMMUNITY = "community"
+    """Everybody who knows of it."""
+    PUBLIC = "public"
+    """Everybody; it is in everybody's list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """Who may use an image.
+
+    Attributes:
+        visibility: How far it is seen; None: as the cloud's own settings say.
+        members: Projects or groups that it is shared with, as the cloud names them, sorted.
+    """
+
+    visibility: Visibility | None = None
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """How an image is shown in one cloud.
+
+    Attributes:
+        name: What the cloud's users see; canonical, as `coppice.cloud.properties.clean` gives it.
+        facts: What its list says of it, as `coppice.cloud.properties.metadata_of` gives it. From a list: data only.
+        properties: What the site adds for this cloud, in the cloud's own words. From the settings.
+        audience: Who may use it.
+        datastores: Where it is to lie, where a cloud has several places; empty: the cloud's own setting. A change of
+            it moves nothing.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    properties: Mapping[str, str] = field(default_factory=dict)
+    audience: Audience = field(default_factory=Audience)
+    datastores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +93,12 @@ class OwnershipMarker:
         state_since: Since when; the grace period runs from here.
         expires: When the image's, or its list's, endorsement ends; None when unknown.
         pin: Version to which an administrator rolled back; None: no pin.
-        metadata_digest: Of the descriptive metadata that was registered.
+        metadata_digest: Of the presentation that was registered.
+        vo: Virtual organisation that its list is for; None: for none, or it is not known.
+        set_identifier: The set that the image is part of; None: of none.
+        set_version: Version of the set's release.
+        reason: Why it is in its state, for whoever looks at it in the cloud; None: as it should be.
+        adopted_from: Which other program had registered it; None: Coppice did.
     """
 
     site: str
@@ -59,6 +111,11 @@ class OwnershipMarker:
     expires: datetime | None
     metadata_digest: str
     pin: str | None = None
+    vo: str | None = None
+    set_identifier: str | None = None
+    set_version: str | None = None
+    reason: str | None = None
+    adopted_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +128,9 @@ class RegisteredImage:
         name: The name that the cloud's users see.
         marker: What Coppice wrote on it.
         ready: False while the cloud is still working on it, or left it broken (a registration that did not end).
+        problem: What the cloud says of one that is not ready; None: nothing.
+        drift: What in the cloud is not as the marker's state asks for, for people (somebody listed, hid or enabled it
+            by hand); None: all is. Whoever finds any changes it to the same state once more.
     """
 
     cloud: str
@@ -78,6 +138,8 @@ class RegisteredImage:
     name: str
     marker: OwnershipMarker
     ready: bool
+    problem: str | None = None
+    drift: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +151,22 @@ class DesiredImage:
         listed: What its list says of it.
         list_version: Version of that list.
         expires: The earlier of the image's and the list's expiry.
+        vo: Virtual organisation that its list is for; None: for none.
+        presentation: How it is to be shown in this cloud; None: by its title, with what its list says.
+        set_identifier: The set that it is part of, as its list says; None: of none.
+        set_version: Version of the set's release.
+        revoked: Why an administrator revoked this very version; None: nobody did.
     """
 
     key: ImageKey
     listed: ListedImage
     list_version: str
     expires: datetime
+    vo: str | None = None
+    presentation: Presentation | None = None
+    set_identifier: str | None = None
+    set_version: str | None = None
+    revoked: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,19 +198,63 @@ class Desired:
     A list that is subscribed to and is not in ``lists`` is unknown: its images stay as they are until their own dates
     say otherwise. A list in ``unsubscribed`` is not followed any more: its images are withdrawn. So are those of a list
     in ``distrusted``: a certificate behind what was verified of it is revoked since.
+
+    Attributes:
+        lists: What is known of the lists.
+        unsubscribed: Lists that are not followed any more.
+        distrusted: Lists that are not trusted any more.
+        revocations: What an administrator revoked; it counts for what is registered of unknown lists too.
     """
 
     lists: tuple[DesiredList, ...]
     unsubscribed: frozenset[ListIdentifier] = frozenset()
     distrusted: frozenset[ListIdentifier] = frozenset()
+    revocations: tuple[Revocation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """An administrator's word that something must not be started any more, wherever it is registered.
+
+    Attributes:
+        digest: Of the published file: the content, under whatever name; None: `key` says which.
+        key: An image of a list; None: `digest` says which.
+        version: Only this version of `key`; None: every one.
+        reason: Why, for people.
+        at: Since when.
+    """
+
+    digest: Checksum | None
+    key: ImageKey | None
+    version: str | None
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long what is not available any more is kept.
+
+    Attributes:
+        grace: From superseded, expired, withdrawn or revoked to removal.
+        keep_versions: How many superseded versions that are whole stay in any case, the newest first.
+    """
+
+    grace: timedelta
+    keep_versions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How a site treats what is registered.
+    """How a site treats what is registered in one cloud.
+
+    What is said of an image goes before what is said of its VO, and that before what is said of the cloud.
 
     Attributes:
-        grace: From superseded, expired or withdrawn to removal.
+        grace: From superseded, expired, withdrawn or revoked to removal.
+        keep_versions: How many superseded versions of an image that are whole stay in any case, the newest first.
+        by_vo: What is said otherwise of images of a virtual organisation, by its name.
+        by_image: What is said otherwise of an image, by its identifier.
         maximum_withdrawn_share: A list that withdraws more than this share (0 to 1) of its registered images is held.
         cap_from_images: The cap counts from this many registered images on; a list that names none is always held.
         allow_withdrawals: The administrator confirmed what the cap would hold.
@@ -148,173 +264,12 @@ class Policy:
     maximum_withdrawn_share: float = 0.5
     cap_from_images: int = 3
     allow_withdrawals: bool = False
+    keep_versions: int = 0
+    by_vo: Mapping[str, Retention] = field(default_factory=dict)
+    by_image: Mapping[ImageIdentifier, Retention] = field(default_factory=dict)
 
-
-class ActionKind(StrEnum):
-    """What can be done to a cloud."""
-
-    REGISTER = "register"
-    UPDATE_METADATA = "update-metadata"
-    CHANGE_STATE = "change-state"
-    REMOVE = "remove"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """One step of a plan.
-
-    Attributes:
-        kind: What to do.
-        key: To which image of which list.
-        version: Which version.
-        digest: Which content.
-        reason: Why, for people.
-        desired: What to register or describe (REGISTER, UPDATE_METADATA, and CHANGE_STATE to available).
-        registered: What is acted upon (all but REGISTER; there, the unfinished registration that is made anew).
-        state: The state to go to (CHANGE_STATE, REGISTER).
-        after: Position in the plan of the action that must have succeeded before (make before break).
-    """
-
-    kind: ActionKind
-    key: ImageKey
-    version: str
-    digest: Checksum
-    reason: str
-    desired: DesiredImage | None = None
-    registered: RegisteredImage | None = None
-    state: ImageState | None = None
-    after: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Something that the plan would do and does not.
-
-    Attributes:
-        list_identifier: Whose images it is about.
-        action: What; None when the whole list is refused.
-        error: Why not, and what releases it. Held withdrawals of one list share one error.
-    """
-
-    list_identifier: ListIdentifier
-    action: Action | None
-    error: CoppiceError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to do to one cloud, in order.
-
-    Attributes:
-        cloud: Name of the target.
-        made_at: When.
-        actions: Steps, in an order in which they can be applied.
-        held: Withdrawals over the cap and lists that are refused.
-        unchanged: How many registered images stay as they are.
-        fingerprint: sha256 of what was registered when the plan was made; a stale plan is refused by it.
-    """
-
-    cloud: str
-    made_at: datetime
-    actions: tuple[Action, ...]
-    held: tuple[Held, ...]
-    unchanged: int
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionResult:
-    """What became of one action.
-
-    Exactly one of ``registered`` and ``error`` is set, neither for a removal that went well.
-
-    Attributes:
-        action: Which.
-        registered: The image afterwards.
-        error: Why it failed, or was not tried.
-        skipped: True when it was not tried (what it depends on failed, or the image is in use).
-        seconds: How long it took.
-    """
-
-    action: Action
-    registered: RegisteredImage | None = None
-    error: CoppiceError | None = None
-    skipped: bool = False
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyResult:
-    """What became of a plan."""
-
-    plan: Plan
-    results: tuple[ActionResult, ...] = field(default_factory=tuple)
-
-
-class Cloud(Protocol):
-    """A plug-in that registers images somewhere (entry point group ``coppice.clouds``).
-
-    Every method is idempotent where its meaning allows. `describe` is complete or raises: a cloud that cannot be
-    asked has no registered images to plan with.
-    """
-
-    name: str
-    site: str
-    formats: Formats
-
-    def describe(self) -> tuple[RegisteredImage, ...]:
-        """Return every image that bears this site's marker, unfinished ones included, in a stable order.
-
-        Raises:
-            CloudError: The cloud could not be asked, or its answer was incomplete.
-        """
-        ...
-
-    def register(
-        self, converted: ConvertedImage, marker: OwnershipMarker, metadata: Mapping[str, str], monitor: Monitor
-    ) -> RegisteredImage:
-        """Register an image with its marker set from the start; it is usable when this returns.
-
-        An image with the same key, version and digest that is there and ready is returned as it is; one that is not
-        ready is made anew, or mended where its bytes are found to be whole.
-
-        Raises:
-            CloudError: It could not be registered; nothing usable is left behind.
-        """
-        ...
-
-    def update_metadata(
-        self, registered: RegisteredImage, marker: OwnershipMarker, metadata: Mapping[str, str]
-    ) -> RegisteredImage:
-        """Write new descriptive metadata and the marker that goes with it.
-
-        Raises:
-            CloudError: It could not be written.
-        """
-        ...
-
-    def change_state(self, registered: RegisteredImage, marker: OwnershipMarker) -> RegisteredImage:
-        """Bring the image to ``marker.state`` (list, hide, deactivate, reactivate) and write the marker, in this order.
-
-        An unfinished registration takes the marker and stays unfinished.
-
-        Raises:
-            CloudError: It could not be changed.
-        """
-        ...
-
-    def in_use(self, registered: RegisteredImage) -> bool:
-        """Tell whether something runs from the image, so that it must not be removed.
-
-        Raises:
-            CloudError: It could not be found out.
-        """
-        ...
-
-    def remove(self, registered: RegisteredImage) -> None:
-        """Remove the image; one that is gone already is fine, one without this site's marker is never touched.
-
-        Raises:
-            CloudError: It could not be removed.
-        """
-        ...
+    def retention_of(self, marker: OwnershipMarker) -> Retention:
+        """Return how long what bears ``marker`` is kept."""
+        of_image = self.by_image.get(marker.key.image_identifier)
+        of_vo = self.by_vo.get(marker.vo) if marker.vo is not None else None
+        return of_image or of_vo or Retention(grace=self.grace, keep_versions=self.keep_versions)

@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.cloud.draft import STARTABLE, Draft, Phase, action_on
-from coppice.cloud.model import ActionKind, Held, ImageState
-from coppice.cloud.properties import metadata_digest, metadata_of
+from coppice.cloud.model import ImageState
+from coppice.cloud.properties import presentation_digest, presentation_of
+from coppice.cloud.steps import ActionKind, Held
 from coppice.errors import ChangedListError, DeletionCapError, OlderListError
 from coppice.model.version import Version
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from coppice.cloud.draft import Step
-    from coppice.cloud.model import Desired, DesiredImage, DesiredList, Plan, Policy, RegisteredImage
+    from coppice.cloud.model import Desired, DesiredImage, DesiredList, Policy, RegisteredImage
+    from coppice.cloud.steps import Plan
     from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 
     Group = list[RegisteredImage]
@@ -147,7 +149,7 @@ def _make_available(draft: Draft, image: DesiredImage, keeper: RegisteredImage |
 
 def _describe_anew(draft: Draft, image: DesiredImage, keeper: RegisteredImage, after: Step | None) -> None:
     marker = keeper.marker
-    if marker.metadata_digest != metadata_digest(metadata_of(image)):
+    if marker.metadata_digest != presentation_digest(presentation_of(image)):
         reason = "its description changed"
     elif after is None and (
         _seconds(marker.expires) != _seconds(image.expires) or marker.list_version != image.list_version

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from coppice.clock import require_aware, to_rfc3339
-from coppice.cloud.model import ImageState, OwnershipMarker
-from coppice.errors import CloudError
+from coppice.cloud.model import ImageState, OwnershipMarker, Presentation
+from coppice.errors import MarkerError
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
 from coppice.model.version import Version
@@ -37,6 +37,11 @@ STATE_SINCE = "coppice_state_since"
 PIN = "coppice_pin"
 EXPIRES = "coppice_expires"
 METADATA_DIGEST = "coppice_metadata_digest"
+VO = "coppice_vo"
+SET = "coppice_set"
+SET_VERSION = "coppice_set_version"
+REASON = "coppice_reason"
+ADOPTED_FROM = "coppice_adopted_from"
 
 MAX_TITLE_LENGTH = 200
 MAX_VALUE_LENGTH = 1000
@@ -58,11 +63,16 @@ def to_properties(marker: OwnershipMarker) -> dict[str, str]:
         STATE_SINCE: to_rfc3339(marker.state_since),
         METADATA_DIGEST: marker.metadata_digest,
     }
-    if marker.pin is not None:
-        properties[PIN] = marker.pin
-    if marker.expires is not None:
-        properties[EXPIRES] = to_rfc3339(marker.expires)
-    return properties
+    optional = {
+        PIN: marker.pin,
+        EXPIRES: None if marker.expires is None else to_rfc3339(marker.expires),
+        VO: marker.vo,
+        SET: marker.set_identifier,
+        SET_VERSION: marker.set_version,
+        REASON: None if marker.reason is None else clean(marker.reason, MAX_VALUE_LENGTH) or None,
+        ADOPTED_FROM: marker.adopted_from,
+    }
+    return properties | {key: value for key, value in optional.items() if value is not None}
 
 
 def from_properties(properties: Mapping[str, str], site: str, *, name: str = "an image") -> OwnershipMarker | None:
@@ -74,7 +84,7 @@ def from_properties(properties: Mapping[str, str], site: str, *, name: str = "an
         name: What the cloud calls the image, for the error.
 
     Raises:
-        CloudError: The marker is this site's and is damaged.
+        MarkerError: The marker is this site's and is damaged.
     """
     if properties.get(SITE) != site:
         return None
@@ -91,9 +101,14 @@ def from_properties(properties: Mapping[str, str], site: str, *, name: str = "an
             expires=_instant(properties[EXPIRES]) if EXPIRES in properties else None,
             metadata_digest=_filled(properties, METADATA_DIGEST),
             pin=Version(pin).text if pin is not None else None,
+            vo=properties.get(VO),
+            set_identifier=properties.get(SET),
+            set_version=properties.get(SET_VERSION),
+            reason=properties.get(REASON),
+            adopted_from=properties.get(ADOPTED_FROM),
         )
     except ValueError as problem:
-        raise CloudError(
+        raise MarkerError(
             f"the ownership marker of {name} is damaged: {problem}",
             details=", ".join(
                 f"{key}={value!r}" for key, value in sorted(properties.items()) if key.startswith(PREFIX)
@@ -149,6 +164,31 @@ def metadata_of(desired: DesiredImage) -> dict[str, str]:
         if value is not None
     }
     return {key: value for key, value in cleaned.items() if value}
+
+
+def presentation_of(desired: DesiredImage) -> Presentation:
+    """Return how an image is to be shown: as the settings of the cloud say, else by its title."""
+    if desired.presentation is not None:
+        return desired.presentation
+    facts = metadata_of(desired)
+    return Presentation(name=facts.get("title", "image"), facts=facts)
+
+
+def presentation_digest(presentation: Presentation) -> str:
+    """Return the sha256 of all that is shown, in hexadecimal; the order of keys and members does not matter.
+
+    Where an image lies is no part of it: a change of that moves nothing.
+    """
+    audience = presentation.audience
+    return metadata_digest(
+        {
+            **{f"fact {key}": value for key, value in presentation.facts.items()},
+            **{f"property {key}": value for key, value in presentation.properties.items()},
+            "name": presentation.name,
+            "visibility": "" if audience.visibility is None else str(audience.visibility),
+            "members": json.dumps(sorted(audience.members)),
+        }
+    )
 
 
 def clean(text: str, limit: int) -> str:

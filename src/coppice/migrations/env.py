@@ -8,7 +8,9 @@ from sqlalchemy import create_engine
 
 import coppice.cache.tables
 import coppice.catalogue.tables
+import coppice.cloud.tables
 import coppice.events.tables
+import coppice.schedule.tables
 import coppice.subscription.tables  # noqa: F401 - imported for the tables that they declare
 from coppice.database import Base
 

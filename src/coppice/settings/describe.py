@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from coppice.settings.driver_sections import CloudSection, PublisherSection
 from coppice.settings.load import PREFIX, known_keys
 from coppice.settings.quantities import format_duration, format_size
-from coppice.settings.schema import CloudSection, HookSection, PublisherSection, SettingsFile
+from coppice.settings.schema import HookSection, SettingsFile
 from coppice.settings.values import Kind
 
 if TYPE_CHECKING:

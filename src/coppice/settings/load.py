@@ -19,9 +19,10 @@ from pydantic import BaseModel, ValidationError
 
 from coppice.errors import SettingsError, UnreadableFileError
 from coppice.formats.limits import ListLimits
+from coppice.settings.clouds import CloudSettings, ImageSettings, VoSettings
+from coppice.settings.driver_sections import CloudSection, ImageSection, PublisherSection, VoSection
 from coppice.settings.model import (
     CacheSettings,
-    CloudSettings,
     ConversionSettings,
     EventsSettings,
     FactorySettings,
@@ -29,13 +30,14 @@ from coppice.settings.model import (
     PlanSettings,
     PublisherSettings,
     PublishingSettings,
+    ServiceSettings,
     Settings,
     SubscriptionsSettings,
     TransferSettings,
 )
 from coppice.settings.places import SYSTEM_FILE, default_state_directory, home_directory, settings_files
 from coppice.settings.quantities import shown
-from coppice.settings.schema import CloudSection, HookSection, PublisherSection, SettingsFile
+from coppice.settings.schema import HookSection, ServiceSection, SettingsFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,6 +50,8 @@ ENVIRONMENT = "environment"
 OPTION = "option"
 DEFAULT = "default"
 _NAMED: dict[str, type[BaseModel]] = {"clouds": CloudSection, "hooks": HookSection, "publishers": PublisherSection}
+
+_WITHIN: dict[tuple[str, str], type[BaseModel]] = {("clouds", "vos"): VoSection, ("clouds", "images"): ImageSection}
 
 KeyPath = tuple[str, ...]
 
@@ -195,6 +199,8 @@ def _section(path: KeyPath) -> type[BaseModel] | None:
     if not path:
         return SettingsFile
     if path[0] in _NAMED:
+        if len(path) == 4:  # noqa: PLR2004 - clouds.NAME.vos.VO
+            return _WITHIN.get((path[0], path[2]))
         return _NAMED[path[0]] if len(path) == 2 else None  # noqa: PLR2004 - clouds.NAME
     field = SettingsFile.model_fields.get(path[0])
     kind = field.annotation if field and len(path) == 1 else None
@@ -258,20 +264,26 @@ def _settings(parsed: SettingsFile, origins: Mapping[KeyPath, str], environ: Map
                 for name, each in sorted(parsed.publishers.items())
             }
         ),
-        clouds=MappingProxyType(
-            {
-                name: CloudSettings(
-                    name=name,
-                    driver=each.driver,
-                    site=each.site,
-                    formats=each.formats,
-                    options=MappingProxyType(each.model_extra or {}),
-                )
-                for name, each in sorted(parsed.clouds.items())
-            }
-        ),
+        clouds=MappingProxyType({name: _cloud(name, each) for name, each in sorted(parsed.clouds.items())}),
+        service=_service(parsed.service),
         origins=MappingProxyType({**flat, **said}),
     )
+
+
+def _cloud(name: str, section: CloudSection) -> CloudSettings:
+    said = section.model_dump(exclude={*(section.model_extra or {}), "vos", "images"})
+    return CloudSettings(
+        name=name,
+        options=MappingProxyType(section.model_extra or {}),
+        vos=MappingProxyType({vo: VoSettings(**each.model_dump()) for vo, each in section.vos.items()}),
+        images=MappingProxyType({image: ImageSettings(**each.model_dump()) for image, each in section.images.items()}),
+        **said,
+    )
+
+
+def _service(section: ServiceSection) -> ServiceSettings:
+    said = section.model_dump()
+    return ServiceSettings(**{**said, "listen": None if said["listen"] == "none" else said["listen"]})
 
 
 def _hook(name: str, section: HookSection, said: Mapping[str, str], environ: Mapping[str, str]) -> HookSettings:

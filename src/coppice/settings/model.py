@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.formats.limits import ListLimits
+    from coppice.settings.clouds import CloudSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,12 +182,45 @@ class PlanSettings:
     """How what is registered is treated.
 
     Attributes:
-        grace_days: From superseded, expired or withdrawn to removal.
+        grace_days: From superseded, expired, withdrawn or revoked to removal.
         maximum_withdrawn_share: 0 to 1.
+        keep_versions: How many superseded versions of an image stay in any case.
+        warn_image_days: How long before an image's end it is told of.
+        clouds_at_once: How many clouds are worked on at a time.
+        images_at_once: How many images of one cloud are worked on at a time.
     """
 
     grace_days: float
     maximum_withdrawn_share: float
+    keep_versions: int = 0
+    warn_image_days: float = 7.0
+    clouds_at_once: int = 4
+    images_at_once: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """The long-running service (`coppice run`).
+
+    Attributes:
+        listen: Address and port on which metrics and health are told; None: nowhere.
+        refresh_seconds: From one refresh of the lists to the next; None: only as a part of sync.
+        sync_seconds: From one sync to the next.
+        retire_seconds: From one retirement to the next.
+        prune_seconds: From one pruning of the cache to the next.
+        jitter: Share (0 to 1) of an interval by which each run is put off at random.
+        job_timeout_seconds: How long one job may take before it is ended.
+        stop_seconds: How long a job that is told to stop has for it.
+    """
+
+    listen: str | None = "127.0.0.1:9477"
+    refresh_seconds: float | None = None
+    sync_seconds: float = 1800.0
+    retire_seconds: float = 3600.0
+    prune_seconds: float = 86400.0
+    jitter: float = 0.1
+    job_timeout_seconds: float = 86400.0
+    stop_seconds: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,25 +268,6 @@ class PublisherSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CloudSettings:
-    """One cloud target.
-
-    Attributes:
-        name: How commands call it.
-        driver: The plug-in.
-        site: Identifier of the site; images of another site are never touched.
-        formats: Disk formats that it takes, most wanted first; empty: the driver's.
-        options: The driver's own settings.
-    """
-
-    name: str
-    driver: str
-    site: str
-    formats: tuple[str, ...]
-    options: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of one run.
 
@@ -268,6 +283,7 @@ class Settings:
         cache: What the site holds.
         events: The journal and those who are told of it.
         hooks: By name.
+        service: The long-running service.
         conversion: Bounds on conversion.
         plan: How what is registered is treated.
         publishers: By name.
@@ -291,3 +307,4 @@ class Settings:
     cache: CacheSettings = field(default_factory=CacheSettings)
     events: EventsSettings = field(default_factory=EventsSettings)
     hooks: Mapping[str, HookSettings] = field(default_factory=dict)
+    service: ServiceSettings = field(default_factory=ServiceSettings)

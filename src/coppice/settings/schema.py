@@ -7,25 +7,26 @@ A key that is not declared is refused, save for what a ``[clouds.NAME]`` or ``[p
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from coppice.model.identifiers import is_name
+from coppice.settings.driver_sections import CloudSection, PublisherSection  # noqa: TC001 - likewise
 from coppice.settings.hook_rules import hook_problem
 from coppice.settings.quantities import shown
+from coppice.settings.section import Section
 from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annotations
     CachePolicy,
     Count,
     Days,
     DeclaredFormat,
-    Formats,
     HookCompatibility,
     HookKind,
     Mirrors,
     Names,
     Number,
+    OptionalSeconds,
     OptionalSize,
     OptionalText,
     PathText,
@@ -34,23 +35,12 @@ from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annota
     Share,
     Size,
     Switch,
-    Text,
     Words,
 )
 
 MIB = 1024**2
 GIB = 1024**3
 TIB = 1024**4
-
-_SECRET_NAME = re.compile(
-    r"(?:^|[_-])(password|passwd|passphrase|secret|token|apikey|api_key|private_key)$", re.IGNORECASE
-)
-
-
-class Section(BaseModel):
-    """A table of the file: what it does not declare is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FactorySection(Section):
@@ -243,44 +233,46 @@ class PlanSection(Section):
     """How what is registered is treated."""
 
     grace_days: Days = Field(
-        default=7.0, description="How long a superseded, expired or withdrawn image stays before it is removed."
+        default=7.0,
+        description="How long a superseded, expired, withdrawn or revoked image stays before it is removed.",
     )
     maximum_withdrawn_share: Share = Field(
         default=0.5,
         description="A list that withdraws more than this share of its registered images is held for confirmation.",
     )
-
-
-class _DriverSection(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    driver: Text = Field(description="The plug-in.")
-
-    @model_validator(mode="after")
-    def _keep_secrets_out(self) -> _DriverSection:
-        found = sorted(_secrets("", self.model_extra or {}))
-        if found:
-            raise ValueError(
-                f"{found[0]}: a secret does not belong here; put it into a file that only Coppice can read and write "
-                f'{found[0]}_file = "/path", or name a variable with {found[0]}_env'
-            )
-        return self
-
-
-class CloudSection(_DriverSection):
-    """One cloud target; what is not declared here goes to its driver."""
-
-    site: Text = Field(
-        description="Identifier of this site, written on every image that Coppice registers. It decides which images "
-        "are ours, so there is no default: two sites with the same identifier would remove each other's images.",
+    keep_versions: Count = Field(
+        default=0,
+        description="How many superseded versions of an image that are whole stay in any case, the newest first.",
     )
-    formats: Formats = Field(
-        default=(), description="Disk formats that it takes, most wanted first; empty: the driver's."
+    warn_image_days: Days = Field(default=7.0, description="How long before the end of an image it is told of.")
+    clouds_at_once: Number = Field(default=4, description="How many clouds are worked on at a time.")
+    images_at_once: Number = Field(default=2, description="How many images of one cloud are worked on at a time.")
+
+
+class ServiceSection(Section):
+    """The long-running service (`coppice run`)."""
+
+    listen: OptionalText = Field(
+        default="127.0.0.1:9477",
+        description="Address and port on which metrics and health are told. There is no password: name an address "
+        'that only those can reach who may know; "none" tells them nowhere.',
     )
-
-
-class PublisherSection(_DriverSection):
-    """One place to publish to; what is not declared here goes to its driver."""
+    refresh_seconds: OptionalSeconds = Field(
+        default=None, description="From one refresh of the lists to the next; unset: only as a part of sync."
+    )
+    sync_seconds: Seconds = Field(default=1800.0, description="From one sync to the next.")
+    retire_seconds: Seconds = Field(default=3600.0, description="From one retirement to the next.")
+    prune_seconds: Seconds = Field(default=86400.0, description="From one pruning of the cache to the next.")
+    jitter: Share = Field(
+        default=0.1,
+        description="Share of an interval by which each run is put off at random: sites do not ask all at once.",
+    )
+    job_timeout_seconds: Seconds = Field(
+        default=86400.0, description="How long one job may take before it is ended and counted as failed."
+    )
+    stop_seconds: Seconds = Field(
+        default=20.0, description="How long a job that is told to stop has for it before it is ended."
+    )
 
 
 def _named(value: object) -> object:
@@ -321,6 +313,7 @@ class SettingsFile(Section):
     )
     conversion: ConversionSection = Field(default_factory=ConversionSection, description="Bounds on conversion.")
     plan: PlanSection = Field(default_factory=PlanSection, description="How what is registered is treated.")
+    service: ServiceSection = Field(default_factory=ServiceSection, description="The long-running service.")
     clouds: Annotated[dict[str, CloudSection], BeforeValidator(_named)] = Field(
         default_factory=dict, description="Cloud targets, by name."
     )
@@ -330,13 +323,3 @@ class SettingsFile(Section):
     publishers: Annotated[dict[str, PublisherSection], BeforeValidator(_named)] = Field(
         default_factory=dict, description="Places to publish to, by name."
     )
-
-
-def _secrets(prefix: str, options: dict[str, object]) -> list[str]:
-    found: list[str] = []
-    for key, value in options.items():
-        if _SECRET_NAME.search(key):
-            found.append(prefix + key)
-        elif isinstance(value, dict):
-            found += _secrets(f"{prefix}{key}.", value)
-    return found

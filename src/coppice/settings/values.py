@@ -92,6 +92,32 @@ def _mirrors(value: object) -> dict[str, tuple[str, ...]]:
     return {_text(start): _names(others) for start, others in value.items()}
 
 
+def _properties(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a table of texts, found {shown(value)}")  # noqa: TRY004 - pydantic collects ValueError
+    for name, each in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_:.-]{0,199}", name):
+            raise ValueError(f"{shown(name)} cannot be the name of a property")
+        # The marker is Coppice's own.
+        if name.lower().startswith("coppice_"):
+            raise ValueError(f"{name} is written by Coppice alone")
+        if isinstance(each, bool) or not isinstance(each, (str, int)):
+            raise ValueError(f"{name}: expected a text, found {shown(each)}")  # noqa: TRY004 - likewise
+    return {name: _text(str(each)) for name, each in value.items()}
+
+
+def _optional_seconds(value: object) -> float | None:
+    return None if value is None else _seconds(value)
+
+
+def _optional_days(value: object) -> float | None:
+    return None if value is None else _days(value)
+
+
+def _optional_count(value: object) -> int | None:
+    return None if value is None else _count(value)
+
+
 def _one_of(*known: str | None) -> Callable[[object], str | None]:
     def check(value: object) -> str | None:
         if value in known and (value is None or isinstance(value, str)):
@@ -139,6 +165,15 @@ DeclaredFormat = Annotated[str, Kind("report or require"), BeforeValidator(_one_
 Qcow2Compression = Annotated[str, Kind("zstd, zlib or none"), BeforeValidator(_one_of("zstd", "zlib", "none"))]
 HookKind = Annotated[str, Kind("program, webhook or file"), BeforeValidator(_one_of("program", "webhook", "file"))]
 HookCompatibility = Annotated[str | None, Kind("vmcatcher"), BeforeValidator(_one_of("vmcatcher", None))]
+Visibility = Annotated[
+    str | None,
+    Kind("private, shared, community or public"),
+    BeforeValidator(_one_of("private", "shared", "community", "public", None)),
+]
+Properties = Annotated[dict[str, str], Kind("table: property = text"), BeforeValidator(_properties)]
+OptionalSeconds = Annotated[float | None, Kind("duration"), BeforeValidator(_optional_seconds)]
+OptionalDays = Annotated[float | None, Kind("duration in days"), BeforeValidator(_optional_days)]
+OptionalCount = Annotated[int | None, Kind("whole number"), BeforeValidator(_optional_count)]
 Seconds = Annotated[float, Kind("duration"), BeforeValidator(_seconds)]
 Days = Annotated[float, Kind("duration in days"), BeforeValidator(_days)]
 Formats = Annotated[tuple[str, ...], Kind("list of disk formats"), BeforeValidator(_formats)]

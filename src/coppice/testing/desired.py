@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from coppice.cloud.model import DesiredImage, DesiredList, ImageState, OwnershipMarker, RegisteredImage
-from coppice.cloud.properties import metadata_digest, metadata_of
+from coppice.cloud.properties import presentation_digest, presentation_of
 from coppice.conversion.model import ConvertedImage
 from coppice.imagelist.model import ListedImage
 from coppice.model.checksum import Checksum
@@ -113,7 +113,7 @@ def marker_of(
         state=state,
         state_since=since,
         expires=desired.expires,
-        metadata_digest=metadata_digest(metadata_of(desired)),
+        metadata_digest=presentation_digest(presentation_of(desired)),
         pin=pin,
     )
 

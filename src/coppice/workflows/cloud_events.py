@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coppice.cloud.model import ActionKind, ImageState
+from coppice.cloud.model import ImageState
+from coppice.cloud.steps import ActionKind
 from coppice.events.intended import IntendedEvent, IntendedEvents
 from coppice.events.model import EventKind
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from coppice.clock import Clock
-    from coppice.cloud.model import Action, ActionResult, Plan, RegisteredImage
+    from coppice.cloud.model import RegisteredImage
+    from coppice.cloud.steps import Action, ActionResult, Plan
     from coppice.database import Database
 
 _KINDS = {
@@ -26,6 +28,8 @@ _STATES = {
     ImageState.SUPERSEDED: EventKind.IMAGE_SUPERSEDED,
     ImageState.EXPIRED: EventKind.IMAGE_EXPIRED,
     ImageState.WITHDRAWN: EventKind.IMAGE_WITHDRAWN,
+    ImageState.STAGED: EventKind.IMAGE_STAGED,
+    ImageState.REVOKED: EventKind.IMAGE_REVOKED,
 }
 
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from coppice.clock import Clock
     from coppice.cloud.apply import Obtain, Soonest
-    from coppice.cloud.model import ApplyResult, Cloud, Desired, Plan
+    from coppice.cloud.driver import Cloud
+    from coppice.cloud.model import Desired
+    from coppice.cloud.steps import ApplyResult, Plan
     from coppice.events.journal import Journal
     from coppice.monitor import Monitor
     from coppice.settings.model import PlanSettings

@@ -14,7 +14,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from coppice.cloud.model import ActionKind, ImageState
+from coppice.cloud.model import ImageState
+from coppice.cloud.steps import ActionKind
 from coppice.errors import StateError
 from coppice.workflows.add import add_build
 from coppice.workflows.build import boot_everywhere, build_appliance

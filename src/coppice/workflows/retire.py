@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from coppice.clock import Clock
-    from coppice.cloud.model import Cloud, DesiredImage
+    from coppice.cloud.driver import Cloud
+    from coppice.cloud.model import DesiredImage
     from coppice.conversion.model import Formats
     from coppice.database import Database
     from coppice.monitor import Monitor

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from coppice.cloud.model import Cloud, RegisteredImage
+    from coppice.cloud.driver import Cloud
+    from coppice.cloud.model import RegisteredImage
     from coppice.factory.model import BuiltImage
     from coppice.imagelist.model import Publication
     from coppice.model.endorser import DistinguishedName

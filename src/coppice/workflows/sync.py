@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from coppice.clock import Clock
-    from coppice.cloud.model import Cloud
+    from coppice.cloud.driver import Cloud
     from coppice.database import Database
     from coppice.http import Client
     from coppice.monitor import Monitor

@@ -10,7 +10,7 @@ import pytest
 from coppice.clock import FixedClock
 from coppice.cloud.apply import apply, plan_as_dict
 from coppice.cloud.memory import MemoryCloud
-from coppice.cloud.model import ActionResult, ApplyResult, Desired, ImageState, Policy
+from coppice.cloud.model import Desired, ImageState, Policy
 from coppice.cloud.plan import plan
 from coppice.errors import ChecksumMismatchError, CloudError, PlanError, StalePlanError, UnreachableError
 from coppice.monitor import SILENT
@@ -19,7 +19,8 @@ from coppice.testing.desired import NOW, SITE, converted_image, desired_image, d
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from coppice.cloud.model import DesiredImage, DesiredList, Plan, RegisteredImage
+    from coppice.cloud.model import DesiredImage, DesiredList, RegisteredImage
+    from coppice.cloud.steps import ActionResult, ApplyResult, Plan
     from coppice.conversion.model import ConvertedImage, Formats
     from coppice.monitor import Monitor
 

@@ -11,7 +11,7 @@ from coppice.cloud.image_folder import Description, start_script
 from coppice.errors import SettingsError
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat
-from coppice.settings.model import CloudSettings
+from coppice.settings.clouds import CloudSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

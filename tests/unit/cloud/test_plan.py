@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.cloud.draft import fingerprint
-from coppice.cloud.model import ActionKind, Desired, ImageState, Plan, Policy
+from coppice.cloud.model import Desired, ImageState, Policy
 from coppice.cloud.plan import plan
+from coppice.cloud.steps import ActionKind, Plan
 from coppice.errors import ChangedListError, DeletionCapError, OlderListError
 from coppice.model.identifiers import ImageKey
 from coppice.testing.desired import (
@@ -53,7 +54,12 @@ def make(
 
 def steps(made: Plan) -> list[Step]:
     return [
-        (action.kind.value, action.version, action.state.value if action.state else None, action.after)
+        (
+            action.kind.value,
+            action.version,
+            action.state.value if action.state else None,
+            min(action.after, default=None),
+        )
         for action in made.actions
     ]
 

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from coppice.cloud.model import ActionKind, Desired, ImageState, Policy
+from coppice.cloud.model import Desired, ImageState, Policy
 from coppice.cloud.plan import plan
+from coppice.cloud.steps import ActionKind
 from coppice.testing.desired import NOW, desired_image, desired_list, list_identifier, registered_image
 
 pytestmark = pytest.mark.unit

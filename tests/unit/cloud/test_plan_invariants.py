@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coppice.cloud.model import (
-    Action,
-    ActionKind,
-    Desired,
-    ImageState,
-    OwnershipMarker,
-    Plan,
-    Policy,
-    RegisteredImage,
-)
+from coppice.cloud.model import Desired, ImageState, OwnershipMarker, Policy, RegisteredImage
 from coppice.cloud.plan import plan
-from coppice.cloud.properties import metadata_digest, metadata_of
+from coppice.cloud.properties import presentation_digest, presentation_of
+from coppice.cloud.steps import Action, ActionKind, Plan
 from coppice.model.version import Version
 from coppice.testing.desired import NOW, desired_image, desired_list, list_identifier, marker_of, registered_image
 
@@ -85,7 +77,7 @@ def changed(image: RegisteredImage, action: Action) -> RegisteredImage:
         marker = replace(marker, expires=action.desired.expires, list_version=action.desired.list_version)
     if action.kind is ActionKind.UPDATE_METADATA:
         assert action.desired is not None
-        marker = replace(marker, metadata_digest=metadata_digest(metadata_of(action.desired)))
+        marker = replace(marker, metadata_digest=presentation_digest(presentation_of(action.desired)))
     elif action.state is not None:
         marker = replace(marker, state=action.state, state_since=NOW)
     return replace(image, marker=marker)
@@ -164,7 +156,9 @@ def test_what_is_still_listed_never_loses_its_last_usable_version(
     # The worst that can happen: every registration fails, and what depends on one with it.
     failed = {position for position, action in enumerate(made.actions) if action.kind is ActionKind.REGISTER}
     done = tuple(
-        action for position, action in enumerate(made.actions) if position not in failed and action.after not in failed
+        action
+        for position, action in enumerate(made.actions)
+        if position not in failed and not failed.intersection(action.after)
     )
     after = apply_to(registered, replace(made, actions=done))
     for wanted in desired.lists:
@@ -192,7 +186,7 @@ def test_each_image_is_acted_upon_in_one_way_and_what_is_waited_for_comes_first(
     made = plan(desired, registered, policy, NOW, "test")
     touched = set()
     for position, action in enumerate(made.actions):
-        assert action.after is None or action.after < position
+        assert all(each < position for each in action.after)
         if action.registered is not None and action.kind is not ActionKind.UPDATE_METADATA:
             assert action.registered.cloud_identifier not in touched
             touched.add(action.registered.cloud_identifier)

@@ -179,7 +179,10 @@ def test_events_of_an_older_schema_can_be_searched(tmp_path: Path) -> None:
     Database(f"sqlite:///{path}").close()
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        for table in ("delivery", "hook", "imported_event", "intended_event", "told_image"):
+        for table in (
+            *("delivery", "hook", "imported_event", "intended_event", "told_image"),
+            *("cloud_observation", "revocation", "job"),
+        ):
             connection.execute(text(f"DROP TABLE {table}"))
         for index in ("ix_event_at", "ix_event_image", "ix_event_subscription"):
             connection.execute(text(f"DROP INDEX {index}"))

@@ -12,7 +12,9 @@ from sqlalchemy import create_engine, text
 
 import coppice.cache.tables
 import coppice.catalogue.tables
+import coppice.cloud.tables
 import coppice.events.tables
+import coppice.schedule.tables
 import coppice.subscription.tables  # noqa: F401 - declares its tables
 from coppice.database import Base, Database
 from coppice.errors import DatabaseError
