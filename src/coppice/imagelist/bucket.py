@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from coppice.imagelist.options import Secret
+    from coppice.settings.driver_options import Secret
 
 NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 _PIECE_BYTES = 1024 * 1024

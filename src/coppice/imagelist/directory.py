@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.imagelist.model import ListedImage
-    from coppice.imagelist.options import Options
     from coppice.monitor import Monitor, Task
+    from coppice.settings.driver_options import Options
 
 
 class DirectoryPlace:

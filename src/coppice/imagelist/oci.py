@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.imagelist.model import ListedImage
-    from coppice.imagelist.options import Options
     from coppice.monitor import Monitor, Task
+    from coppice.settings.driver_options import Options
 
 MIB = 1024 * 1024
 IMAGE_ARTIFACT_TYPE = "application/vnd.coppice.image.v1"

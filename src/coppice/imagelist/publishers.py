@@ -8,8 +8,8 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from coppice.errors import SettingsError
-from coppice.imagelist.options import Options
 from coppice.imagelist.publication import PlacePublisher
+from coppice.settings.driver_options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

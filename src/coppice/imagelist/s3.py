@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.imagelist.model import ListedImage
-    from coppice.imagelist.options import Options
     from coppice.monitor import Monitor, Task
+    from coppice.settings.driver_options import Options
 
 MIB = 1024 * 1024
 LEAST_PART_BYTES, MOST_PART_BYTES = 5 * MIB, 1024 * MIB

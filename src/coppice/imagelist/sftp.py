@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.imagelist.model import ListedImage
-    from coppice.imagelist.options import Options
     from coppice.monitor import Monitor, Task
+    from coppice.settings.driver_options import Options
 
 _CHUNK_BYTES = 256 * 1024
 _PIPELINED_READS = 64

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from coppice.imagelist.options import Secret
+    from coppice.settings.driver_options import Secret
 
 _KNOWN_HOSTS_LIMIT_BYTES = 16 * 1024 * 1024
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from coppice.http.credential import Credential
     from coppice.http.message import BodyFile, Reply
-    from coppice.imagelist.options import Options
     from coppice.model.credential import CredentialReference
     from coppice.monitor import Task
+    from coppice.settings.driver_options import Options
 
 ANSWER_LIMIT_BYTES = 1024 * 1024
 """Longest answer to a request whose body nobody needs."""

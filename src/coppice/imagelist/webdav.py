@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.imagelist.model import ListedImage
-    from coppice.imagelist.options import Options
     from coppice.monitor import Monitor, Task
+    from coppice.settings.driver_options import Options
 
 OK, CREATED, NO_CONTENT, MULTI_STATUS = 200, 201, 204, 207
 NOT_FOUND, NOT_ALLOWED, CONFLICT, PRECONDITION_FAILED = 404, 405, 409, 412

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a publisher: read one by one, each of its type; what nobody asked for is refused."""
+"""The options of a plug-in: read one by one, each of its type; what nobody asked for is refused."""
 
 from __future__ import annotations
 
@@ -60,15 +60,19 @@ class Secret:
 
 
 class Options:
-    """What stands in ``[publishers.NAME]`` beside ``driver``.
+    """What stands in a plug-in's table of the settings beside ``driver``.
 
     Args:
         values: As the settings give them.
         transfer: Bounds on transfers, for publishers that use Coppice's own client.
+        of: What is called so in errors.
     """
 
-    def __init__(self, values: Mapping[str, object], transfer: TransferSettings | None = None) -> None:
+    def __init__(
+        self, values: Mapping[str, object], transfer: TransferSettings | None = None, *, of: str = "this publisher"
+    ) -> None:
         self._values = values
+        self._of = of
         self._asked: set[str] = set()
         self.transfer = transfer
 
@@ -222,7 +226,7 @@ class Options:
         unknown = sorted(set(self._values) - self._asked)
         if unknown:
             known = ", ".join(f"`{name}`" for name in sorted(self._asked))
-            raise SettingsError(f"unknown option {unknown[0]!r} of this publisher", resolution=f"It takes {known}.")
+            raise SettingsError(f"unknown option {unknown[0]!r} of {self._of}", resolution=f"It takes {known}.")
 
     def _value(self, name: str) -> object:
         self._asked.add(name)
