@@ -253,8 +253,9 @@ class Policy:
     Attributes:
         grace: From superseded, expired, withdrawn or revoked to removal.
         keep_versions: How many superseded versions of an image that are whole stay in any case, the newest first.
-        by_vo: What is said otherwise of images of a virtual organisation, by its name.
+        by_vo: What is said otherwise of images of a virtual organisation, by its name with its case folded.
         by_image: What is said otherwise of an image, by its identifier.
+        by_image_of_vo: What is said otherwise of an image, where something is said of its VO as well.
         maximum_withdrawn_share: A list that withdraws more than this share (0 to 1) of its registered images is held.
         cap_from_images: The cap counts from this many registered images on; a list that names none is always held.
         allow_withdrawals: The administrator confirmed what the cap would hold.
@@ -267,9 +268,14 @@ class Policy:
     keep_versions: int = 0
     by_vo: Mapping[str, Retention] = field(default_factory=dict)
     by_image: Mapping[ImageIdentifier, Retention] = field(default_factory=dict)
+    by_image_of_vo: Mapping[tuple[str, ImageIdentifier], Retention] = field(default_factory=dict)
 
     def retention_of(self, marker: OwnershipMarker) -> Retention:
         """Return how long what bears ``marker`` is kept."""
-        of_image = self.by_image.get(marker.key.image_identifier)
-        of_vo = self.by_vo.get(marker.vo) if marker.vo is not None else None
-        return of_image or of_vo or Retention(grace=self.grace, keep_versions=self.keep_versions)
+        image, vo = marker.key.image_identifier, (marker.vo or "").casefold()
+        return (
+            self.by_image_of_vo.get((vo, image))
+            or self.by_image.get(image)
+            or self.by_vo.get(vo)
+            or Retention(grace=self.grace, keep_versions=self.keep_versions)
+        )

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.cloud.model import Desired, DesiredImage, DesiredList
+from coppice.cloud.properties import clean
 from coppice.errors import DocumentError
+from coppice.imagelist.compose import SET_KEY, SET_VERSION_KEY
 from coppice.model.identifiers import ImageKey
 from coppice.model.version import Version
 from coppice.subscription.selection import Selector, Wish
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from coppice.imagelist.model import ImageList, ListedImage
     from coppice.model.identifiers import ImageIdentifier, ListIdentifier
     from coppice.workflows.refresh import ListOutcome
+
+
+MAX_NAME_LENGTH = 200
+"""Of a VO, a set and a set's version: clouds keep them as texts of at most 255 characters."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,9 +158,22 @@ def _has_order(listed: ListedImage) -> bool:
 
 def _desired_image(content: ImageList, listed: ListedImage) -> DesiredImage:
     ends = content.validity.expires
+    set_identifier, set_version = _name_in(listed, SET_KEY), _name_in(listed, SET_VERSION_KEY)
+    in_set = set_identifier is not None and set_version is not None
     return DesiredImage(
         key=ImageKey(content.identifier, listed.identifier),
         listed=listed,
         list_version=content.version,
         expires=ends if listed.expires is None else min(listed.expires, ends),
+        vo=None if content.vo is None else clean(content.vo, MAX_NAME_LENGTH) or None,
+        set_identifier=set_identifier if in_set else None,
+        set_version=set_version if in_set else None,
     )
+
+
+def _name_in(listed: ListedImage, key: str) -> str | None:
+    """Return what a list says under a key that Coppice's publisher writes; what cannot be a name counts as not said."""
+    text = listed.extra.get(key)
+    if isinstance(text, str) and text and text == clean(text, MAX_NAME_LENGTH):
+        return text
+    return None
