@@ -81,7 +81,12 @@ class Context:
         if self._settings is None:
             from coppice.settings.load import load_settings
 
-            self._settings = load_settings(config=self.config, environ=self.environ, options={})
+            settings = load_settings(config=self.config, environ=self.environ, options={})
+            if settings.clouds:
+                from coppice.workflows.mapping import check_clouds
+
+                check_clouds(settings.clouds.values())
+            self._settings = settings
         return self._settings
 
     @property

@@ -13,8 +13,10 @@ from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annota
     Names,
     OptionalCount,
     OptionalDays,
+    OptionalTemplate,
     OptionalText,
     Properties,
+    Template,
     Text,
     Visibility,
 )
@@ -46,9 +48,12 @@ class VoSection(Section):
     members: Names = Field(
         default=(), description="Projects (OpenStack) or groups (OpenNebula) that its images are for."
     )
-    visibility: Visibility = Field(default=None, description="How far its images are seen; unset: as in this cloud.")
+    visibility: Visibility = Field(
+        default=None,
+        description="How far its images are seen; unset: by its members, and where it has none, as in this cloud.",
+    )
     datastores: Names = Field(default=(), description="Where its images lie (OpenNebula); empty: as in this cloud.")
-    name: OptionalText = Field(default=None, description="Template of an image's name; unset: the cloud's.")
+    name: OptionalTemplate = Field(default=None, description="Template of an image's name; unset: the cloud's.")
     properties: Properties = Field(default_factory=dict, description="Properties to add to its images.")
     grace_days: OptionalDays = Field(default=None, description="The grace period; unset: the cloud's.")
     keep_versions: OptionalCount = Field(
@@ -59,7 +64,7 @@ class VoSection(Section):
 class ImageSection(Section):
     """What is otherwise for one image."""
 
-    name: OptionalText = Field(default=None, description="Template of its name; unset: its VO's or the cloud's.")
+    name: OptionalTemplate = Field(default=None, description="Template of its name; unset: its VO's or the cloud's.")
     properties: Properties = Field(default_factory=dict, description="Properties to add to it.")
     grace_days: OptionalDays = Field(default=None, description="The grace period; unset: its VO's or the cloud's.")
     keep_versions: OptionalCount = Field(
@@ -77,7 +82,7 @@ class CloudSection(_DriverSection):
     formats: Formats = Field(
         default=(), description="Disk formats that it takes, most wanted first; empty: the driver's."
     )
-    image_name: Text = Field(
+    image_name: Template = Field(
         default="{title}",
         description="Template of the name that users see; {title}, {version}, {os_distribution}, {os_version}, "
         "{architecture}, {list}, {image}, {vo} and {site} are filled in.",

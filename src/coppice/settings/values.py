@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator
 
 from coppice.model.image import DiskFormat
+from coppice.settings.name_template import parse_template
 from coppice.settings.quantities import parse_duration, parse_size, shown
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ def _text(value: object) -> str:
 
 def _optional_text(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+def _template(value: object) -> str:
+    text = _text(value)
+    parse_template(text)
+    return text
+
+
+def _optional_template(value: object) -> str | None:
+    return None if value is None else _template(value)
 
 
 def _switch(value: object) -> bool:
@@ -150,6 +161,8 @@ def _formats(value: object) -> tuple[str, ...]:
 
 Text = Annotated[str, Kind("text"), BeforeValidator(_text)]
 OptionalText = Annotated[str | None, Kind("text"), BeforeValidator(_optional_text)]
+Template = Annotated[str, Kind("text"), BeforeValidator(_template)]
+OptionalTemplate = Annotated[str | None, Kind("text"), BeforeValidator(_optional_template)]
 PathText = Annotated[str | None, Kind("path"), BeforeValidator(_optional_text)]
 Switch = Annotated[bool, Kind("true or false"), BeforeValidator(_switch)]
 Number = Annotated[int, Kind("whole number"), BeforeValidator(_number)]

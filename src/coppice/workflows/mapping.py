@@ -245,6 +245,12 @@ def _folded(vos: Mapping[str, VoSettings], where: str) -> dict[str, VoSettings]:
     # A VO that is written otherwise than its settings are must not fall back on what is more open.
     folded: dict[str, VoSettings] = {}
     for vo, said in vos.items():
+        if said.members and said.visibility == Visibility.PRIVATE:
+            raise SettingsError(
+                f"{where}.vos.{vo} has members and is private: its images are either seen by them or not",
+                resolution='Write visibility = "shared", or leave it out; or remove the members.',
+                context={"setting": f"{where}.vos.{vo}.visibility"},
+            )
         if vo.casefold() in folded:
             raise SettingsError(
                 f"{where}.vos names {vo!r} twice, in other letters of the same case",

@@ -199,3 +199,42 @@ def test_a_list_is_distrusted_only_when_nobody_vouches_for_it_any_more():
 def test_a_version_that_was_taken_back_is_handed_on():
     (wanted,) = select([outcome(listed("x"))], (), {LIST: "99"}).lists
     assert wanted.taken_back == "99"
+
+
+def with_extra(listed: ListedImage, **extra: object) -> ListedImage:
+    return replace(listed, extra={f"coppice:{key}": value for key, value in extra.items()})
+
+
+def test_an_image_knows_the_vo_of_its_list_and_its_set():
+    known = outcome(with_extra(listed("debian"), set="s-1", set_version="3"))
+    known = replace(known, verified=replace(known.verified, content=replace(known.verified.content, vo="vo.example")))
+    (image,) = select([known], ()).lists[0].images
+    assert (image.vo, image.set_identifier, image.set_version) == ("vo.example", "s-1", "3")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"set": "s"},
+        {"set_version": "1"},
+        {"set": "", "set_version": "1"},
+        {"set": "s", "set_version": 1},
+        {"set": ["s"], "set_version": "1"},
+        {"set": "s\nt", "set_version": "1"},
+        {"set": "s" * 201, "set_version": "1"},
+        {"set": "s", "set_version": "\u202e1"},
+        {"set": None, "set_version": None},
+    ],
+)
+def test_an_image_whose_list_names_no_whole_set_is_of_none(extra):
+    (image,) = select([outcome(with_extra(listed("debian"), **extra))], ()).lists[0].images
+    assert (image.set_identifier, image.set_version) == (None, None)
+
+
+@pytest.mark.parametrize(("vo", "found"), [(None, None), ("", None), ("\u200b", None), ("a\nb", "a b")])
+def test_the_name_of_a_vo_is_one_line_that_can_be_seen(vo, found):
+    known = outcome(listed("debian"))
+    known = replace(known, verified=replace(known.verified, content=replace(known.verified.content, vo=vo)))
+    (image,) = select([known], ()).lists[0].images
+    assert image.vo == found
