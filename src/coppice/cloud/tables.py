@@ -17,8 +17,8 @@ class ObservationRow(Base):
     __tablename__ = "cloud_observation"
 
     cloud: Mapped[str] = mapped_column(String(64), primary_key=True)
-    at: Mapped[datetime] = mapped_column(Instant)
-    """When `images` was seen."""
+    at: Mapped[datetime | None] = mapped_column(Instant)
+    """When `images` was seen; None: never yet."""
     images: Mapped[list[dict[str, object]]] = mapped_column(JSON)
     tried_at: Mapped[datetime] = mapped_column(Instant)
     error_code: Mapped[str | None] = mapped_column(String(64))
