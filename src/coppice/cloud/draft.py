@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from coppice.cloud.model import DesiredImage, Policy, RegisteredImage
     from coppice.errors import CoppiceError
 
-STARTABLE = frozenset({ImageState.AVAILABLE, ImageState.SUPERSEDED})
-"""States from which a machine can be started."""
+STARTABLE = frozenset({ImageState.AVAILABLE, ImageState.STAGED, ImageState.SUPERSEDED})
+"""States from which a machine can be started, by those who name the image at least."""
 
 
 def fingerprint(registered: Iterable[RegisteredImage]) -> str:

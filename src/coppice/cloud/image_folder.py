@@ -227,12 +227,16 @@ class ImageFolder:
         places = (self.disk(description), self._retired_disk(description))
         return next((place for place in places if place.is_file()), None)
 
-    def is_whole(self, description: Description, *, startable: bool) -> bool:
-        """Tell whether everything is in its place."""
-        disk = self.disk(description) if startable else self._retired_disk(description)
+    def is_whole(self, description: Description) -> bool:
+        """Tell whether its disk is there, in whichever place."""
+        disk = self.present_disk(description)
+        return disk is not None and disk.stat().st_size == description.size_bytes
+
+    def is_as_asked(self, description: Description, *, startable: bool) -> bool:
+        """Tell whether disk and script are where an image has them that can, or cannot, be started."""
         return (
-            disk.is_file()
-            and disk.stat().st_size == description.size_bytes
+            self.disk(description).is_file() is startable
+            and self._retired_disk(description).is_file() is not startable
             and (self.path / SCRIPT).exists() is startable
         )
 

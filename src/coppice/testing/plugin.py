@@ -27,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(_OPTION, "block network and programs in tests marked unit", type="bool", default=False)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marks of the contract suites known to other projects that run them, and their asserts speak."""
+    config.addinivalue_line("markers", "contract: one suite for all members of a plug-in kind")
+    config.addinivalue_line("markers", "threat(number): a test of Coppice's threat model")
+    pytest.register_assert_rewrite("coppice.testing.contracts")
+
+
 @pytest.fixture(autouse=True)
 def _coppice_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     if not request.config.getini(_OPTION) or request.node.get_closest_marker("unit") is None:
