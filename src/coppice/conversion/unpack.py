@@ -36,11 +36,12 @@ from coppice.model.image import DiskFormat
 from coppice.monitor import SILENT, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from coppice.conversion.model import ConversionLimits
     from coppice.conversion.ova import OvaLayout
+    from coppice.conversion.unpack_buffers import Buffers
     from coppice.conversion.window import Window
     from coppice.monitor import Monitor, Task
 
@@ -279,11 +280,12 @@ class _Opening:
                 why=f"from a file of this length at most {most} are taken",
             )
         with self._reading(place, member.offset, member.packed_bytes) as packed:
-            return self._spooled(inflated_member(packed, member.size_bytes, member.crc32))
+            return self._spooled(lambda _: inflated_member(packed, member.size_bytes, member.crc32))
 
     def _unpacked(self, place: _Place, compression: Compression) -> _Place:
+        most = self._limits.most_bytes_of(self._size)
         with self._reading(place, 0, place.window.size_bytes) as packed:
-            return self._spooled(unpacked(compression, packed, self._limits.most_bytes_of(self._size)))
+            return self._spooled(lambda buffers: unpacked(compression, packed, most, buffers))
 
     @contextmanager
     def _reading(self, place: _Place, start: int, length: int, *, doing: str = "unpacking") -> Iterator[PackedInput]:
@@ -299,11 +301,11 @@ class _Opening:
                 is_late=lambda: clock.monotonic() > end,
             )
 
-    def _spooled(self, pieces: Iterator[bytes]) -> _Place:
+    def _spooled(self, pieces: Callable[[Buffers], Iterator[bytes | bytearray]]) -> _Place:
         sweep_spool(self._spool_directory())
         split = MemberSplit(self._new_spool(), self._new_spool)
         with WriterThread() as writer:
-            for piece in pieces:
+            for piece in pieces(writer):
                 for spool, part in split.route(piece):
                     writer.put(spool, part)
         main = self._window_of(split.main)

@@ -77,6 +77,21 @@ class PackedInput:
             self._buffer, self._at = self._buffer[self._at :] + piece, 0
         return self._buffer[self._at : self._at + length]
 
+    @property
+    def held_bytes(self) -> int:
+        """How many of the next bytes are in memory."""
+        return len(self._buffer) - self._at
+
+    def go_past(self, count: int) -> None:
+        """Leave ``count`` bytes behind, all of which are in memory."""
+        self._at += count
+
+    def gone_past(self, count: int) -> memoryview:
+        """Return the last ``count`` bytes that were left behind, not copied; nothing was read since they were next."""
+        if count > self._at:
+            raise ValueError(f"of what was left behind, {self._at} bytes are in memory, and not {count}")
+        return memoryview(self._buffer)[self._at - count : self._at]
+
     def skip_zeros(self) -> int:
         """Go past zeros; return how many there were."""
         count = 0

@@ -46,11 +46,12 @@ class MemberSplit:
         self._left = BLOCK_BYTES
         self._header: bytes | None = b""
 
-    def route(self, piece: bytes) -> Iterator[tuple[SpoolFile, bytes]]:
-        """Yield the parts of the next piece of the stream, each with the file that it goes to."""
+    def route(self, piece: bytes | bytearray) -> Iterator[tuple[SpoolFile, bytes | bytearray]]:
+        """Yield the parts of the next piece of the stream, each with the file that it goes to; the whole uncopied."""
         at = 0
         while at < len(piece):
-            part = piece[at : at + self._left]
+            is_whole = at == 0 and len(piece) <= self._left
+            part = piece if is_whole else piece[at : at + self._left]
             if self._header is not None:
                 self._header += part
             yield self._target, part

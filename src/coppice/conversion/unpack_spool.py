@@ -18,6 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from coppice import atomic
+from coppice.conversion.unpack_buffers import BUFFER_BYTES
 from coppice.errors import CoppiceError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _BLOCK = 4096
 _ZEROS = bytes(1024 * 1024)
 _WAITING_PIECES = 4
 """How far unpacking may be ahead of the disk, in pieces of at most 1 MiB."""
+_BUFFERS = _WAITING_PIECES + 2
+"""One is unpacked into, and one is written."""
 _TRIES = 100
 RESERVE_BYTES = 16 * 1024 * 1024
 """Kept free for the database and all else that lies on the same file system."""
@@ -65,7 +68,7 @@ class SpoolFile:
             self.path.unlink()
         os.close(self.handle)
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | bytearray) -> None:
         """Append ``piece``, leaving out blocks of nothing but zeros.
 
         Raises:
@@ -110,10 +113,17 @@ class SpoolFile:
 
 
 class WriterThread:
-    """Writes pieces to spool files beside whoever unpacks them; a context, after which all of them are written."""
+    """Writes pieces to spool files beside whoever unpacks them; a context, after which all of them are written.
+
+    It lends the memory for them as well (`coppice.conversion.unpack_buffers.Buffers`): what is given back stands in the
+    same queue behind the pieces that lie in it, and is lent again when they are written.
+    """
 
     def __init__(self) -> None:
-        self._pieces: queue.Queue[tuple[SpoolFile, bytes] | None] = queue.Queue(_WAITING_PIECES)
+        self._pieces: queue.SimpleQueue[tuple[SpoolFile, bytes | bytearray] | bytearray | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_WAITING_PIECES)
+        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._unmade_buffers = _BUFFERS
         self._problem: BaseException | None = None
         self._is_over = False
         self._thread = threading.Thread(target=self._work, name="unpacking", daemon=True)
@@ -143,7 +153,7 @@ class WriterThread:
         if kind is None:
             self._raise()
 
-    def put(self, spool: SpoolFile, piece: bytes) -> None:
+    def put(self, spool: SpoolFile, piece: bytes | bytearray) -> None:
         """Hand over a piece that ``spool`` goes on with; waits where the disk is slower than the unpacking.
 
         Raises:
@@ -151,7 +161,25 @@ class WriterThread:
             StorageError: An earlier one cannot be written.
         """
         self._raise()
+        self._room.acquire()
         self._pieces.put((spool, piece))
+
+    def take(self) -> bytearray:
+        """Return memory for a piece; waits until there is some.
+
+        Raises:
+            NoSpaceError: An earlier piece does not fit on the disk.
+            StorageError: An earlier one cannot be written.
+        """
+        self._raise()
+        if self._unmade_buffers and self._free.empty():
+            self._unmade_buffers -= 1
+            return bytearray(BUFFER_BYTES)
+        return self._free.get()
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Take memory back, all of whose pieces were put; it is lent again when they are written."""
+        self._pieces.put(buffer)
 
     def _end(self) -> None:
         self._pieces.put(None)
@@ -164,18 +192,25 @@ class WriterThread:
     def _work(self) -> None:
         is_open = True
         try:
-            while is_open:
-                waiting = self._pieces.get()
-                is_open = waiting is not None
-                if waiting is not None and not self._is_over:
+            while (waiting := self._next()) is not None:
+                if not self._is_over:
                     spool, piece = waiting
                     spool.write(piece)
+            is_open = False
         except (CoppiceError, MemoryError) as problem:
             self._problem = problem
         finally:
             # After a problem, what comes is thrown away, so that nobody waits for ever; the next put tells of it.
             while is_open:
-                is_open = self._pieces.get() is not None
+                is_open = self._next() is not None
+
+    def _next(self) -> tuple[SpoolFile, bytes | bytearray] | None:
+        """Return the next piece and its file; before, lend again what was given back. None: it is over."""
+        while isinstance(waiting := self._pieces.get(), bytearray):
+            self._free.put(waiting)
+        if waiting is not None:
+            self._room.release()
+        return waiting
 
 
 def sweep_spool(directory: Path) -> list[Path]:
@@ -248,28 +283,35 @@ def _require_room(handle: int) -> None:
         raise OSError(errno.ENOSPC, f"less than {RESERVE_BYTES} bytes are free, which are for others")
 
 
-def _runs(piece: bytes, position: int) -> Iterator[tuple[int, int]]:
+def _runs(piece: bytes | bytearray, position: int) -> Iterator[tuple[int, int]]:
     """Yield the stretches of ``piece`` that are more than zeros, by blocks of the file that it begins in anywhere."""
-    length = len(piece)
-    if length == len(_ZEROS) and piece == _ZEROS:
+    if _ZEROS.startswith(piece):
         return
+    begun = 0
+    for start, end in _empty_blocks(piece, -position % _BLOCK):
+        if begun < start:
+            yield begun, start
+        begun = end
+    if begun < len(piece):
+        yield begun, len(piece)
+
+
+def _empty_blocks(piece: bytes | bytearray, first: int) -> Iterator[tuple[int, int]]:
+    """Yield the blocks of nothing but zeros; what is before ``first``, and at the end, is a part of one."""
+    length = len(piece)
+    first = min(length, first)
+    last = length - (length - first) % _BLOCK
     block = _ZEROS[:_BLOCK]
-    begun = None
-    at = 0
-    while at < length:
-        end = min(length, at + _BLOCK - (position + at) % _BLOCK)
-        is_empty = piece.startswith(block if end - at == _BLOCK else block[: end - at], at)
-        if is_empty and begun is not None:
-            yield begun, at
-            begun = None
-        elif not is_empty and begun is None:
-            begun = at
-        at = end
-    if begun is not None:
-        yield begun, length
+    if first and piece.startswith(block[:first]):
+        yield 0, first
+    for at in range(first, last, _BLOCK):
+        if piece.startswith(block, at):
+            yield at, at + _BLOCK
+    if last < length and piece.endswith(block[: length - last]):
+        yield last, length
 
 
-def _write_sparsely(handle: int, piece: bytes, position: int) -> None:
+def _write_sparsely(handle: int, piece: bytes | bytearray, position: int) -> None:
     view = memoryview(piece)
     for start, end in _runs(piece, position):
         at = start

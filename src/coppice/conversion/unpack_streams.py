@@ -10,7 +10,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from coppice.conversion.model import Compression
 from coppice.conversion.refusal import refusal
@@ -21,8 +21,10 @@ from coppice.errors import DecompressionBombError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from coppice.conversion.unpack_buffers import Buffers
     from coppice.conversion.unpack_input import PackedInput
 
+_Piece = TypeVar("_Piece", bytes, bytes | bytearray)
 _OUTPUT_BYTES = 1024 * 1024
 _XZ_MEMORY_BYTES = 128 * 1024 * 1024
 """``xz -9`` needs 65 MiB to be read."""
@@ -49,20 +51,25 @@ def compression_of(head: bytes) -> Compression | None:
     return Compression.ZIP if head.startswith(_ZIP_MAGIC) else None
 
 
-def unpacked(compression: Compression, packed: PackedInput, most_bytes: int) -> Iterator[bytes]:
+def unpacked(
+    compression: Compression, packed: PackedInput, most_bytes: int, buffers: Buffers | None = None
+) -> Iterator[bytes | bytearray]:
     """Yield what is packed, in pieces of at most 1 MiB.
 
     Args:
         compression: How; not a zip, whose members `coppice.conversion.unpack_zip` finds.
         packed: The packed bytes.
         most_bytes: As many are unpacked, and no more.
+        buffers: Lends the memory of the pieces to decoders that can use it; a piece is given back when the next one is
+            asked for. None: each piece may be kept.
 
     Raises:
         DecompressionBombError: There are more, or reading them takes more memory than is given.
         ImageRefusedError: It is malformed, ends too early, or something else follows.
     """
-    pieces = unpack_zstd(packed, most_bytes) if compression is Compression.ZSTD else _streams(compression, packed)
-    return _bounded(pieces, packed, most_bytes)
+    if compression is Compression.ZSTD:
+        return _bounded(unpack_zstd(packed, most_bytes, buffers), packed, most_bytes)
+    return _bounded(_streams(compression, packed), packed, most_bytes)
 
 
 def inflated_member(packed: PackedInput, size_bytes: int, crc32: int) -> Iterator[bytes]:
@@ -107,7 +114,7 @@ def check_stored(packed: PackedInput, crc32: int) -> None:
         )
 
 
-def _bounded(pieces: Iterator[bytes], packed: PackedInput, most_bytes: int) -> Iterator[bytes]:
+def _bounded(pieces: Iterator[_Piece], packed: PackedInput, most_bytes: int) -> Iterator[_Piece]:
     total = 0
     for piece in _in_memory(pieces, packed):
         packed.check_time()
@@ -125,7 +132,7 @@ def _bounded(pieces: Iterator[bytes], packed: PackedInput, most_bytes: int) -> I
         yield piece
 
 
-def _in_memory(pieces: Iterator[bytes], packed: PackedInput) -> Iterator[bytes]:
+def _in_memory(pieces: Iterator[_Piece], packed: PackedInput) -> Iterator[_Piece]:
     try:
         yield from pieces
     except MemoryError as problem:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from coppice.conversion.refusal import refusal
+from coppice.conversion.unpack_buffers import FreshBuffers
 from coppice.conversion.unpack_input import PIECE_BYTES
 from coppice.errors import DecompressionBombError, OversizedImageError, UnsupportedImageError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
+    from coppice.conversion.unpack_buffers import Buffers
     from coppice.conversion.unpack_input import PackedInput
 
 WINDOW_LIMIT_BYTES = 128 * 1024 * 1024
@@ -25,8 +27,9 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE_END = b"\x2a\x4d\x18"
 _SKIPPABLE_FIRST = range(0x50, 0x60)
 _LARGEST_BLOCK = 128 * 1024
-_OUTPUT_BYTES = 1024 * 1024
 _LARGEST_FRAME_HEADER = 18
+_BLOCK_HEADER = 3
+_CHECKSUM = 4
 _DICTIONARY_BYTES = (0, 1, 2, 4)
 _CONTENT_SIZE_BYTES = (0, 2, 4, 8)
 _RAW_BLOCK, _RLE_BLOCK, _COMPRESSED_BLOCK = range(3)
@@ -42,31 +45,36 @@ def is_skippable(head: bytes) -> bool:
     return len(head) >= len(MAGIC) and head[0] in _SKIPPABLE_FIRST and head[1:4] == _SKIPPABLE_END
 
 
-def unpack_zstd(packed: PackedInput, most_bytes: int) -> Iterator[bytes]:
+def unpack_zstd(packed: PackedInput, most_bytes: int, buffers: Buffers | None = None) -> Iterator[bytes | bytearray]:
     """Yield what all frames hold, in pieces of at most 1 MiB.
 
     Args:
         packed: The frames.
         most_bytes: What they may hold together; a frame that says more is refused before it is decoded.
+        buffers: Lends the memory of the pieces; a piece is given back when the next one is asked for. None: each piece
+            may be kept.
 
     Raises:
         ImageRefusedError: It is malformed, ends too early, or wants more memory than is given.
     """
     import zstandard
 
+    lender = FreshBuffers() if buffers is None else buffers
     frames = _Frames(packed, most_bytes)
     decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT_BYTES)
     reader = decoder.stream_reader(cast("IO[bytes]", frames), read_size=PIECE_BYTES, read_across_frames=True)
     while True:
+        buffer = lender.take()
         try:
-            piece = reader.read(_OUTPUT_BYTES)
+            count = reader.readinto(buffer)
         except zstandard.ZstdError as problem:
             raise packed.refuse(
                 f"its zstd data cannot be decoded ({problem})", "what is decoded of it would be something else"
             ) from problem
-        if not piece:
+        if not count:
             break
-        yield piece
+        yield buffer if count == len(buffer) else bytes(memoryview(buffer)[:count])
+        lender.give_back(buffer)
     if frames.read(1):
         raise packed.refuse("its zstd data goes on where the decoder stops", "each program would see another disk")
 
@@ -80,49 +88,63 @@ class _Frames:
         self._body = 0
         """How many bytes of the block that was begun are still to come."""
         self._is_in_frame = False
+        """Whether a block's header, or the checksum, comes after that."""
         self._is_last_block = False
         self._has_checksum = False
 
-    def read(self, size: int) -> bytes:
-        """Return at most ``size`` bytes; none at the end.
+    def read(self, _: int) -> memoryview:
+        """Return some of the next bytes, as they lie in memory; none at the end.
+
+        How many the library asks for does not matter: it takes any number.
 
         Raises:
             ImageRefusedError: The structure is malformed.
         """
-        parts: list[bytes] = []
-        length = 0
-        while length < size:
+        packed = self._packed
+        packed.peek(_LARGEST_FRAME_HEADER)
+        begin = packed.offset
+        while held := packed.held_bytes:
             if self._body:
-                part = self._packed.take(min(self._body, size - length))
-                if not part:
-                    self._cut()
-                self._body -= len(part)
+                length = min(self._body, held)
+                packed.go_past(length)
+                self._body -= length
+            elif held < self._next_bytes() and packed.offset > begin:
+                break  # more has to be read for what comes next, and that puts other bytes in the place of these
             else:
-                part = self._structure()
-                if not part:
-                    break
-            # What is handed on may be a few bytes more than was asked for: the library takes any length.
-            parts.append(part)
-            length += len(part)
-        return b"".join(parts)
+                self._structure()
+        length = packed.offset - begin
+        if not length and (self._body or self._is_in_frame):
+            self._cut()
+        return packed.gone_past(length)
 
-    def _structure(self) -> bytes:
-        """Return the next header, or checksum; empty at the end."""
-        if self._is_in_frame:
-            return self._checksum() if self._is_last_block else self._block_header()
-        head = self._packed.peek(_LARGEST_FRAME_HEADER)
-        if not head:
-            return b""
+    def _next_bytes(self) -> int:
+        """Return how long the next header, or checksum, is at the most."""
+        if not self._is_in_frame:
+            return _LARGEST_FRAME_HEADER
+        return _CHECKSUM if self._is_last_block else _BLOCK_HEADER
+
+    def _structure(self) -> None:
+        """Go past the next header, or checksum."""
+        if not self._is_in_frame:
+            self._frame_header(self._packed.peek(_LARGEST_FRAME_HEADER))
+        elif not self._is_last_block:
+            self._block_header()
+        else:
+            self._exactly(_CHECKSUM)
+            self._is_in_frame = False
+
+    def _frame_header(self, head: bytes) -> None:
+        """Section 3.1."""
         if is_skippable(head):
-            self._body = int.from_bytes(self._packed.peek(8)[4:8], "little")
-            return self._exactly(8)
-        if not head.startswith(MAGIC):
+            self._body = int.from_bytes(self._exactly(8)[4:], "little")
+        elif head.startswith(MAGIC):
+            self._content_header(head)
+        else:
             raise self._packed.refuse(
                 "something follows its zstd data that is none", "each program would see another disk"
             )
-        return self._frame_header(head)
 
-    def _frame_header(self, head: bytes) -> bytes:
+    def _content_header(self, head: bytes) -> None:
         """Section 3.1.1.1."""
         descriptor = head[4] if len(head) > 4 else self._cut()  # noqa: PLR2004 - after the magic number
         is_single_segment = bool(descriptor & 0x20)
@@ -154,11 +176,10 @@ class _Frames:
             )
         self._is_in_frame, self._is_last_block = True, False
         self._has_checksum = bool(descriptor & 0x04)
-        return header
 
-    def _block_header(self) -> bytes:
+    def _block_header(self) -> None:
         """Section 3.1.1.2."""
-        header = self._exactly(3)
+        header = self._exactly(_BLOCK_HEADER)
         value = int.from_bytes(header, "little")
         self._is_last_block, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
         if kind > _COMPRESSED_BLOCK or size > _LARGEST_BLOCK:
@@ -166,17 +187,14 @@ class _Frames:
                 f"a block of its zstd data is of the kind {kind} and has {size} bytes", "there are none such"
             )
         self._body = 1 if kind == _RLE_BLOCK else size
-        return header
-
-    def _checksum(self) -> bytes:
-        self._is_in_frame = False
-        return self._exactly(4) if self._has_checksum else self._structure()
+        self._is_in_frame = self._has_checksum or not self._is_last_block
 
     def _exactly(self, length: int) -> bytes:
         found = self._packed.peek(length)
         if len(found) < length:
             self._cut()
-        return self._packed.take(length)
+        self._packed.go_past(length)
+        return found
 
     def _cut(self) -> NoReturn:
         raise self._packed.refuse("it ends in the middle of its zstd data", "the rest of the disk is missing")

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import random
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,6 +96,86 @@ def test_a_problem_of_the_writer_is_told_to_whoever_unpacks_and_nobody_waits(
             writer.put(spool, b"x" * 4096)
     with SpoolFile(tmp_path) as spool, pytest.raises(NoSpaceError), WriterThread() as writer:
         writer.put(spool, b"the only piece")
+
+
+def test_blocks_are_those_of_the_file_wherever_a_piece_begins(tmp_path: Path) -> None:
+    # A piece that begins inside of a block, whose end is zeros; two empty blocks; data; and zeros at its end.
+    pieces = [b"x" * 512, bytes(4096 - 512) + bytes(8192) + b"y" * 4096 + bytes(1000), bytes(3096), b"z" * 100]
+    with SpoolFile(tmp_path) as spool:
+        for piece in pieces:
+            spool.write(bytearray(piece))
+        spool.close_hole()
+        assert spool.path.read_bytes() == b"".join(pieces)
+        assert os.lseek(spool.handle, 0, os.SEEK_HOLE) == 4096
+        assert os.lseek(spool.handle, 4096, os.SEEK_DATA) == 3 * 4096
+        assert os.lseek(spool.handle, 3 * 4096, os.SEEK_HOLE) == 4 * 4096
+        assert os.lseek(spool.handle, 4 * 4096, os.SEEK_DATA) == 5 * 4096
+
+
+def test_memory_is_lent_again_when_what_lies_in_it_is_written_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+    may_write = threading.Event()
+
+    def slow(handle: int, piece: bytes, position: int) -> int:
+        assert may_write.wait(60)
+        return real(handle, piece, position)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    with SpoolFile(tmp_path) as spool, WriterThread() as writer:
+        lent: list[bytearray] = []
+        for number in range(5):
+            buffer = writer.take()
+            assert not any(buffer is each for each in lent)
+            lent.append(buffer)
+            buffer[:] = bytes([number + 1]) * MIB
+            writer.put(spool, buffer)
+            writer.give_back(buffer)
+        lent.append(writer.take())
+        threading.Timer(0.1, may_write.set).start()
+        again = writer.take()
+        assert may_write.is_set()
+        assert again is lent[0]
+        again[:] = bytes([99]) * MIB
+        writer.put(spool, again)
+        writer.give_back(again)
+    assert spool.size_bytes == 6 * MIB
+
+
+def test_each_piece_is_written_as_it_was_handed_over_however_often_memory_is_used_again(tmp_path: Path) -> None:
+    with SpoolFile(tmp_path) as spool:
+        buffers = set()
+        with WriterThread() as writer:
+            for number in range(60):
+                buffer = writer.take()
+                buffers.add(id(buffer))
+                buffer[:] = number.to_bytes(4, "little") * (MIB // 4)
+                writer.put(spool, bytes(buffer[:1000]))
+                writer.put(spool, buffer)
+                writer.give_back(buffer)
+        content = spool.path.read_bytes()
+    assert len(buffers) <= 6
+    at = 0
+    for number in range(60):
+        assert content[at : at + 1000 + MIB] == number.to_bytes(4, "little") * (250 + MIB // 4)
+        at += 1000 + MIB
+    assert at == len(content)
+
+
+def test_nobody_waits_for_memory_of_a_writer_that_has_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with SpoolFile(tmp_path) as spool, pytest.raises(NoSpaceError), WriterThread() as writer:  # noqa: PT012 - at one of them
+        for _ in range(100):
+            buffer = writer.take()
+            buffer[:1] = b"x"
+            writer.put(spool, buffer)
+            writer.give_back(buffer)
 
 
 @pytest.mark.threat("T65")
@@ -190,6 +271,16 @@ def test_what_has_no_large_member_stays_in_one_file(content: bytes, tmp_path: Pa
     _, main, part = split(content, tmp_path, 65536)
     assert part is None
     assert main == content
+
+
+def test_what_goes_to_one_file_as_a_whole_is_not_copied_and_what_is_cut_is(tmp_path: Path) -> None:
+    with SpoolFile(tmp_path) as spool:
+        made = MemberSplit(spool, lambda: spool)
+        first, second = bytearray(os.urandom(4096)), bytearray(4096)
+        parts = [part for _, part in made.route(first)]
+        assert [len(part) for part in parts] == [512, 4096 - 512]
+        assert all(part is not first for part in parts)
+        assert all(part is second for _, part in made.route(second))
 
 
 def test_a_stretch_lies_in_one_of_the_files_or_in_none(tmp_path: Path) -> None:

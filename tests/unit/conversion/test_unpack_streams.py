@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coppice.conversion import unpack_streams
+from coppice.conversion import unpack_input, unpack_streams
 from coppice.conversion.model import Compression
 from coppice.conversion.unpack_input import PackedInput
 from coppice.conversion.unpack_streams import compression_of, inflated_member, unpacked
@@ -174,6 +174,61 @@ def test_where_something_is_found_is_told_in_bytes_of_the_file() -> None:
 def test_frames_to_be_skipped_are_skipped_wherever_they_are(count: int) -> None:
     skipped = zstd_skippable(bytes(count))
     assert content_of(Compression.ZSTD, skipped + zstd_raw(SHORT) + skipped + zstd_raw(SHORT) + skipped) == SHORT * 2
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 17, 18, 19, 100, 1000])
+def test_it_does_not_matter_where_what_is_read_at_once_ends(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack_input, "PIECE_BYTES", length)
+    skipped = zstd_skippable(b"s" * 30)
+    bare = zstd_frame(zstd_block(SHORT[:100]), zstd_block(b""))
+    whole = skipped + zstd_raw(SHORT) + bare + zstd_skippable(b"") + zstd_raw(SHORT) + bare
+    assert content_of(Compression.ZSTD, whole) == (SHORT + SHORT[:100]) * 2
+    ends = {len(skipped), len(skipped + zstd_raw(SHORT)), len(skipped + zstd_raw(SHORT) + bare)}
+    for cut in range(len(skipped), len(skipped + zstd_raw(SHORT) + bare) + 1):
+        if cut in ends:
+            assert content_of(Compression.ZSTD, whole[:cut]) in (b"", SHORT, SHORT + SHORT[:100])
+            continue
+        with pytest.raises(CorruptImageError, match="in the middle|follows") as found:
+            content_of(Compression.ZSTD, whole[:cut])
+        assert cut - 18 < found.value.context["offset"] <= cut
+    with pytest.raises(CorruptImageError, match="follows") as found:
+        content_of(Compression.ZSTD, whole + b"garbage")
+    assert found.value.context["offset"] == len(whole)
+
+
+def test_what_was_let_go_of_is_not_handed_on() -> None:
+    packed = PackedInput(BytesWindow(SHORT), "image")
+    assert packed.held_bytes == 0
+    assert packed.peek(10) == SHORT[:10]
+    assert packed.held_bytes == len(SHORT)
+    packed.go_past(30)
+    assert (packed.offset, bytes(packed.gone_past(20))) == (30, SHORT[10:30])
+    with pytest.raises(ValueError, match="in memory"):
+        packed.gone_past(31)
+
+
+def test_lent_memory_is_given_back_when_the_next_piece_is_asked_for() -> None:
+    class Lender:
+        lent: bytearray | None = None
+        count = 0
+
+        def take(self) -> bytearray:
+            assert self.lent is None
+            self.lent = bytearray(b"?" * MIB)
+            self.count += 1
+            return self.lent
+
+        def give_back(self, buffer: bytearray) -> None:
+            assert buffer is self.lent
+            self.lent = None
+
+    lender = Lender()
+    content = []
+    for piece in unpacked(Compression.ZSTD, PackedInput(BytesWindow(zstd_raw(DISK * 40)), "image"), 8 * MIB, lender):
+        assert lender.lent is not None
+        content.append(bytes(piece))
+    assert b"".join(content) == DISK * 40
+    assert lender.count > 2
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused() -> None:
