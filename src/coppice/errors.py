@@ -806,6 +806,19 @@ class PartialFailureError(CoppiceError):
     exit_code = 1
 
 
+class JobFailedError(CoppiceError):
+    """A job of the service failed as a whole, or crashed."""
+
+    code = "job-failed"
+    exit_code = 1
+
+
+class JobTimeoutError(JobFailedError):
+    """A job of the service took longer than it may, and was ended."""
+
+    code = "job-timeout"
+
+
 class LockedError(CoppiceError):
     """Another run holds the lock."""
 

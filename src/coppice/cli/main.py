@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("coppice.cli.plan", "Show what sync would do."),
     "sync": ("coppice.cli.sync", "Fetch lists and bring every cloud up to date."),
     "retire": ("coppice.cli.retire", "Expire and remove what has had its time."),
+    "run": ("coppice.cli.service", "Do all of it again and again, without a hand."),
     "event": ("coppice.cli.event", "What happened, and who is told of it."),
     "status": ("coppice.cli.status", "What is set up here, and how fresh it is."),
     "doctor": ("coppice.cli.doctor", "What this machine has, lacks, and how to get it."),
