@@ -188,7 +188,7 @@ def test_it_does_not_matter_where_what_is_read_at_once_ends(length: int, monkeyp
         if cut in ends:
             assert content_of(Compression.ZSTD, whole[:cut]) in (b"", SHORT, SHORT + SHORT[:100])
             continue
-        with pytest.raises(CorruptImageError, match="in the middle|follows") as found:
+        with pytest.raises(CorruptImageError, match=r"in the middle|follows") as found:
             content_of(Compression.ZSTD, whole[:cut])
         assert cut - 18 < found.value.context["offset"] <= cut
     with pytest.raises(CorruptImageError, match="follows") as found:
