@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from coppice.conversion.model import ConvertedImage
     from coppice.monitor import Monitor
 
-ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
-"""What is computed of each offered image: the old two are what OpenNebula's datastores can compare (fs/downloader)."""
+ALGORITHMS = ("md5", "sha1")
+"""What each offer has beside the image's own: what the datastores of OpenNebula can compare. Against accidents alone:
+that the bytes are the listed ones is shown by the image's own checksum, before they are offered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +24,10 @@ class Offered:
 
     Attributes:
         path_or_url: Absolute path at the front-end, or http(s) URL, as the front-end is to be told. Of letters, digits
-            and ``-._~/:`` alone, with ``[`` and ``]`` around an address: front-ends hand it to shells.
-        checksums: Of the offered bytes, lower-case hexadecimal, by each of `ALGORITHMS`. A URL must never be handed on
-            without one: an interrupted download may be put together wrongly, and nobody else would notice.
+            and ``-._~/:[]`` alone: the front-end's drivers hand it to a shell.
+        checksums: Of the offered bytes, lower-case hexadecimal, by algorithm: each of `ALGORITHMS` and the image's own.
+            A URL must never be handed on without one: an interrupted download may be put together wrongly, and nobody
+            else would notice.
         size_bytes: Of the offered bytes.
     """
 
