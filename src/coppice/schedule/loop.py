@@ -143,16 +143,22 @@ class Loop:
         if record is not None:
             self._known[job.name] = record
         self._due_again(job, ended, finished.seconds)
-        self._look_at_hooks = 0.0
+        if job.name != TELL:
+            # It may have told of something; and that it failed, or does so no more, is to be told itself.
+            self._look_at_hooks = 0.0
         _say_ended(finished)
 
     def _due_again(self, job: Job, ended: Ended, seconds: float) -> None:
-        interval = self._jobs[job.name].interval_seconds if job.name in self._jobs else None
+        self._due.pop(job.name, None)
+        wanted = self._jobs.get(job.name)
+        if wanted is None or wanted.interval_seconds is None:
+            return
+        now = self._clock.monotonic()
         if ended.outcome is Outcome.BUSY:
-            self._due[job.name] = self._clock.monotonic() + busy_seconds(job)
-        elif interval is not None:
-            put_off = interval * (1 + self._settings.service.jitter * self._draw())
-            self._due[job.name] = self._clock.monotonic() + max(SHORTEST_INTERVAL_SECONDS, put_off - seconds)
+            self._due[job.name] = now + busy_seconds(wanted)
+        else:
+            put_off = wanted.interval_seconds * (1 + self._settings.service.jitter * self._draw())
+            self._due[job.name] = now + max(SHORTEST_INTERVAL_SECONDS, put_off - seconds)
 
     def _find_hooks_due(self, now: float) -> None:
         """Look, now and then, whether a hook is to be told of something; what failed is tried again by and by."""
@@ -216,8 +222,7 @@ class Loop:
 
     def _waits_for(self, name: str, running: frozenset[str]) -> bool:
         """Tell whether a job cannot begin before another has ended; a signal comes when it does."""
-        job = self._jobs.get(name)
-        return job is None or name in running or bool(job.apart_from & running)
+        return name in running or bool(self._jobs[name].apart_from & running)
 
     def _write(self, what: Callable[[], _T]) -> _T | None:
         """Do something with the database; where that fails, go on without."""
