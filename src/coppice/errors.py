@@ -716,6 +716,12 @@ class RevokedImageError(PlanError):
     code = "plan-revoked"
 
 
+class IncompleteSetError(PlanError):
+    """Images of a set are listed that is not whole; none of them is made available before it is."""
+
+    code = "plan-incomplete-set"
+
+
 class StorageError(CoppiceError):
     """The disk failed."""
 

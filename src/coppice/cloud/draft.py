@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from coppice.cloud.model import ImageState
-from coppice.cloud.properties import to_properties
 from coppice.cloud.steps import Action, ActionKind, Held, Plan
 from coppice.model.version import Version
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from coppice.cloud.model import DesiredImage, Policy, RegisteredImage
+    from coppice.cloud.revocation import Revoked
     from coppice.errors import CoppiceError
 
 STARTABLE = frozenset({ImageState.AVAILABLE, ImageState.STAGED, ImageState.SUPERSEDED})
@@ -26,12 +25,37 @@ STARTABLE = frozenset({ImageState.AVAILABLE, ImageState.STAGED, ImageState.SUPER
 
 
 def fingerprint(registered: Iterable[RegisteredImage]) -> str:
-    """Return the sha256 of all that is registered, in hexadecimal; the order does not matter."""
-    rows = sorted(
-        json.dumps([image.cloud_identifier, image.name, image.ready, to_properties(image.marker)], sort_keys=True)
-        for image in registered
+    """Return the sha256 of all that is registered and that plans are made from, in hexadecimal; in whatever order."""
+    return hashlib.sha256("\n".join(sorted(map(_row, registered))).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _row(image: RegisteredImage) -> str:
+    marker = image.marker
+    # Instants to the second, as clouds keep them.
+    parts = (
+        image.cloud_identifier,
+        image.name,
+        image.ready,
+        image.drift,
+        marker.site,
+        marker.key.list_identifier,
+        marker.key.image_identifier,
+        marker.version,
+        marker.list_version,
+        str(marker.digest),
+        str(marker.state),
+        int(marker.state_since.timestamp()),
+        None if marker.expires is None else int(marker.expires.timestamp()),
+        marker.metadata_digest,
+        marker.pin,
+        marker.vo,
+        marker.set_identifier,
+        marker.set_version,
+        marker.reason,
+        marker.adopted_from,
+        marker.built_on,
     )
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+    return repr(parts)
 
 
 def action_on(
@@ -41,6 +65,7 @@ def action_on(
     *,
     state: ImageState | None = None,
     desired: DesiredImage | None = None,
+    together: str | None = None,
 ) -> Action:
     """Return an action on what is registered."""
     return Action(
@@ -52,18 +77,20 @@ def action_on(
         desired=desired,
         registered=image,
         state=state,
+        together=together,
     )
 
 
 class Phase(IntEnum):
     """The order in which a plan is applied."""
 
-    REGISTER = 0
-    REACTIVATE = 1
-    DESCRIBE = 2
-    DEPENDENT = 3
-    RETIRE = 4
-    REMOVE = 5
+    REVOKE = 0
+    REGISTER = 1
+    REACTIVATE = 2
+    DESCRIBE = 3
+    DEPENDENT = 4
+    RETIRE = 5
+    REMOVE = 6
 
 
 @dataclass(slots=True, eq=False)
@@ -86,10 +113,24 @@ class Draft:
 
     policy: Policy
     now: datetime
+    revoked: Revoked
     steps: list[Step] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
+    refused: list[CoppiceError] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
     leaving: set[str] = field(default_factory=set)
+    _versions: dict[str, Version] = field(default_factory=dict)
+
+    def version(self, text: str) -> Version:
+        """Return the place of ``text`` in the order of versions; each text is read once a plan.
+
+        Raises:
+            ValueError: It has none.
+        """
+        known = self._versions.get(text)
+        if known is None:
+            known = self._versions[text] = Version(text)
+        return known
 
     def add(self, phase: Phase, action: Action, after: Step | None = None) -> Step:
         """Add a step that is tried only when ``after`` went well."""
@@ -103,19 +144,6 @@ class Draft:
         """Say what would be done, and why it is not."""
         self.held.append(Held(list_identifier=action.key.list_identifier, action=action, error=error))
 
-    def registering(self, image: DesiredImage, unfinished: RegisteredImage | None) -> Action:
-        """Return the action that registers ``image``, anew where a registration did not end."""
-        return Action(
-            kind=ActionKind.REGISTER,
-            key=image.key,
-            version=image.listed.version,
-            digest=image.listed.checksum,
-            reason="its registration did not end" if unfinished is not None else "it is listed and not registered",
-            desired=image,
-            registered=unfinished,
-            state=ImageState.AVAILABLE,
-        )
-
     def change(
         self,
         image: RegisteredImage,
@@ -125,16 +153,25 @@ class Draft:
         *,
         desired: DesiredImage | None = None,
         after: Step | None = None,
+        together: str | None = None,
     ) -> Step:
         """Bring ``image`` to ``state``."""
-        action = action_on(ActionKind.CHANGE_STATE, image, reason, state=state, desired=desired)
+        action = action_on(ActionKind.CHANGE_STATE, image, reason, state=state, desired=desired, together=together)
         if state is not ImageState.AVAILABLE:
             self.leaving.add(image.cloud_identifier)
         return self.add(phase, action, after)
 
+    def revoke(self, group: Iterable[RegisteredImage]) -> None:
+        """Revoke at once what of ``group`` is revoked and can still be started."""
+        for image in group:
+            if image.marker.state in STARTABLE:
+                reason = self.revoked.why_registered(image)
+                if reason is not None:
+                    self.change(image, ImageState.REVOKED, reason, Phase.REVOKE)
+
     def expire(self, image: RegisteredImage, reason: str) -> None:
         """Expire ``image`` if something can still be started from it."""
-        if image.marker.state in STARTABLE:
+        if image.marker.state in STARTABLE and image.cloud_identifier not in self.touched:
             self.change(image, ImageState.EXPIRED, reason, Phase.RETIRE)
 
     def expire_by_own_date(self, image: RegisteredImage) -> bool:
@@ -142,41 +179,90 @@ class Draft:
         expires = image.marker.expires
         if expires is None or expires > self.now:
             return False
-        if image.cloud_identifier not in self.touched:
-            self.expire(image, "its endorsement ended on the date that it bears")
+        self.expire(image, "its endorsement ended on the date that it bears")
         return True
 
-    def withdrawals(self, group: list[RegisteredImage]) -> list[RegisteredImage]:
+    def withdrawals(self, group: Iterable[RegisteredImage]) -> list[RegisteredImage]:
         """Return what of ``group`` a withdrawal would change."""
         return [each for each in group if each.marker.state in STARTABLE and each.cloud_identifier not in self.touched]
 
-    def withdraw(self, group: list[RegisteredImage], reason: str) -> None:
+    def withdraw(self, group: Iterable[RegisteredImage], reason: str) -> None:
         """Withdraw what of ``group`` can still be started; what is past its own date expires instead."""
         for image in group:
-            if not self.expire_by_own_date(image) and image.marker.state in STARTABLE:
-                self.change(image, ImageState.WITHDRAWN, reason, Phase.RETIRE)
+            if not self.expire_by_own_date(image):
+                for each in self.withdrawals((image,)):
+                    self.change(each, ImageState.WITHDRAWN, reason, Phase.RETIRE)
+
+    def mend(self, group: Iterable[RegisteredImage]) -> None:
+        """Bring back to its own state what somebody's hand changed.
+
+        Of several that are available, the newest alone is what users are to find: where a cloud can show one only, to
+        mend the others would hide it.
+        """
+        drifted = [each for each in group if each.drift is not None and each.ready]
+        if not drifted:
+            return
+        shown = max(
+            (each for each in group if each.ready and each.marker.state is ImageState.AVAILABLE),
+            key=lambda each: (each.marker.pin is not None, self.version(each.marker.version), each.cloud_identifier),
+            default=None,
+        )
+        for image in drifted:
+            state = image.marker.state
+            if image.cloud_identifier in self.touched or (state is ImageState.AVAILABLE and image is not shown):
+                continue
+            phase = Phase.REACTIVATE if state is ImageState.AVAILABLE else Phase.RETIRE
+            self.add(phase, action_on(ActionKind.CHANGE_STATE, image, drift_reason(image), state=state))
 
     def remove_old(self, group: list[RegisteredImage], *, listed: bool, never: RegisteredImage | None = None) -> None:
-        """Remove what is past its grace period and is not the last good of what is still listed."""
-        good = [
-            Version(each.marker.version)
-            for each in group
-            if each.ready and each.marker.state is ImageState.AVAILABLE and each.cloud_identifier not in self.leaving
-        ]
-        newest = max(good, default=None)
+        """Remove what is past its grace period and is not the last good of what is still listed; mend what stays."""
+        if len(group) > 1 or any(each.marker.state is not ImageState.AVAILABLE for each in group):
+            self._remove_old(group, listed=listed, never=never)
+        self.mend(group)
+
+    def _remove_old(self, group: list[RegisteredImage], *, listed: bool, never: RegisteredImage | None) -> None:
+        newest = max(
+            (
+                self.version(each.marker.version)
+                for each in group
+                if each.ready
+                and each.drift is None
+                and each.marker.state is ImageState.AVAILABLE
+                and each.cloud_identifier not in self.leaving
+            ),
+            default=None,
+        )
+        kept = self._kept_versions(group)
         for image in group:
-            state = image.marker.state
-            if state is ImageState.AVAILABLE or image is never or image.cloud_identifier in self.touched:
+            marker = image.marker
+            state = marker.state
+            if state is ImageState.AVAILABLE or image is never:
                 continue
-            if self.now - image.marker.state_since < self.policy.grace:
+            if image.cloud_identifier in self.touched or image.cloud_identifier in kept:
+                continue
+            if self.now - marker.state_since < self.policy.retention_of(marker).grace:
                 continue
             if state is ImageState.SUPERSEDED:
-                removable = newest is not None and newest >= Version(image.marker.version)
+                removable = newest is not None and newest >= self.version(marker.version)
             else:
                 removable = not listed or newest is not None
             if removable:
                 reason = f"{state} for longer than the grace period"
                 self.add(Phase.REMOVE, action_on(ActionKind.REMOVE, image, reason))
+
+    def _kept_versions(self, group: list[RegisteredImage]) -> set[str]:
+        """Return which superseded images are kept for they are among the last good ones; what is broken is not."""
+        good = [
+            each
+            for each in group
+            if each.ready and each.marker.state is ImageState.SUPERSEDED and each.cloud_identifier not in self.touched
+        ]
+        good.sort(key=lambda each: (self.version(each.marker.version), each.cloud_identifier), reverse=True)
+        return {
+            each.cloud_identifier
+            for place, each in enumerate(good)
+            if place < self.policy.retention_of(each.marker).keep_versions
+        }
 
     def finish(self, cloud: str, registered: Sequence[RegisteredImage]) -> Plan:
         """Return the plan, its steps in the order of their phases."""
@@ -193,4 +279,10 @@ class Draft:
             held=tuple(self.held),
             unchanged=sum(1 for image in registered if image.cloud_identifier not in self.touched),
             fingerprint=fingerprint(registered),
+            refused=tuple(self.refused),
         )
+
+
+def drift_reason(image: RegisteredImage) -> str:
+    """Return why what is in its state is brought to it once more."""
+    return f"somebody changed it in the cloud: {image.drift}"

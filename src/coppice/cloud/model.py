@@ -99,6 +99,7 @@ class OwnershipMarker:
         set_version: Version of the set's release.
         reason: Why it is in its state, for whoever looks at it in the cloud; None: as it should be.
         adopted_from: Which other program had registered it; None: Coppice did.
+        built_on: What the image is built on, the nearest first: of each digest the first 32 digits.
     """
 
     site: str
@@ -116,6 +117,7 @@ class OwnershipMarker:
     set_version: str | None = None
     reason: str | None = None
     adopted_from: str | None = None
+    built_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,8 @@ class DesiredImage:
         set_identifier: The set that it is part of, as its list says; None: of none.
         set_version: Version of the set's release.
         revoked: Why an administrator revoked this very version; None: nobody did.
+        set_problem: Why the set is not whole in its list; None: it is, as far as the list says.
+        built_on: What the image is built on, as its list says, the nearest first: digests of published files.
     """
 
     key: ImageKey
@@ -167,6 +171,8 @@ class DesiredImage:
     set_identifier: str | None = None
     set_version: str | None = None
     revoked: str | None = None
+    set_problem: str | None = None
+    built_on: tuple[Checksum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

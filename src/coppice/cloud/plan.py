@@ -1,39 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """What to do to a cloud: a pure function of what is desired, what is registered, the policy and the time.
 
-The rules, in the order in which they are asked of each list:
+The rules, in the order in which they are asked:
 
-* It is not known (not fetched, refused, or older than what is registered): its images stay as they are, save that
-  their own dates are obeyed.
-* It is distrusted, or not followed any more: its images are withdrawn.
-* It is known: what it names is registered, described anew or made available again; an older version is superseded
-  once the newer one is there; what it does not name any more is withdrawn, unless that is too much at once.
-* Whatever is superseded, expired or withdrawn for longer than the grace period is removed, unless it is the last good
-  version of something that is still listed.
+* What an administrator revoked, or what is built on it, is revoked at once, whatever is known of its list.
+* A list that is not known (not fetched, refused, or older than what is registered): its images stay as they are, save
+  that their own dates are obeyed.
+* A list that is distrusted, or not followed any more: its images are withdrawn.
+* A list that is known: what it names is registered, described anew or made available again, a set as a whole; an older
+  version is superseded once the newer one is there; what it does not name any more is withdrawn, unless that is too
+  much at once (`coppice.cloud.plan_image` has what is asked of one image and of a set).
+* What somebody's hand changed in the cloud is brought back to what its state asks for.
+* Whatever is not available for longer than the grace period is removed, unless it is the last good version of something
+  that is still listed, or one of the last good ones that are to be kept.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coppice.cloud.draft import STARTABLE, Draft, Phase, action_on
+from coppice.cloud.draft import STARTABLE, Draft, action_on
 from coppice.cloud.model import ImageState
-from coppice.cloud.properties import presentation_digest, presentation_of
+from coppice.cloud.plan_image import keep, plan_image, plan_set
+from coppice.cloud.revocation import Revoked
 from coppice.cloud.steps import ActionKind, Held
-from coppice.errors import ChangedListError, DeletionCapError, OlderListError
+from coppice.errors import DeletionCapError, OlderListError
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from coppice.cloud.draft import Step
-    from coppice.cloud.model import Desired, DesiredImage, DesiredList, Policy, RegisteredImage
+    from coppice.cloud.model import Desired, DesiredList, Policy, RegisteredImage
+    from coppice.cloud.plan_image import Group, Part
     from coppice.cloud.steps import Plan
     from coppice.model.identifiers import ImageIdentifier, ListIdentifier
-
-    Group = list[RegisteredImage]
-    """Everything that is registered of one image of one list."""
 
 
 def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy, now: datetime, cloud: str) -> Plan:
@@ -51,7 +52,8 @@ def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy
     Raises:
         ValueError: A version in ``desired`` has no place in the order of versions.
     """
-    draft = Draft(policy=policy, now=now)
+    draft = Draft(policy=policy, now=now, revoked=Revoked(desired.revocations, desired, registered))
+    draft.revoke(registered)
     wanted_lists = {wanted.identifier: wanted for wanted in desired.lists}
     by_list = _grouped(registered)
     for identifier in sorted({*wanted_lists, *by_list}):
@@ -72,106 +74,52 @@ def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy
 
 def _grouped(registered: Sequence[RegisteredImage]) -> dict[ListIdentifier, dict[ImageIdentifier, Group]]:
     by_list: dict[ListIdentifier, dict[ImageIdentifier, Group]] = {}
-    for image in sorted(registered, key=lambda each: (each.marker.key, each.cloud_identifier)):
+    for image in sorted(registered, key=_order):
         key = image.marker.key
         by_list.setdefault(key.list_identifier, {}).setdefault(key.image_identifier, []).append(image)
     return by_list
 
 
+def _order(image: RegisteredImage) -> tuple[str, str, str]:
+    key = image.marker.key
+    return (key.list_identifier, key.image_identifier, image.cloud_identifier)
+
+
 def _keep_unknown(draft: Draft, groups: Iterable[Group], *, listed: bool) -> None:
     for group in groups:
-        for image in group:
-            draft.expire_by_own_date(image)
-        draft.remove_old(group, listed=listed)
+        keep(draft, group, listed=listed)
 
 
 def _plan_list(draft: Draft, wanted: DesiredList, groups: Mapping[ImageIdentifier, Group]) -> None:
-    floor = max((Version(image.marker.list_version) for group in groups.values() for image in group), default=None)
-    if floor is not None and Version(wanted.version) < floor and not _is_taken_back(wanted, floor):
+    floor = max(
+        (draft.version(image.marker.list_version) for group in groups.values() for image in group), default=None
+    )
+    if floor is not None and draft.version(wanted.version) < floor and not _is_taken_back(wanted, floor):
         draft.held.append(Held(list_identifier=wanted.identifier, action=None, error=_rollback(wanted, floor)))
         # What its newest version names is not known: whatever may still be listed keeps its last good version.
         _keep_unknown(draft, groups.values(), listed=True)
         return
     listed = {image.key.image_identifier: image for image in wanted.images}
     missing: dict[ImageIdentifier, Group] = {}
+    sets: dict[str, list[Part]] = {}
     for identifier in sorted({*listed, *groups}):
         group = groups.get(identifier, [])
         image = listed.get(identifier)
         if identifier in wanted.unknown:
-            _keep_unknown(draft, [group], listed=True)
+            keep(draft, group, listed=True)
         elif wanted.expires <= draft.now or (image is not None and image.expires <= draft.now):
             for each in group:
                 draft.expire(each, "its endorsement has ended")
             draft.remove_old(group, listed=False)
         elif image is None:
             missing[identifier] = group
+        elif image.set_identifier is not None:
+            sets.setdefault(image.set_identifier, []).append((image, group))
         else:
-            _plan_image(draft, image, group)
+            plan_image(draft, image, group)
+    for _, parts in sorted(sets.items()):
+        plan_set(draft, parts)
     _plan_missing(draft, wanted, missing, groups)
-
-
-def _plan_image(draft: Draft, image: DesiredImage, group: Group) -> None:
-    order = Version(image.listed.version)
-    same = [each for each in group if Version(each.marker.version) == order]
-    exact = [each for each in same if each.marker.digest.matches(image.listed.checksum)]
-    if same and not exact:
-        draft.hold(draft.registering(image, None), _changed(image, same[0]))
-        _keep_unknown(draft, [group], listed=True)
-        return
-    keeper = min(exact, key=_preference, default=None)
-    pinned = _pinned(group)
-    if pinned is not None:
-        _plan_pinned(draft, image, group, pinned, is_listed=pinned is keeper)
-        return
-    step = _make_available(draft, image, keeper)
-    for other in group:
-        if other is keeper or draft.expire_by_own_date(other) or other.marker.state is not ImageState.AVAILABLE:
-            continue
-        if Version(other.marker.version) > order:
-            draft.change(
-                other, ImageState.WITHDRAWN, f"the list went back to version {order}", Phase.DEPENDENT, after=step
-            )
-        else:
-            draft.change(other, ImageState.SUPERSEDED, f"version {order} takes its place", Phase.DEPENDENT, after=step)
-    draft.remove_old(group, listed=True)
-
-
-def _make_available(draft: Draft, image: DesiredImage, keeper: RegisteredImage | None) -> Step | None:
-    if keeper is None or not keeper.ready:
-        return draft.add(Phase.REGISTER, draft.registering(image, keeper))
-    step = None
-    if keeper.marker.state is not ImageState.AVAILABLE:
-        reason = f"it was {keeper.marker.state} and is listed"
-        step = draft.change(keeper, ImageState.AVAILABLE, reason, Phase.REACTIVATE, desired=image)
-    _describe_anew(draft, image, keeper, after=step)
-    return step
-
-
-def _describe_anew(draft: Draft, image: DesiredImage, keeper: RegisteredImage, after: Step | None) -> None:
-    marker = keeper.marker
-    if marker.metadata_digest != presentation_digest(presentation_of(image)):
-        reason = "its description changed"
-    elif after is None and (
-        _seconds(marker.expires) != _seconds(image.expires) or marker.list_version != image.list_version
-    ):
-        # The dates and the floor against rollback must hold even after the database is lost.
-        reason = f"list version {image.list_version} confirms it anew"
-    else:
-        return
-    action = action_on(ActionKind.UPDATE_METADATA, keeper, reason, desired=image)
-    draft.add(Phase.DESCRIBE, action, after=after)
-
-
-def _plan_pinned(draft: Draft, image: DesiredImage, group: Group, pinned: RegisteredImage, *, is_listed: bool) -> None:
-    # An administrator went back to this version: it stays the available one, and newer ones wait.
-    if is_listed:
-        _make_available(draft, image, pinned)
-    elif not draft.expire_by_own_date(pinned) and pinned.marker.state is ImageState.SUPERSEDED:
-        draft.change(pinned, ImageState.AVAILABLE, "it is pinned", Phase.REACTIVATE)
-    others = [each for each in group if each is not pinned]
-    for other in others:
-        draft.expire_by_own_date(other)
-    draft.remove_old(group, listed=True, never=pinned)
 
 
 def _plan_missing(
@@ -225,31 +173,3 @@ def _rollback(wanted: DesiredList, floor: Version) -> OlderListError:
         "tell its publisher.",
         context={"list": wanted.identifier, "version": wanted.version, "registered_version": str(floor)},
     )
-
-
-def _changed(image: DesiredImage, registered: RegisteredImage) -> ChangedListError:
-    return ChangedListError(
-        f"image {image.key} version {image.listed.version} is listed with other content than is registered",
-        details=f"listed {image.listed.checksum}, registered {registered.marker.digest}",
-        resolution="A version never changes: ask the list's endorser to publish the new content as a new version.",
-        context={"image": str(image.key), "version": image.listed.version},
-    )
-
-
-def _seconds(instant: datetime | None) -> datetime | None:
-    # A cloud keeps instants to the second.
-    return None if instant is None else instant.replace(microsecond=0)
-
-
-def _preference(image: RegisteredImage) -> tuple[bool, bool, str]:
-    return (not image.ready, image.marker.state is not ImageState.AVAILABLE, image.cloud_identifier)
-
-
-def _pinned(group: Group) -> RegisteredImage | None:
-    pins = [each.marker for each in group if each.marker.pin is not None]
-    if not pins:
-        return None
-    newest = max(pins, key=lambda marker: (marker.state_since, str(marker.pin)))
-    pin = Version(str(newest.pin))
-    matching = [each for each in group if each.ready and Version(each.marker.version) == pin]
-    return min(matching, key=_preference, default=None)

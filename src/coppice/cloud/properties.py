@@ -21,7 +21,7 @@ from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from coppice.cloud.model import DesiredImage
 
@@ -42,9 +42,14 @@ SET = "coppice_set"
 SET_VERSION = "coppice_set_version"
 REASON = "coppice_reason"
 ADOPTED_FROM = "coppice_adopted_from"
+BUILT_ON = "coppice_built_on"
 
 MAX_TITLE_LENGTH = 200
 MAX_VALUE_LENGTH = 1000
+LINEAGE_DIGITS = 32
+"""How many digits of a digest a marker keeps of what an image is built on: too many for two to be the same."""
+MAX_LINEAGE = 7
+"""Of how much a marker tells that an image is built on: more does not fit into the 255 characters of some clouds."""
 
 
 def to_properties(marker: OwnershipMarker) -> dict[str, str]:
@@ -71,6 +76,7 @@ def to_properties(marker: OwnershipMarker) -> dict[str, str]:
         SET_VERSION: marker.set_version,
         REASON: None if marker.reason is None else clean(marker.reason, MAX_VALUE_LENGTH) or None,
         ADOPTED_FROM: marker.adopted_from,
+        BUILT_ON: " ".join(marker.built_on) or None,
     }
     return properties | {key: value for key, value in optional.items() if value is not None}
 
@@ -106,6 +112,7 @@ def from_properties(properties: Mapping[str, str], site: str, *, name: str = "an
             set_version=properties.get(SET_VERSION),
             reason=properties.get(REASON),
             adopted_from=properties.get(ADOPTED_FROM),
+            built_on=tuple(properties.get(BUILT_ON, "").split()),
         )
     except ValueError as problem:
         raise MarkerError(
@@ -166,6 +173,11 @@ def metadata_of(desired: DesiredImage) -> dict[str, str]:
     return {key: value for key, value in cleaned.items() if value}
 
 
+def lineage_of(built_on: Iterable[Checksum]) -> tuple[str, ...]:
+    """Return what a marker tells of what an image is built on, the nearest first."""
+    return tuple(each.hexdigest[:LINEAGE_DIGITS] for each in built_on)[:MAX_LINEAGE]
+
+
 def presentation_of(desired: DesiredImage) -> Presentation:
     """Return how an image is to be shown: as the settings of the cloud say, else by its title."""
     if desired.presentation is not None:
@@ -193,6 +205,8 @@ def presentation_digest(presentation: Presentation) -> str:
 
 def clean(text: str, limit: int) -> str:
     """Return ``text`` on one line without control and formatting characters, at most ``limit`` characters long."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text[: limit * 8].split())[:limit].rstrip()
     # Only what can survive is looked at: a hostile value of many megabytes costs no more than a long one.
     kept = "".join(" " if _separates(char) else char for char in text[: limit * 8] if not _is_hidden(char))
     return " ".join(kept.split())[:limit].rstrip()

@@ -36,10 +36,13 @@ class Action:
         digest: Which content.
         reason: Why, for people.
         desired: What to register or describe (REGISTER, UPDATE_METADATA, and CHANGE_STATE to available).
-        registered: What is acted upon (all but REGISTER; there, the unfinished registration that is made anew).
+        registered: What is acted upon (all but REGISTER; there, the unfinished registration that is made anew). None
+            for a CHANGE_STATE of what the plan itself registers: `after` names that action.
         state: The state to go to (CHANGE_STATE, REGISTER).
         after: Positions in the plan of the actions that must have succeeded before (make before break).
-        together: The set whose flips succeed together or are taken back together; None: it stands alone.
+        together: The set whose flips succeed together or are taken back together: none is begun before all that any of
+            them is `after` succeeded. None: it stands alone.
+        pin: The version that is written as the image's pin (CHANGE_STATE); empty: the pin goes. None: it stays.
     """
 
     kind: ActionKind
@@ -52,6 +55,7 @@ class Action:
     state: ImageState | None = None
     after: tuple[int, ...] = ()
     together: str | None = None
+    pin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +121,14 @@ class ActionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyResult:
-    """What became of a plan."""
+    """What became of a plan.
+
+    Attributes:
+        plan: Which.
+        results: Of the actions that were carried out, in the order of the plan.
+        awaited: Actions that were not begun, for what they need is not here yet, and those that depend on them.
+    """
 
     plan: Plan
     results: tuple[ActionResult, ...] = field(default_factory=tuple)
+    awaited: tuple[Action, ...] = ()

@@ -63,7 +63,6 @@ class DriftContract:
         assert mended.drift is None
         return mended
 
-    @pytest.mark.threat("T91")
     def test_an_available_image_that_was_hidden_by_hand_is_listed_again(
         self, stand: DriftingCloud, store: Path
     ) -> None:
@@ -71,7 +70,6 @@ class DriftContract:
         stand.unlist_by_hand(image)
         assert stand.is_listed(self._mend(stand, image, store))
 
-    @pytest.mark.threat("T91")
     def test_an_available_image_that_was_disabled_by_hand_is_enabled_again(
         self, stand: DriftingCloud, store: Path
     ) -> None:
@@ -80,7 +78,6 @@ class DriftContract:
         assert not stand.can_start(image)
         assert stand.can_start(self._mend(stand, image, store))
 
-    @pytest.mark.threat("T91")
     @pytest.mark.parametrize("state", [ImageState.STAGED, ImageState.SUPERSEDED])
     def test_a_hidden_image_that_was_listed_by_hand_is_hidden_again(
         self, stand: DriftingCloud, store: Path, state: ImageState
@@ -90,7 +87,6 @@ class DriftContract:
         assert stand.is_listed(image)
         assert not stand.is_listed(self._mend(stand, image, store))
 
-    @pytest.mark.threat("T91")
     @pytest.mark.parametrize("state", [ImageState.EXPIRED, ImageState.REVOKED, ImageState.WITHDRAWN])
     def test_a_disabled_image_that_was_enabled_by_hand_is_disabled_again(
         self, stand: DriftingCloud, store: Path, state: ImageState

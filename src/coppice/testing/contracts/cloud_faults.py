@@ -154,7 +154,6 @@ class FaultCases:
         assert ready == {"1": True, "2": False}
         assert stand.can_start(old)
 
-    @pytest.mark.threat("T91")
     def test_an_image_deleted_behind_our_back_is_not_described_and_comes_again(
         self, stand: CloudStand, store: Path
     ) -> None:

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is revoked, by itself or by what it is built on. Pure.
+
+What is revoked stays so until `coppice image unrevoke` says otherwise: the marker in the cloud says it as well, so that
+a lost database brings nothing back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coppice.cloud.model import ImageState
+from coppice.cloud.properties import LINEAGE_DIGITS, lineage_of
+from coppice.model.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from coppice.cloud.model import Desired, DesiredImage, RegisteredImage, Revocation
+    from coppice.model.checksum import Checksum
+    from coppice.model.identifiers import ImageKey
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A version of an image, listed or registered, and what it is built on."""
+
+    key: ImageKey
+    version: str
+    digest: Checksum
+    built_on: tuple[str, ...]
+
+
+class Revoked:
+    """Tells whether an image is revoked, and why.
+
+    Args:
+        revocations: What an administrator revoked.
+        desired: What is listed: through its lineage, what is built on what is revoked is revoked too.
+        registered: What is registered, for the same.
+    """
+
+    def __init__(
+        self, revocations: Sequence[Revocation], desired: Desired, registered: Iterable[RegisteredImage]
+    ) -> None:
+        self._digests: dict[str, str] = {}
+        self._keys: dict[ImageKey, str] = {}
+        self._versions: dict[ImageKey, list[tuple[Version, str]]] = {}
+        self._lineage: dict[str, str] = {}
+        for each in sorted(revocations, key=lambda one: one.at):
+            self._note(each)
+        if revocations:
+            self._cascade((*_listed(desired), *_registered(registered)))
+
+    def why(self, key: ImageKey, version: str, digest: Checksum, built_on: Iterable[str] = ()) -> str | None:
+        """Return why a version of an image is revoked; None: it is not.
+
+        Args:
+            key: Which image.
+            version: Which version.
+            digest: Of its published file.
+            built_on: What it is built on, as `coppice.cloud.properties.lineage_of` gives it.
+        """
+        direct = self._digests.get(digest.hexdigest) or self._keys.get(key)
+        if direct is not None or not (self._versions or self._lineage):
+            return direct
+        if key in self._versions:
+            order = Version(version)
+            for revoked, reason in self._versions[key]:
+                if revoked == order:
+                    return reason
+        return next((self._lineage[each] for each in built_on if each in self._lineage), None)
+
+    def why_registered(self, image: RegisteredImage) -> str | None:
+        """Return why what is registered is revoked; None: it is not."""
+        marker = image.marker
+        return self.why(marker.key, marker.version, marker.digest, marker.built_on)
+
+    def why_listed(self, image: DesiredImage, group: Iterable[RegisteredImage]) -> str | None:
+        """Return why what is listed is revoked; None: it is not.
+
+        Args:
+            image: What is listed.
+            group: What is registered of it: a marker that says so counts as much as the database.
+        """
+        if image.revoked is not None:
+            return image.revoked
+        listed = image.listed
+        why = self.why(image.key, listed.version, listed.checksum, lineage_of(image.built_on))
+        if why is not None:
+            return why
+        for each in group:
+            if each.marker.state is ImageState.REVOKED and each.marker.digest.matches(listed.checksum):
+                return each.marker.reason or "its marker in the cloud says that it was revoked"
+        return None
+
+    def _note(self, revocation: Revocation) -> None:
+        if revocation.digest is not None:
+            self._digests.setdefault(revocation.digest.hexdigest, revocation.reason)
+            self._lineage.setdefault(revocation.digest.hexdigest[:LINEAGE_DIGITS], _through(revocation.reason))
+        elif revocation.key is not None and revocation.version is not None:
+            entry = (Version(revocation.version), revocation.reason)
+            self._versions.setdefault(revocation.key, []).append(entry)
+        elif revocation.key is not None:
+            self._keys.setdefault(revocation.key, revocation.reason)
+
+    def _cascade(self, known: Sequence[_Known]) -> None:
+        """Find what is built on what is revoked, over any number of steps; each image is looked at once a step."""
+        children: dict[str, list[_Known]] = {}
+        for each in known:
+            for parent in each.built_on:
+                children.setdefault(parent, []).append(each)
+        pending = [each for each in known if self.why(each.key, each.version, each.digest, each.built_on) is not None]
+        seen: set[str] = set()
+        while pending:
+            each = pending.pop()
+            prefix = each.digest.hexdigest[:LINEAGE_DIGITS]
+            if prefix in seen:
+                continue
+            seen.add(prefix)
+            reason = self.why(each.key, each.version, each.digest, each.built_on) or ""
+            self._lineage.setdefault(prefix, _through(reason))
+            pending.extend(children.get(prefix, ()))
+
+
+def _through(reason: str) -> str:
+    start = "what it is built on is revoked: "
+    return reason if reason.startswith(start) else f"{start}{reason}"
+
+
+def _listed(desired: Desired) -> Iterator[_Known]:
+    for each in desired.lists:
+        for image in each.images:
+            yield _Known(image.key, image.listed.version, image.listed.checksum, lineage_of(image.built_on))
+
+
+def _registered(registered: Iterable[RegisteredImage]) -> Iterator[_Known]:
+    for image in registered:
+        marker = image.marker
+        yield _Known(marker.key, marker.version, marker.digest, marker.built_on)
