@@ -43,6 +43,7 @@ FLOOR = frozenset(
         "log",
         "errors",
         "settings",
+        "ssh",
     }
 )
 FLOOR_LIKE = frozenset({"coppice.schedule.lock"})
@@ -343,7 +344,7 @@ def cloud_rule(module: Module) -> Iterator[Finding]:
 
     Types are not known here, so every attribute of these names counts unless its receiver is plainly something else.
     """
-    if module.name == CLOUD_CHANGER:
+    if module.name == CLOUD_CHANGER or module.name.startswith(f"{CLOUD_CHANGER}."):
         return
     for node in module.nodes:
         if isinstance(node, ast.Attribute) and node.attr in CLOUD_CHANGES and isinstance(node.ctx, ast.Load):

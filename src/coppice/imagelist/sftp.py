@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from coppice import atomic
-from coppice.errors import NoSpaceError, PublicationError, SettingsError
+from coppice.errors import NoSpaceError, PublicationError
 from coppice.imagelist.place import (
     IMAGES_FOLDER,
     NOTES_FOLDER,
@@ -31,8 +31,8 @@ from coppice.imagelist.place import (
     partial_name,
     shown_names,
 )
-from coppice.imagelist.ssh import Login, Session
 from coppice.imagelist.upload import is_abandoned, owner
+from coppice.ssh import Session, Words, login_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,11 +41,17 @@ if TYPE_CHECKING:
     from coppice.imagelist.model import ListedImage
     from coppice.monitor import Monitor, Task
     from coppice.settings.driver_options import Options
+    from coppice.ssh import Login
 
 _CHUNK_BYTES = 256 * 1024
 _PIPELINED_READS = 64
 _MODE = 0o644
-_SSH_PORT = 22
+_WORDS = Words(
+    refused=PublicationError,
+    again="Publish again",
+    whole="what is published stays as it is",
+    user="this publisher",
+)
 _FOLDERS = {Kind.LIST: "", Kind.IMAGE: f"/{IMAGES_FOLDER}", Kind.NOTE: f"/{NOTES_FOLDER}"}
 
 
@@ -64,7 +70,7 @@ class SftpPlace:
         self._url = url.rstrip("/")
         self._reads_back = reads_back
         self._label = f"sftp://{login.user}@{login.host}:{login.port}{'' if path.startswith('/') else '/'}{self._path}"
-        self._session = Session(login, self._label)
+        self._session = Session(login, self._label, _WORDS)
         self._made: set[Kind] = set()
 
     @property
@@ -307,22 +313,8 @@ def open_sftp(options: Options) -> SftpPlace:
     Raises:
         SettingsError: One is missing, unknown or of the wrong type.
     """
-    login = Login(
-        host=options.text("host"),
-        port=options.port("port", _SSH_PORT),
-        user=options.text("user"),
-        known_hosts=options.path("known_hosts"),
-        key_file=options.optional_path("key_file"),
-        passphrase=options.secret("passphrase"),
-        password=options.secret("password"),
-        timeout_seconds=options.seconds("timeout", 60.0),
-    )
-    if (login.key_file is None) == (login.password is None):
-        raise SettingsError("give either `key_file`, or `password_file` or `password_env`")
-    if login.passphrase is not None and login.key_file is None:
-        raise SettingsError("the option `key_file` is missing beside its passphrase")
     place = SftpPlace(
-        login,
+        login_of(options),
         options.text("path"),
         options.text("url"),
         reads_back=options.choice("verify", ("full", "size")) == "full",

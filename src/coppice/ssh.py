@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Session`: an SFTP session with a server whose key is known, and its errors in Coppice's words."""
+"""`Session`: an SFTP session with a server whose key is known, and its errors in Coppice's words.
+
+What is asked for in which case is the caller's: a publisher's refusal is another error than a cloud's.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from coppice.errors import (
     CoppiceError,
     CredentialError,
     NoSpaceError,
-    PublicationError,
     SettingsError,
     ToolMissingError,
     TransferCutError,
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from coppice.settings.driver_options import Secret
+    from coppice.settings.driver_options import Options, Secret
 
+_SSH_PORT = 22
 _KNOWN_HOSTS_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -56,17 +59,36 @@ class Login:
     timeout_seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """How a session's errors are said.
+
+    Attributes:
+        refused: What it is when the server refuses.
+        again: What to do when the connection failed: ``Publish again``; without a full stop.
+        whole: What holds whatever failed: ``what is published stays as it is``; without a full stop.
+        user: What the known hosts' file is for: ``this publisher``.
+    """
+
+    refused: type[CoppiceError]
+    again: str
+    whole: str
+    user: str
+
+
 class Session:
-    """Connects when it is first needed.
+    """Connects when it is first needed. One thread at a time may use it.
 
     Args:
         login: How to get in.
         label: Names the place in errors.
+        words: How errors are said.
     """
 
-    def __init__(self, login: Login, label: str) -> None:
+    def __init__(self, login: Login, label: str, words: Words) -> None:
         self._login = login
         self._label = label
+        self._words = words
         self._client: Any = None
         self._sftp: Any = None
 
@@ -77,7 +99,7 @@ class Session:
         Raises:
             FileNotFoundError: The file that was asked for is not there.
             NoSpaceError: The server's disk or a quota is full.
-            PublicationError: The server refused.
+            CoppiceError: The server refused: of the kind that the words say.
             TransferError: The connection failed.
         """
         paramiko = _paramiko()
@@ -90,14 +112,14 @@ class Session:
         except TimeoutError as problem:
             self.close()
             raise TransferStalledError(
-                f"{self._label} was silent for too long while {doing}", resolution="Publish again later."
+                f"{self._label} was silent for too long while {doing}", resolution=f"{self._words.again} later."
             ) from problem
         except (EOFError, ConnectionError, paramiko.SSHException) as problem:
             self.close()
             raise TransferCutError(
                 f"the connection to {self._label} broke while {doing}",
                 details=str(problem) or None,
-                resolution="Publish again; what is published stays as it is.",
+                resolution=f"{self._words.again}; {self._words.whole}.",
             ) from problem
         except OSError as problem:
             raise self._refused(doing, problem) from problem
@@ -112,15 +134,15 @@ class Session:
         if problem.errno in {errno.ENOSPC, errno.EDQUOT}:
             return NoSpaceError(f"no space left at {self._label} while {doing}", resolution="Free space there.")
         if problem.errno == errno.EACCES:
-            return PublicationError(
+            return self._words.refused(
                 f"{self._label} does not allow it: {doing}",
                 resolution=f"Give the user {self._login.user} the right to write there.",
             )
         # SFTP has one code for all else, a full disk included (draft-ietf-secsh-filexfer-02, 7).
-        return PublicationError(
+        return self._words.refused(
             f"{self._label} failed while {doing}",
             details=str(problem) or None,
-            resolution="What is published stays as it is. A full disk at the server is the most common cause.",
+            resolution=f"{_sentence(self._words.whole)} A full disk at the server is the most common cause.",
         )
 
     def _connect(self, paramiko: Any) -> None:
@@ -154,19 +176,19 @@ class Session:
         if isinstance(problem, CoppiceError):
             return problem
         if isinstance(problem, paramiko.BadHostKeyException):
-            return PublicationError(
+            return self._words.refused(
                 f"{self._login.host} shows another key than {self._login.known_hosts} has for it",
                 resolution="Nothing was sent. Find out whether the server's key was changed on purpose; only then "
                 "replace it in the file.",
             )
         if isinstance(problem, paramiko.AuthenticationException):
-            return PublicationError(
+            return self._words.refused(
                 f"{self._label} does not let this user in",
                 details=str(problem) or None,
                 resolution="Check the user, and that the server knows the key or the password.",
             )
         if isinstance(problem, paramiko.SSHException) and "known_hosts" in str(problem):
-            return PublicationError(
+            return self._words.refused(
                 f"the key of {self._login.host} port {self._login.port} is not in {self._login.known_hosts}",
                 details=str(problem),
                 resolution="Get the key by a way that you trust, and add it to that file; nothing was sent.",
@@ -194,7 +216,7 @@ class Session:
         if revokes:
             raise SettingsError(
                 f"the file of known hosts {path} revokes keys, which Coppice cannot obey",
-                resolution="Name a file of its own for this publisher, with the server's key alone.",
+                resolution=f"Name a file of its own for {self._words.user}, with the server's key alone.",
             )
 
     def _key(self, paramiko: Any) -> Any:
@@ -218,12 +240,39 @@ class Session:
         )
 
 
+def login_of(options: Options) -> Login:
+    """Return how to get in, as options say it: ``host``, ``user``, ``known_hosts`` and what proves the user.
+
+    Raises:
+        SettingsError: One is missing or wrong.
+    """
+    login = Login(
+        host=options.text("host"),
+        port=options.port("port", _SSH_PORT),
+        user=options.text("user"),
+        known_hosts=options.path("known_hosts"),
+        key_file=options.optional_path("key_file"),
+        passphrase=options.secret("passphrase"),
+        password=options.secret("password"),
+        timeout_seconds=options.seconds("timeout", 60.0),
+    )
+    if (login.key_file is None) == (login.password is None):
+        raise SettingsError("give either `key_file`, or `password_file` or `password_env`")
+    if login.passphrase is not None and login.key_file is None:
+        raise SettingsError("the option `key_file` is missing beside its passphrase")
+    return login
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
+
+
 def _paramiko() -> Any:
     try:
         import paramiko
     except ImportError as problem:
         raise ToolMissingError(
-            "the publisher sftp needs the Python package paramiko",
+            "SSH needs the Python package paramiko",
             resolution="Install Coppice with it: pip install 'coppice[sftp]'",
         ) from problem
     return paramiko
