@@ -38,6 +38,7 @@ class _BuiltIn:
 BUILT_IN: dict[str, _BuiltIn] = {
     "directory": _BuiltIn("coppice.cloud.directory", "open_directory"),
     "memory": _BuiltIn("coppice.cloud.memory", "open_memory"),
+    "opennebula": _BuiltIn("coppice.cloud.opennebula", "open_opennebula"),
 }
 
 
