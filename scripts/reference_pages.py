@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coppice.errors import all_error_types
+from coppice.schedule.metrics import METRICS
 from coppice.settings.describe import describe_settings
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def errors_table() -> str:
         first = (kind.__doc__ or "").strip().splitlines()[0]
         meaning = "A defect of Coppice: please report it." if kind.code == "internal-error" else first
         lines.append(f"| `{kind.code}` | {kind.exit_code} | {_cell(meaning)} |")
+    return "\n".join(lines)
+
+
+def metrics_table() -> str:
+    """Return every metric of the service."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{name}` | {metric.kind} | {labels} | {_cell(metric.meaning)} |")
     return "\n".join(lines)
 
 
@@ -107,7 +117,12 @@ def threat_model(text: str) -> str:
 def pages() -> dict[Path, str]:
     """Return what each generated page must be, by path."""
     reference = ROOT / "docs" / "reference"
-    tables = {"settings": settings_table(), "errors": errors_table(), "commands": commands_table()}
+    tables = {
+        "settings": settings_table(),
+        "errors": errors_table(),
+        "metrics": metrics_table(),
+        "commands": commands_table(),
+    }
     found = {}
     for name, table in tables.items():
         if table is not None:

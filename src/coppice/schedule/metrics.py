@@ -139,7 +139,8 @@ class Exposition:
         self._values[name][tuple(_cleaned(label) for label in labels)] = float(number)
 
     def collect(self) -> Iterator[Family]:
-        """Yield the metrics that have a value, as `prometheus_client` writes them."""
+        """Yield the metrics that have a value, then those of this process, as `prometheus_client` writes them."""
+        from prometheus_client import ProcessCollector
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         for name, values in self._values.items():
@@ -151,10 +152,7 @@ class Exposition:
             for labels, value in values.items():
                 family.add_metric(labels, value)
             yield family
-
-    def describe(self) -> tuple[()]:
-        """Return nothing: whoever collects need not ask for it."""
-        return ()
+        yield from ProcessCollector(registry=None).collect()
 
 
 def service_metrics(told: Exposition, standing: Standing, *, ready: bool) -> None:

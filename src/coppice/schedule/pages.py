@@ -95,7 +95,6 @@ class Pages:
         return reasons
 
     def _metrics(self, accept: str) -> Page:
-        from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import choose_encoder
 
         facts, unreadable = self._facts()
@@ -106,11 +105,9 @@ class Pages:
             site_metrics(told, facts, self._clock.now())
         with self._gathering:
             tally_metrics(told, self._tally)
-        registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=registry)
-        registry.register(told)
         encode, content_type = choose_encoder(accept)
-        return Page(status=200, content_type=content_type, body=encode(registry))
+        # An encoder asks a registry for one thing only, and ours is made anew for each scrape.
+        return Page(status=200, content_type=content_type, body=encode(told))
 
     def _facts(self) -> tuple[SiteFacts | None, str | None]:
         """Return what is known, and the code of the error where nothing can be; one at a time gathers it."""

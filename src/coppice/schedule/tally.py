@@ -6,6 +6,7 @@ It begins with the service and not with the journal: old events leave that, and 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -67,4 +68,6 @@ class Tally:
 
 def _number(facts: Mapping[str, object], name: str) -> float:
     value = facts.get(name)
-    return value if isinstance(value, (int, float)) and value > 0 else 0
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        return 0
+    return max(0, value)

@@ -7,6 +7,7 @@ import json
 from collections import Counter, deque
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -33,7 +34,7 @@ class FakeChild:
 
     pid = 1
 
-    def __init__(self, world, job, how):
+    def __init__(self, world, job, how) -> None:
         self.world, self.job, self.how = world, job, how
         self.until = world.seconds + how.get("seconds", 10)
         self.status = None
@@ -64,7 +65,7 @@ class FakeChild:
 
 
 class FakeCommand:
-    def __init__(self, world):
+    def __init__(self, world) -> None:
         self.world = world
 
     def start(self, job, environ):
@@ -80,7 +81,7 @@ class FakeCommand:
 class FakeSignals:
     """Where the loop would wait, the clock goes on; what is to happen at a moment happens then."""
 
-    def __init__(self, world, events, until):
+    def __init__(self, world, events, until) -> None:
         self.world, self.events, self.until = world, dict(sorted(events.items())), until
         self.stops, self._reload, self.waits = 0, False, 0
 
@@ -107,7 +108,7 @@ class FakeSignals:
 
 
 class World:
-    def __init__(self, tmp_path, database, **service):
+    def __init__(self, tmp_path, database, **service) -> None:
         file = tmp_path / "coppice.toml"
         file.write_text(f'state_directory = "{tmp_path}/state"\n')
         found = load_settings(config=file, environ={"HOME": str(tmp_path)}, options={})
@@ -135,7 +136,7 @@ class World:
         signals = FakeSignals(self, events or {}, until)
         Loop(
             self.settings,
-            read_settings=lambda: self.next_settings(),
+            read_settings=self.next_settings,
             database=self.database,
             records=self.records,
             runs=Runs(FakeCommand(self), {}, self.clock),
@@ -293,7 +294,7 @@ def test_hooks_are_told_when_one_is_to_be_told_of_something_and_not_again_at_onc
     begun = world.begun("tell")
     assert begun
     assert 1000 <= begun[0] <= 1031
-    assert all(later - earlier >= 30 for earlier, later in zip(begun, begun[1:], strict=False))
+    assert all(later - earlier >= 30 for earlier, later in pairwise(begun))
 
 
 @pytest.mark.threat("T85")
