@@ -90,7 +90,8 @@ HARMLESS_RECEIVERS = frozenset({"atexit", "os", "selector", "self", "shutil", "s
 
 SUBPROCESS_MODULES = frozenset({"coppice.process", "coppice.process.child"})
 SUBPROCESS_PREFIXES = ("coppice.factory.boot", "coppice.factory.machine", "coppice.testing.")
-"""Who may import `subprocess`: the one runner, with what starts a program and goes on; what keeps a machine running for a boot test, the test kit."""
+"""Who may import `subprocess`: what runs programs and what starts them; what keeps a machine running for a boot test,
+the test kit."""
 SHELLS = frozenset({"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"})
 BROAD_EXCEPT = frozenset({"coppice.cli.main"})
 TESTING_USERS = ("coppice.testing", "coppice.workflows.demonstration", "coppice.workflows.scene", "coppice.cli.demo")
