@@ -108,6 +108,9 @@ class Listener:
     def close(self) -> None:
         """Listen no more; answers under way are not waited for."""
         self._closing.set()
+        with contextlib.suppress(OSError):
+            # Whoever waits for the next to come is woken by it.
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=REQUEST_SECONDS)
         self._socket.close()
 
