@@ -1,35 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``coppice status``: what is set up here, and how fresh it is. It makes nothing, and asks no server."""
+"""``coppice status``: what is set up here, and how fresh it is. Unless it is told to, it asks no server."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coppice.cli.envelope import Result
+import click
+
+from coppice.cli.envelope import Result, Status
 from coppice.cli.output import counted, moment
+from coppice.cli.status_clouds import appliances_as_data, cloud_messages, clouds_as_data, show_clouds
 from coppice.cli.words import examples, pass_context, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coppice.cli.context import Context
     from coppice.cli.output import Output
     from coppice.database import Database
+    from coppice.workflows.site_outlook import SiteOutlook
 
 
-@verb("status", epilog=examples("coppice status", "coppice --json status"))
+@verb("status", epilog=examples("coppice status", "coppice status --ask", "coppice --json status"))
+@click.option("--ask", is_flag=True, help="Ask every cloud now what it has; otherwise no server is asked anything.")
 @pass_context
-def command(context: Context) -> Result:
-    """Show subscriptions and how fresh their lists are, clouds, and the catalogue."""
+def command(context: Context, *, ask: bool) -> Result:
+    """Show subscriptions and how fresh their lists are, and how each appliance stands in each cloud.
+
+    Of the clouds, it is shown what they were seen to have by the last run.
+    """
     settings = context.settings
     database = context.existing_database()
     now = context.clock.now()
     subscriptions = [] if database is None else _subscriptions(context, database)
     appliances, lists = (0, 0) if database is None else _catalogue(database)
-    clouds = _clouds(context)
+    found = _outlook(context, database, ask=ask)
     data = {
         "state_directory": settings.state_directory,
         "set_up": database is not None,
         "subscriptions": subscriptions,
-        "clouds": clouds,
+        "clouds": clouds_as_data(settings, found),
+        "appliances": appliances_as_data(found, now),
         "catalogue": {"appliances": appliances, "image_lists": lists},
         "hooks": [] if database is None else _hooks(context, database),
     }
@@ -57,15 +68,36 @@ def command(context: Context) -> Result:
                 for each in subscriptions
             ]
             output.table(["subscription", "state", "version", "confirmed", "expires", "last error"], rows)
-        if clouds:
-            output.line()
-            output.table(["cloud", "driver", "site"], [[each["name"], each["driver"], each["site"]] for each in clouds])
+        show_clouds(output, settings, found, now)
 
+    unanswered = () if found is None else found.unanswered
     return Result(
         command="status",
         data=data,
-        messages=(*_warnings(subscriptions), *_parked(data), *_next_steps(subscriptions, clouds)),
+        status=Status.PARTIAL if unanswered else Status.SUCCESS,
+        messages=(
+            *_warnings(subscriptions),
+            *cloud_messages(found),
+            *_parked(data),
+            *_next_steps(subscriptions, settings.clouds),
+        ),
+        errors=unanswered,
         show=render,
+    )
+
+
+def _outlook(context: Context, database: Database | None, *, ask: bool) -> SiteOutlook | None:
+    if not context.settings.clouds or (database is None and not ask):
+        return None
+    from coppice.workflows.site_outlook import site_outlook
+
+    asked = None
+    if ask:
+        from coppice.cli.clouds import open_clouds
+
+        asked = open_clouds(context)
+    return site_outlook(
+        settings=context.settings, database=database or context.database, clock=context.clock, ask=asked
     )
 
 
@@ -82,13 +114,6 @@ def _catalogue(database: Database) -> tuple[int, int]:
     from coppice.catalogue.selections import Selections
 
     return len(Catalogue(database).appliances()), len(Selections(database).all())
-
-
-def _clouds(context: Context) -> list[dict[str, object]]:
-    return [
-        {"name": name, "driver": cloud.driver, "site": cloud.site, "formats": list(cloud.formats)}
-        for name, cloud in context.settings.clouds.items()
-    ]
 
 
 def _hooks(context: Context, database: Database) -> list[dict[str, object]]:
@@ -113,7 +138,7 @@ def _warnings(subscriptions: list[dict[str, object]]) -> tuple[str, ...]:
     return tuple(f"{each['name']}: {said['text']}" for each in subscriptions for said in each["warnings"])  # type: ignore[attr-defined]
 
 
-def _next_steps(subscriptions: list[dict[str, object]], clouds: list[dict[str, object]]) -> tuple[str, ...]:
+def _next_steps(subscriptions: list[dict[str, object]], clouds: Mapping[str, object]) -> tuple[str, ...]:
     steps = []
     if not subscriptions:
         steps.append("No subscriptions yet: `coppice subscription add --help` shows how to follow an image list.")
