@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coppice.cli.cloud_adopt import adopt, tidy
 from coppice.cli.envelope import Result, Status
 from coppice.cli.output import moment
 from coppice.cli.words import examples, noun, pass_context
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from coppice.errors import CoppiceError
 
 command = noun("cloud", "The clouds that images are registered in.")
+for _verb in (adopt, tidy):
+    command.add_command(_verb)
 
 
 @command.command("list", epilog=examples("coppice cloud list"))
@@ -45,7 +48,7 @@ def list_clouds(context: Context) -> Result:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @pass_context
 def images(context: Context, names: tuple[str, ...]) -> Result:
-    """List the images of this site that are registered."""
+    """List the images of this site that are registered, each with its state and what is wrong with it."""
     from coppice.cli.clouds import open_clouds
     from coppice.errors import CoppiceError
 
@@ -67,14 +70,89 @@ def images(context: Context, names: tuple[str, ...]) -> Result:
                 each.marker.version,
                 each.marker.state,
                 moment(each.marker.state_since, now),
-                each.ready,
+                _trouble(each),
             ]
             for each in found
         ]
-        output.table(["cloud", "name", "version", "state", "since", "ready"], rows)
+        output.table(["cloud", "name", "version", "state", "since", "trouble"], rows)
 
     status = Status.SUCCESS if not errors else Status.ERROR if len(errors) == len(asked) else Status.PARTIAL
     return Result(command="cloud images", data={"images": found}, status=status, errors=tuple(errors), show=render)
+
+
+def _trouble(image: RegisteredImage) -> str | None:
+    if not image.ready:
+        return f"not whole: {image.problem or 'its registration did not end'}"
+    return image.drift or image.problem or image.marker.reason
+
+
+@command.command("show", epilog=examples("coppice cloud show main", "coppice cloud show main --json"))
+@click.argument("name")
+@pass_context
+def show(context: Context, name: str) -> Result:
+    """Show how a cloud is set up, and what is registered there."""
+    from coppice.cli.clouds import open_clouds
+    from coppice.cloud.apply.adoption import adopting, tidying
+    from coppice.errors import CoppiceError
+
+    cloud, settings = open_clouds(context, (name,))[name], context.settings.clouds[name]
+    found: tuple[RegisteredImage, ...] = ()
+    errors: tuple[CoppiceError, ...] = ()
+    try:
+        found = cloud.describe()
+    except CoppiceError as problem:
+        errors = (problem,)
+    states: dict[str, int] = {}
+    for each in found:
+        states[str(each.marker.state)] = states.get(str(each.marker.state), 0) + 1
+    data = {
+        "name": name,
+        "driver": settings.driver,
+        "site": settings.site,
+        "formats": [str(each) for each in cloud.formats],
+        "answers": not errors,
+        "images": None if errors else len(found),
+        "states": states,
+        "not_whole": None if errors else sum(1 for each in found if not each.ready),
+        "drifted": None if errors else sum(1 for each in found if each.drift is not None),
+        "adopts": adopting(cloud) is not None,
+        "tidies": tidying(cloud) is not None,
+        "mapping": {
+            "include": settings.include,
+            "exclude": settings.exclude,
+            "only_vos": list(settings.only_vos),
+            "image_name": settings.image_name,
+            "visibility": settings.visibility,
+            "vos": settings.vos,
+            "images": settings.images,
+        },
+    }
+
+    def render(output: Output) -> None:
+        output.pairs(
+            {
+                "cloud": name,
+                "driver": settings.driver,
+                "site": settings.site,
+                "formats": ", ".join(str(each) for each in cloud.formats),
+                "answers": not errors,
+                "images": "not known" if errors else _counted(states),
+                "not whole": "not known" if errors else data["not_whole"],
+                "not as they should be": "not known" if errors else data["drifted"],
+                "name of images": settings.image_name,
+                "only VOs": ", ".join(settings.only_vos),
+                "include": settings.include,
+                "exclude": settings.exclude,
+                "VOs with settings": ", ".join(sorted(settings.vos)),
+            }
+        )
+
+    status = Status.ERROR if errors else Status.SUCCESS
+    return Result(command="cloud show", data=data, status=status, errors=errors, show=render)
+
+
+def _counted(states: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
 
 
 @command.command("check", epilog=examples("coppice cloud check main", exits="0 every cloud answers, 8 one does not"))
