@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from coppice.cli.envelope import Result, Status
+from coppice.cli.image_revoke import (
+    release_command,
+    revoke_command,
+    revoked_command,
+    rollback_command,
+    unrevoke_command,
+)
 from coppice.cli.output import format_size
 from coppice.cli.words import examples, noun, pass_context
 
@@ -124,3 +131,7 @@ def _compared(context: Context, report: FileReport, followed: FollowedImage) -> 
     from coppice.workflows.image_comparison import compare
 
     return compare(report, followed, context.monitor)
+
+
+for _part in (revoke_command, revoked_command, unrevoke_command, rollback_command, release_command):
+    command.add_command(_part)

@@ -66,6 +66,7 @@ def action_on(
     state: ImageState | None = None,
     desired: DesiredImage | None = None,
     together: str | None = None,
+    pin: str | None = None,
 ) -> Action:
     """Return an action on what is registered."""
     return Action(
@@ -78,6 +79,7 @@ def action_on(
         registered=image,
         state=state,
         together=together,
+        pin=pin,
     )
 
 

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from coppice.model.endorser import Endorser
     from coppice.model.identifiers import ImageIdentifier
 
-__all__ = ["SET_KEY", "SET_VERSION_KEY", "SUCCESSOR_KEY", "Composed", "compose", "next_version"]
+__all__ = [
+    "BUILT_ON_KEY",
+    "SET_KEY",
+    "SET_SIZE_KEY",
+    "SET_VERSION_KEY",
+    "SUCCESSOR_KEY",
+    "Composed",
+    "compose",
+    "next_version",
+]
 
 SUCCESSOR_KEY = "coppice:successor"
 """Of an image: identifier of the image that takes its place when it has ended."""
@@ -30,6 +39,10 @@ SET_KEY = "coppice:set"
 """Of an image: identifier of the set that it belongs to."""
 SET_VERSION_KEY = "coppice:set_version"
 """Of an image: version of the release of that set."""
+SET_SIZE_KEY = "coppice:set_size"
+"""Of an image: of how many images that release is."""
+BUILT_ON_KEY = "coppice:built_on"
+"""Of an image: what it is built on, the nearest first: ``algorithm:hexdigest`` of each published file."""
 NO_GROUP = "General"
 """``ad:group`` of an image that has none: some readers refuse a list of which one image lacks it."""
 _TYPED_KEYS = frozenset(
@@ -188,6 +201,7 @@ def _own_keys(entry: _Entry) -> dict[str, object]:
     if entry.part_of is not None and entry.part_of.release is not None:
         extra[SET_KEY] = entry.part_of.identifier
         extra[SET_VERSION_KEY] = entry.part_of.release.version
+        extra[SET_SIZE_KEY] = len(entry.part_of.release.members)
     return extra
 
 

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING
 from coppice.cloud.model import Desired, DesiredImage, DesiredList
 from coppice.cloud.properties import clean
 from coppice.errors import DocumentError
-from coppice.imagelist.compose import SET_KEY, SET_VERSION_KEY
 from coppice.model.identifiers import ImageKey
 from coppice.model.version import Version
 from coppice.subscription.selection import Selector, Wish
+from coppice.workflows.listed_sets import MAX_NAME_LENGTH, built_on, set_of, sets_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from coppice.cloud.model import Revocation
     from coppice.errors import CoppiceError
     from coppice.imagelist.model import ImageList, ListedImage
     from coppice.model.identifiers import ImageIdentifier, ListIdentifier
+    from coppice.workflows.listed_sets import ListedSet
     from coppice.workflows.refresh import ListOutcome
-
-
-MAX_NAME_LENGTH = 200
-"""Of a VO, a set and a set's version: clouds keep them as texts of at most 255 characters."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +46,7 @@ def select(
     outcomes: Iterable[ListOutcome],
     unsubscribed: Collection[ListIdentifier],
     taken_back: Mapping[ListIdentifier, str] | None = None,
+    revocations: tuple[Revocation, ...] = (),
 ) -> Desired:
     """Return what is wanted.
 
@@ -60,6 +59,7 @@ def select(
         outcomes: What became of every subscription.
         unsubscribed: Lists that are not followed any more.
         taken_back: The version from which an administrator reset the floor of a list.
+        revocations: What an administrator revoked.
 
     Raises:
         InputError: A selection's expression is none.
@@ -80,9 +80,9 @@ def select(
         identifier for identifier, each in followed.items() if each.content is None and each.distrusted
     )
     if nameless:
-        return Desired(lists=lists, distrusted=distrusted)
+        return Desired(lists=lists, distrusted=distrusted, revocations=revocations)
     gone = frozenset(each for each in unsubscribed if each not in followed)
-    return Desired(lists=lists, unsubscribed=gone, distrusted=distrusted)
+    return Desired(lists=lists, unsubscribed=gone, distrusted=distrusted, revocations=revocations)
 
 
 def _note(followed: dict[ListIdentifier, _Followed], outcome: ListOutcome) -> None:
@@ -119,6 +119,7 @@ def unreadable_entries(outcomes: Iterable[ListOutcome]) -> tuple[CoppiceError, .
 def _desired_list(content: ImageList, about: _Followed, taken_back: str | None, *, nameless: bool) -> DesiredList:
     unknown: set[ImageIdentifier] = set()
     images = []
+    sets = sets_of(content)
     for entry in content.unreadable:
         wishes = {each.wish_unreadable(entry.identifier) for each in (*about.known, *about.in_doubt)}
         if nameless or wishes != {Wish.UNWANTED}:
@@ -128,7 +129,7 @@ def _desired_list(content: ImageList, about: _Followed, taken_back: str | None, 
         if wish is Wish.UNKNOWN or (wish is Wish.WANTED and not _has_order(listed)):
             unknown.add(listed.identifier)
         elif wish is Wish.WANTED:
-            images.append(_desired_image(content, listed))
+            images.append(_desired_image(content, listed, sets))
     return DesiredList(
         identifier=content.identifier,
         version=content.version,
@@ -156,24 +157,21 @@ def _has_order(listed: ListedImage) -> bool:
     return True
 
 
-def _desired_image(content: ImageList, listed: ListedImage) -> DesiredImage:
+def _desired_image(content: ImageList, listed: ListedImage, sets: Mapping[str, ListedSet]) -> DesiredImage:
     ends = content.validity.expires
-    set_identifier, set_version = _name_in(listed, SET_KEY), _name_in(listed, SET_VERSION_KEY)
-    in_set = set_identifier is not None and set_version is not None
+    identifier, version = set_of(listed)
+    of_set = None if identifier is None else sets[identifier]
+    if of_set is not None and of_set.expires is not None:
+        # The parts of a set are of no use without each other: they end together, with the first that ends.
+        ends = min(ends, of_set.expires)
     return DesiredImage(
         key=ImageKey(content.identifier, listed.identifier),
         listed=listed,
         list_version=content.version,
         expires=ends if listed.expires is None else min(listed.expires, ends),
         vo=None if content.vo is None else clean(content.vo, MAX_NAME_LENGTH) or None,
-        set_identifier=set_identifier if in_set else None,
-        set_version=set_version if in_set else None,
+        set_identifier=identifier,
+        set_version=version,
+        set_problem=None if of_set is None else of_set.problem,
+        built_on=built_on(listed),
     )
-
-
-def _name_in(listed: ListedImage, key: str) -> str | None:
-    """Return what a list says under a key that Coppice's publisher writes; what cannot be a name counts as not said."""
-    text = listed.extra.get(key)
-    if isinstance(text, str) and text and text == clean(text, MAX_NAME_LENGTH):
-        return text
-    return None

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coppice.cloud.revocations import Revocations
 from coppice.subscription.store import SubscriptionStore
 from coppice.workflows.listed import recall_lists
 from coppice.workflows.select import select
@@ -40,6 +41,6 @@ def wanted_today(database: Database, clock: Clock, limits: ListLimits) -> Wanted
     store = SubscriptionStore(database)
     outcomes = recall_lists(store, clock, limits)
     return Wanted(
-        desired=select(outcomes, store.unsubscribed(), store.taken_back()),
+        desired=select(outcomes, store.unsubscribed(), store.taken_back(), Revocations(database).in_force()),
         unknown=tuple(each.error for each in outcomes if each.error is not None),
     )

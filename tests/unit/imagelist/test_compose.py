@@ -131,7 +131,7 @@ def test_the_parts_of_a_set_end_with_the_first_and_tell_to_what_they_belong() ->
     assert [image.expires for image in images] == [CREATED + 28 * DAY, CREATED + 2 * DAY, CREATED + 2 * DAY]
     assert [image.extra for image in images] == [
         {},
-        *({"coppice:set": "set-identifier", "coppice:set_version": "3"} for _ in members),
+        *({"coppice:set": "set-identifier", "coppice:set_version": "3", "coppice:set_size": 2} for _ in members),
     ]
 
 
