@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +16,10 @@ from coppice.cli.words import examples, noun, pass_context
 if TYPE_CHECKING:
     from coppice.cli.context import Context
     from coppice.cli.output import Output
+    from coppice.cloud.driver import Cloud
     from coppice.cloud.model import RegisteredImage
     from coppice.errors import CoppiceError
+    from coppice.settings.clouds import CloudSettings
 
 command = noun("cloud", "The clouds that images are registered in.")
 for _verb in (adopt, tidy):
@@ -92,41 +95,16 @@ def _trouble(image: RegisteredImage) -> str | None:
 def show(context: Context, name: str) -> Result:
     """Show how a cloud is set up, and what is registered there."""
     from coppice.cli.clouds import open_clouds
-    from coppice.cloud.apply.adoption import adopting, tidying
     from coppice.errors import CoppiceError
 
     cloud, settings = open_clouds(context, (name,))[name], context.settings.clouds[name]
-    found: tuple[RegisteredImage, ...] = ()
+    found: tuple[RegisteredImage, ...] | None = None
     errors: tuple[CoppiceError, ...] = ()
     try:
         found = cloud.describe()
     except CoppiceError as problem:
         errors = (problem,)
-    states: dict[str, int] = {}
-    for each in found:
-        states[str(each.marker.state)] = states.get(str(each.marker.state), 0) + 1
-    data = {
-        "name": name,
-        "driver": settings.driver,
-        "site": settings.site,
-        "formats": [str(each) for each in cloud.formats],
-        "answers": not errors,
-        "images": None if errors else len(found),
-        "states": states,
-        "not_whole": None if errors else sum(1 for each in found if not each.ready),
-        "drifted": None if errors else sum(1 for each in found if each.drift is not None),
-        "adopts": adopting(cloud) is not None,
-        "tidies": tidying(cloud) is not None,
-        "mapping": {
-            "include": settings.include,
-            "exclude": settings.exclude,
-            "only_vos": list(settings.only_vos),
-            "image_name": settings.image_name,
-            "visibility": settings.visibility,
-            "vos": settings.vos,
-            "images": settings.images,
-        },
-    }
+    data = _as_data(cloud, settings, found)
 
     def render(output: Output) -> None:
         output.pairs(
@@ -135,10 +113,10 @@ def show(context: Context, name: str) -> Result:
                 "driver": settings.driver,
                 "site": settings.site,
                 "formats": ", ".join(str(each) for each in cloud.formats),
-                "answers": not errors,
-                "images": "not known" if errors else _counted(states),
-                "not whole": "not known" if errors else data["not_whole"],
-                "not as they should be": "not known" if errors else data["drifted"],
+                "answers": found is not None,
+                "images": "not known" if found is None else _counted(found),
+                "not whole": "not known" if found is None else data["not_whole"],
+                "not as they should be": "not known" if found is None else data["drifted"],
                 "name of images": settings.image_name,
                 "only VOs": ", ".join(settings.only_vos),
                 "include": settings.include,
@@ -151,8 +129,41 @@ def show(context: Context, name: str) -> Result:
     return Result(command="cloud show", data=data, status=status, errors=errors, show=render)
 
 
-def _counted(states: dict[str, int]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
+def _as_data(cloud: Cloud, settings: CloudSettings, found: tuple[RegisteredImage, ...] | None) -> dict[str, object]:
+    from coppice.cloud.apply.adoption import adopting, tidying
+
+    return {
+        "name": settings.name,
+        "driver": settings.driver,
+        "site": settings.site,
+        "formats": [str(each) for each in cloud.formats],
+        "answers": found is not None,
+        "images": None if found is None else len(found),
+        "states": None if found is None else _states(found),
+        "not_whole": None if found is None else sum(1 for each in found if not each.ready),
+        "drifted": None if found is None else sum(1 for each in found if each.drift is not None),
+        "adopts": adopting(cloud) is not None,
+        "tidies": tidying(cloud) is not None,
+        "mapping": {
+            "include": settings.include,
+            "exclude": settings.exclude,
+            "only_vos": list(settings.only_vos),
+            "image_name": settings.image_name,
+            "visibility": settings.visibility,
+            "properties": settings.properties,
+            "vos": settings.vos,
+            "images": settings.images,
+        },
+    }
+
+
+def _states(found: tuple[RegisteredImage, ...]) -> dict[str, int]:
+    states = Counter(str(each.marker.state) for each in found)
+    return dict(sorted(states.items()))
+
+
+def _counted(found: tuple[RegisteredImage, ...]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in _states(found).items()) or "none"
 
 
 @command.command("check", epilog=examples("coppice cloud check main", exits="0 every cloud answers, 8 one does not"))

@@ -14,6 +14,7 @@ from coppice.cli.words import examples, pass_context, verb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from coppice.cli.context import Context
     from coppice.cli.output import Output
@@ -54,20 +55,7 @@ def command(context: Context, *, ask: bool) -> Result:
                 "image lists": lists,
             }
         )
-        if subscriptions:
-            output.line()
-            rows = [
-                [
-                    each["name"],
-                    each["state"],
-                    each["version"],
-                    moment(each["checked_at"], now),  # type: ignore[arg-type]
-                    moment(each["expires"], now),  # type: ignore[arg-type]
-                    each["last_error_code"],
-                ]
-                for each in subscriptions
-            ]
-            output.table(["subscription", "state", "version", "confirmed", "expires", "last error"], rows)
+        _show_subscriptions(output, subscriptions, now)
         show_clouds(output, settings, found, now)
 
     unanswered = () if found is None else found.unanswered
@@ -84,6 +72,24 @@ def command(context: Context, *, ask: bool) -> Result:
         errors=unanswered,
         show=render,
     )
+
+
+def _show_subscriptions(output: Output, subscriptions: list[dict[str, object]], now: datetime) -> None:
+    if not subscriptions:
+        return
+    output.line()
+    rows = [
+        [
+            each["name"],
+            each["state"],
+            each["version"],
+            moment(each["checked_at"], now),  # type: ignore[arg-type]
+            moment(each["expires"], now),  # type: ignore[arg-type]
+            each["last_error_code"],
+        ]
+        for each in subscriptions
+    ]
+    output.table(["subscription", "state", "version", "confirmed", "expires", "last error"], rows)
 
 
 def _outlook(context: Context, database: Database | None, *, ask: bool) -> SiteOutlook | None:
