@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING
 from coppice.cloud.model import ImageState
 from coppice.cloud.opennebula import adoption, intake, leftovers, view, written
 from coppice.cloud.opennebula.intake import Intake
+from coppice.cloud.opennebula.objects import State
 from coppice.cloud.opennebula.publishing import Publishing, image_names
 from coppice.cloud.opennebula.view import SHOWN, view_of
 from coppice.cloud.opennebula.written import Hardware, Written
-from coppice.errors import CloudImageInUseError, CloudNameTakenError, CloudRefusedImageError
+from coppice.errors import (
+    CloudForbiddenError,
+    CloudImageGoneError,
+    CloudImageInUseError,
+    CloudNameTakenError,
+    CloudRefusedImageError,
+)
 from coppice.model.image import DiskFormat
 
 if TYPE_CHECKING:
@@ -118,7 +125,8 @@ class OpenNebulaCloud:
         seen = self._view()
         appliance = self._found(seen, registered)
         wanted = replace(self._written(appliance), marker=marker)
-        if appliance.is_whole:
+        if appliance.is_whole or marker.state is not ImageState.AVAILABLE:
+            # What is not finished may be pointed at already: it is taken from users as well, and never given to them.
             self._show(seen, _as_written(appliance, wanted))
         self._write(appliance, wanted)
         return self._described(appliance.identifier)
@@ -176,7 +184,7 @@ class OpenNebulaCloud:
 
     def _show(self, seen: View, appliance: Appliance) -> None:
         state = appliance.marker.state
-        if state in SHOWN or state is ImageState.STAGED:
+        if (state in SHOWN or state is ImageState.STAGED) and appliance.is_whole:
             self._publishing.enable(appliance)
         if state is ImageState.AVAILABLE:
             self._publishing.share(appliance)
@@ -246,7 +254,26 @@ class OpenNebulaCloud:
         return places
 
     def _view(self) -> View:
-        return view_of(self.front_end.images(), self.front_end.templates(), self.site)
+        images, templates = self.front_end.images(), self.front_end.templates()
+        seen = view_of(images, templates, self.site)
+        if seen.dangling(images):
+            # Something may have been made, or gone, between the two calls.
+            images = self.front_end.images()
+            seen = view_of(images, templates, self.site)
+            self._refuse_half(seen, images)
+        return seen
+
+    def _refuse_half(self, seen: View, images: Sequence[StoredImage]) -> None:
+        """Refuse a list of images that leaves out one that a VM template of ours starts from, and that is there."""
+        for template, number in seen.dangling(images):
+            try:
+                image = self.front_end.image(number)
+            except (CloudImageGoneError, CloudForbiddenError):
+                continue
+            if image.owner == template.owner and image.state is not State.DELETE:
+                raise self.front_end.failures.unreadable(
+                    f"it names {len(images)} images, and image {number}, which is there, is not among them"
+                )
 
     def _same(self, seen: View, marker: OwnershipMarker) -> Appliance | None:
         return next(

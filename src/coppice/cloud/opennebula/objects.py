@@ -64,6 +64,7 @@ class StoredImage:
 
     Attributes:
         identifier: Its number.
+        owner: Number of its owner.
         name: Its name.
         group: Number of its group.
         rights: Who may use it.
@@ -78,6 +79,7 @@ class StoredImage:
     """
 
     identifier: int
+    owner: int
     name: str
     group: int
     rights: Rights
@@ -97,6 +99,7 @@ class StoredTemplate:
 
     Attributes:
         identifier: Its number.
+        owner: Number of its owner.
         name: Its name.
         group: Number of its group.
         rights: Who may use it.
@@ -104,6 +107,7 @@ class StoredTemplate:
     """
 
     identifier: int
+    owner: int
     name: str
     group: int
     rights: Rights
@@ -154,6 +158,7 @@ def image_of(element: Element) -> StoredImage:
         raise _unreadable(element, f"state {number} is unknown") from problem
     return StoredImage(
         identifier=_number(element, "ID"),
+        owner=_number(element, "UID"),
         name=_text(element, "NAME"),
         group=_number(element, "GID"),
         rights=_rights(element),
@@ -176,6 +181,7 @@ def template_of(element: Element) -> StoredTemplate:
     """
     return StoredTemplate(
         identifier=_number(element, "ID"),
+        owner=_number(element, "UID"),
         name=_text(element, "NAME"),
         group=_number(element, "GID"),
         rights=_rights(element),

@@ -95,6 +95,16 @@ class View:
         """Return the VM template of an image; of several, which only hands can have made, the oldest."""
         return self.template_by_key.get((key.list_identifier, key.image_identifier))
 
+    def dangling(self, images: Iterable[StoredImage]) -> tuple[tuple[StoredTemplate, int], ...]:
+        """Return the VM templates that start from something that is not among ``images``, and its number."""
+        known = {image.identifier for image in images}
+        return tuple(
+            (template, number)
+            for template in self.templates
+            for number in template.images
+            if number >= 0 and number not in known
+        )
+
     def current(self, key: ImageKey) -> Appliance | None:
         """Return which version of an image its template should point at: the newest available one that is whole."""
         available = [each for each in self.of_key(key) if each.is_whole and each.marker.state is ImageState.AVAILABLE]
