@@ -245,10 +245,11 @@ def test_a_packed_image_that_is_refused_is_unpacked_once_and_fails_in_each_cloud
     world.publisher.add_image(title="No disk", data=lzma.compress(b"MZ" + bytes(images.MIB)), hv_format="raw")
     world.publish()
     world.store.add(world.publisher.subscription(world.anchors))
-    failure = world.sync().failure()
-    assert failure is not None
-    assert len(failure.context["errors"]) == len(world.clouds)
-    assert len({each["message"] for each in failure.context["errors"]}) == 1
+    report = world.sync()
+    for each in report.clouds:
+        assert each.applied is not None
+        assert [result.error for result in each.applied.results] == list(report.errors)
+    assert len(report.errors) == 1
     assert len(spools) == 1
     assert world.told().count("ImageFailed") == len(world.clouds)
 

@@ -9,8 +9,8 @@ from coppice.cli.cache_run import cache_data, describe_outcome
 from coppice.cli.envelope import Result, Status
 from coppice.cli.output import counted
 from coppice.cli.subscription_data import errors_by_name
-from coppice.cloud.apply import action_as_dict, plan_as_dict
 from coppice.cloud.model import ImageState
+from coppice.cloud.plan_data import action_as_dict, plan_as_dict
 from coppice.cloud.steps import ActionKind
 
 if TYPE_CHECKING:

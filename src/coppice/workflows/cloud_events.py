@@ -66,7 +66,7 @@ class CloudEvents:
         )
 
     def record(self, result: ActionResult) -> None:
-        """Tell what became of an action; what was not tried is no event."""
+        """Tell what became of an action; what was not tried, or was taken back with its set, is no event."""
         action = result.action
         kind: EventKind | None = _kind(action)
         facts = self._facts(action, result.registered or action.registered)
@@ -75,7 +75,7 @@ class CloudEvents:
             facts |= {"action": str(action.kind), "error": result.error.as_dict()}
         self._intended.settle(
             self._positions[id(action)],
-            None if result.skipped else kind,
+            None if result.skipped or result.taken_back else kind,
             subject=self._subject(action),
             facts=facts,
             at=self._clock.now(),

@@ -1,38 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converge: bring each cloud to what is desired, and tell what happened. Sync and retire share it.
+"""Converge: bring each cloud to what is desired, and tell what happened. Sync, retire and their kin share it.
 
-A cloud that fails never stops the others.
+Clouds are worked on side by side; one that fails never stops the others. Each is worked on in rounds: its lock is
+taken, it is asked what it has, a plan is made of that, and what can be done at once is done. What is to be registered
+and is not here yet is waited for without the lock; the next round plans anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+import threading
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.cloud.apply import apply
-from coppice.cloud.model import Policy
 from coppice.cloud.plan import plan
-from coppice.errors import CoppiceError, PartialFailureError
+from coppice.cloud.steps import ActionKind, ApplyResult
+from coppice.errors import CoppiceError, PartialFailureError, PlanError
 from coppice.workflows.cloud_events import CloudEvents
+from coppice.workflows.cloud_lock import cloud_lock
+from coppice.workflows.mapping import desired_for, policy_for
+from coppice.workflows.observe import observe
+from coppice.workflows.parallel import Outcome, in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+    from typing import NoReturn
 
     from coppice.clock import Clock
-    from coppice.cloud.apply import Obtain, Soonest
     from coppice.cloud.driver import Cloud
-    from coppice.cloud.model import Desired
-    from coppice.cloud.steps import ApplyResult, Plan
-    from coppice.events.journal import Journal
+    from coppice.cloud.model import Desired, DesiredImage, Policy, RegisteredImage
+    from coppice.cloud.steps import Action, ActionResult, Plan
+    from coppice.conversion.model import Formats
+    from coppice.database import Database
+    from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
-    from coppice.settings.model import PlanSettings
+    from coppice.settings.model import Settings
     from coppice.workflows.fetch import FetchReport
     from coppice.workflows.needed import Pruned
     from coppice.workflows.refresh import RefreshReport
+    from coppice.workflows.supply import Supplies
+
+    Planner = Callable[[Desired, Sequence[RegisteredImage], Policy, datetime, str], Plan]
+    """Makes a plan of what is wanted, what is registered, the policy, the time and the cloud's name."""
+    Tried = tuple[ActionKind, ImageKey, str, str | None, str | None]
 
 LOCK_NAME = "run.lock"
-"""Name of the lock file in the state directory: whatever changes a cloud holds it."""
+"""Name of the lock file in the state directory: whatever fetches lists and images for clouds holds it."""
+PATIENCE_SECONDS = 300.0
+"""How long a run that is under way waits for a cloud that another one changes just then."""
+STOPPING_SECONDS = 3.0
+"""How long clouds that are worked on are waited for after Ctrl-C or a termination signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +60,9 @@ class CloudReport:
 
     Attributes:
         cloud: Its name.
-        plan: What was to be done; None when the cloud could not be described.
+        plan: What was to be done, as it was planned first; None when the cloud could not be described.
         applied: What was done; None after a dry run, or when nothing could be.
-        error: Why the cloud as a whole failed.
+        error: Why the cloud as a whole failed, be it after a part was done.
     """
 
     cloud: str
@@ -97,53 +116,255 @@ class SyncReport:
         )
 
 
-def policy_of(settings: PlanSettings, *, allow_withdrawals: bool = False) -> Policy:
-    """Return the policy that the settings ask for."""
-    return Policy(
-        grace=timedelta(days=settings.grace_days),
-        maximum_withdrawn_share=settings.maximum_withdrawn_share,
-        allow_withdrawals=allow_withdrawals,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What converging is done with.
+
+    Attributes:
+        settings: All settings.
+        database: Where the journal is, and what clouds were seen to have.
+        clock: Tells the time.
+        monitor: Where progress is told.
+    """
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    monitor: Monitor
+
+
+class Nothing:
+    """Supplies nothing: for runs that register nothing."""
+
+    def want(self, images: Iterable[DesiredImage], formats: Formats) -> None:
+        """Want nothing."""
+
+    def is_here(self, image: DesiredImage, formats: Formats) -> bool:
+        """Tell that it is of no use to wait."""
+        return True
+
+    def await_any(self, images: Sequence[DesiredImage], formats: Formats, stop: threading.Event) -> None:
+        """Wait for nothing."""
+
+    def obtain(self, image: DesiredImage, formats: Formats, monitor: Monitor) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            PlanError: Always.
+        """
+        raise PlanError(f"this run registers nothing, and was asked for image {image.key}")
 
 
 def converge(
     desired: Desired,
     clouds: Mapping[str, Cloud],
+    site: Site,
     *,
-    policy: Policy,
-    obtain: Obtain,
-    clock: Clock,
-    monitor: Monitor,
-    journal: Journal,
-    dry_run: bool,
-    soonest: Soonest | None = None,
+    supplies: Supplies | None = None,
+    dry_run: bool = False,
+    allow_withdrawals: bool = False,
+    wait_seconds: float = 0,
+    agreed: Callable[[Plan], None] | None = None,
+    planner: Planner = plan,
 ) -> tuple[CloudReport, ...]:
-    """Describe, plan and apply, one cloud after the other in the order of their names.
+    """Describe, plan and apply, several clouds at a time; return what became of each, in the order of their names.
 
-    ``soonest`` says which of several images is here first, and waits for it.
+    Args:
+        desired: What the site wants; `coppice.workflows.mapping` says what of it each cloud gets.
+        clouds: By name.
+        site: What it is done with.
+        supplies: Where images come from; None: nothing is registered.
+        dry_run: Plan only; no lock is taken.
+        allow_withdrawals: The administrator confirmed what the cap would hold.
+        wait_seconds: How long to wait for another run that changes a cloud.
+        agreed: Refuses a plan that is not the one that was agreed to, by raising `StalePlanError`. All that it needs
+            is then brought first, and it is carried out in one round. None: what is planned is done.
+        planner: Makes the plan, as `coppice.cloud.plan.plan` does.
+
+    Raises:
+        DatabaseError: The database failed.
     """
-    reports = []
-    for name, cloud in sorted(clouds.items()):
-        made: Plan | None = None
+    stop = threading.Event()
+    runs = [
+        _CloudRun(
+            cloud,
+            desired,
+            site,
+            supplies=supplies or Nothing(),
+            allow_withdrawals=allow_withdrawals,
+            wait_seconds=wait_seconds,
+            agreed=agreed,
+            planner=planner,
+            stop=stop,
+        )
+        for _, cloud in sorted(clouds.items())
+    ]
+    try:
+        outcomes = in_parallel(
+            runs, lambda run: run.guarded(dry_run=dry_run), threads=site.settings.plan.clouds_at_once, aside=True
+        )
+    except BaseException:
+        # Ctrl-C: what is at work in a cloud ends, as far as there is time; its lock is its thread's.
+        stop.set()
+        until = time.monotonic() + STOPPING_SECONDS
+        for run in runs:
+            run.await_end(until)
+        raise
+    # What nobody foresaw in one cloud did not stop the others, and is raised now.
+    return tuple(outcome.value() for outcome in outcomes)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Progress:
+    """What a run has done so far in one cloud."""
+
+    plan: Plan | None = None
+    results: dict[int, ActionResult] = field(default_factory=dict)
+    tried: set[Tried] = field(default_factory=set)
+
+
+class _CloudRun:
+    """The rounds of one cloud."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        desired: Desired,
+        site: Site,
+        *,
+        supplies: Supplies,
+        allow_withdrawals: bool,
+        wait_seconds: float,
+        agreed: Callable[[Plan], None] | None,
+        planner: Planner,
+        stop: threading.Event,
+    ) -> None:
+        self._cloud = cloud
+        self._desired = desired
+        self._site = site
+        self._supplies = supplies
+        self._allow_withdrawals = allow_withdrawals
+        self._wait_seconds = wait_seconds
+        self._agreed = agreed
+        self._planner = planner
+        self._stop = stop
+        self._done = _Progress()
+        self._begun, self._ended = threading.Event(), threading.Event()
+
+    def guarded(self, *, dry_run: bool) -> Outcome[CloudReport]:
+        """Run; whatever is raised is kept for later."""
+        self._begun.set()
+        outcome = Outcome[CloudReport]()
+        with outcome:
+            outcome.result = self._report(dry_run=dry_run)
+        self._ended.set()
+        return outcome
+
+    def await_end(self, until: float) -> None:
+        """Wait until the run has ended, where it has begun, or that instant of the monotonic clock has come."""
+        if self._begun.is_set():
+            self._ended.wait(max(0.0, until - time.monotonic()))
+
+    def _report(self, *, dry_run: bool) -> CloudReport:
+        done, error = self._done, None
         try:
-            registered = cloud.describe()
-            made = plan(desired, registered, policy, clock.now(), name)
-            applied = None
-            if not dry_run:
-                events = CloudEvents(journal.database, name, clock)
-                events.catch_up(registered)
-                events.begin(made)
-                applied = apply(
-                    made,
-                    cloud,
-                    obtain=obtain,
-                    clock=clock,
-                    policy=policy,
-                    monitor=monitor,
-                    on_result=events.record,
-                    soonest=soonest,
-                )
-            reports.append(CloudReport(cloud=name, plan=made, applied=applied))
+            self._run(dry_run=dry_run)
         except CoppiceError as problem:
-            reports.append(CloudReport(cloud=name, plan=made, error=problem))
-    return tuple(reports)
+            error = problem
+        applied = None
+        if done.plan is not None and not dry_run and (error is None or done.results):
+            applied = ApplyResult(plan=done.plan, results=tuple(done.results.values()))
+        return CloudReport(cloud=self._cloud.name, plan=done.plan, applied=applied, error=error)
+
+    def _run(self, *, dry_run: bool) -> None:
+        settings, name = self._site.settings, self._cloud.name
+        own = settings.clouds.get(name)
+        desired = self._desired if own is None else desired_for(own, self._desired)
+        policy = policy_for(settings, name, allow_withdrawals=self._allow_withdrawals)
+        if dry_run or self._agreed is not None:
+            registered = observe(self._cloud, self._site.database, self._site.clock)
+            self._done.plan = made = self._planned(desired, registered, policy)
+            if dry_run:
+                return
+            self._bring_all(made)
+        wait_seconds = self._wait_seconds
+        while not self._stop.is_set():
+            with cloud_lock(settings, name, wait_seconds):
+                awaited = self._round(desired, policy)
+            if not awaited:
+                return
+            # Without the lock: somebody may want to revoke something meanwhile.
+            self._supplies.await_any(awaited, self._cloud.formats, self._stop)
+            wait_seconds = max(self._wait_seconds, PATIENCE_SECONDS)
+
+    def _planned(self, desired: Desired, registered: Sequence[RegisteredImage], policy: Policy) -> Plan:
+        made = self._planner(desired, registered, policy, self._site.clock.now(), self._cloud.name)
+        if self._agreed is not None:
+            self._agreed(made)
+        return made
+
+    def _bring_all(self, made: Plan) -> None:
+        images = [each.desired for each in made.actions if each.kind is ActionKind.REGISTER and each.desired]
+        self._supplies.want(images, self._cloud.formats)
+        while missing := [each for each in images if not self._supplies.is_here(each, self._cloud.formats)]:
+            if self._stop.is_set():
+                return
+            self._supplies.await_any(missing, self._cloud.formats, self._stop)
+
+    def _round(self, desired: Desired, policy: Policy) -> list[DesiredImage]:
+        """Do what can be done now; return what is to be registered and is not here yet."""
+        site, cloud, done = self._site, self._cloud, self._done
+        registered = observe(cloud, site.database, site.clock)
+        made = self._planned(desired, registered, policy)
+        done.plan = done.plan or made
+        events = CloudEvents(site.database, cloud.name, site.clock)
+        events.catch_up(registered)
+        todo = [action for action in made.actions if _tried(action) not in done.tried]
+        if not todo:
+            return []
+        images = [each.desired for each in todo if each.kind is ActionKind.REGISTER and each.desired is not None]
+        self._supplies.want(images, cloud.formats)
+        if all(map(self._awaits, todo)):
+            return images
+        events.begin(made)
+        applied = apply(
+            made,
+            cloud,
+            obtain=self._supplies.obtain,
+            clock=site.clock,
+            policy=policy,
+            monitor=site.monitor,
+            registered=registered,
+            on_result=lambda result: self._note(result, events),
+            awaits=self._awaits,
+            images_at_once=site.settings.plan.images_at_once,
+            stop=self._stop,
+        )
+        if applied.results:
+            observe(cloud, site.database, site.clock)
+        return [
+            each.desired
+            for each in applied.awaited
+            if each.kind is ActionKind.REGISTER and each.desired is not None and _tried(each) not in done.tried
+        ]
+
+    def _note(self, result: ActionResult, events: CloudEvents) -> None:
+        done = self._done
+        # What became of an action may be told again: the cloud did not show what it had taken.
+        done.results[id(result.action)] = result
+        done.tried.add(_tried(result.action))
+        events.record(result)
+
+    def _awaits(self, action: Action) -> bool:
+        """Tell whether an action is not to be begun: it was tried in this run, or its image is not here yet."""
+        if _tried(action) in self._done.tried:
+            return True
+        if action.kind is not ActionKind.REGISTER or action.desired is None:
+            return False
+        return not self._supplies.is_here(action.desired, self._cloud.formats)
+
+
+def _tried(action: Action) -> Tried:
+    # A registration that is tried anew may have another unfinished one to begin from.
+    image = None if action.kind is ActionKind.REGISTER else action.registered
+    return action.kind, action.key, action.version, action.state, None if image is None else image.cloud_identifier

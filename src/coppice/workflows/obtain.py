@@ -6,6 +6,7 @@ What a list may name, and what its servers are shown, comes from those who follo
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -26,6 +27,7 @@ from coppice.workflows.image_limits import limits_of
 from coppice.workflows.needed import Demand, Pruning, demand_of
 from coppice.workflows.prefetch import Prefetch
 from coppice.workflows.seeds import SeedFinder
+from coppice.workflows.supply import Supply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -150,6 +152,7 @@ class Obtainer:
         self._conversions = conversion_leases(settings)
         self._converter = open_converter(settings, self._conversions)
         self._differing: set[tuple[str, str, str]] = set()
+        self._differing_lock = threading.Lock()
         seeds = SeedFinder(self.shelf, self._converter, monitor)
         self._caches = {
             is_local: ImageCache(
@@ -165,7 +168,8 @@ class Obtainer:
             )
             for is_local in (True, False)
         }
-        self.prefetch = Prefetch(self.fetch, settings.transfer.images_parallel)
+        self._prefetch = Prefetch(self.fetch, settings.transfer.images_parallel)
+        self.supply = Supply(self._prefetch, self.obtain, monitor)
 
     def __enter__(self) -> Self:
         """Return this."""
@@ -177,7 +181,7 @@ class Obtainer:
 
     def close(self) -> None:
         """Give back what was got: from now on it may be removed."""
-        self.prefetch.stop()
+        self.supply.stop()
         self.shelf.leases.close()
         self._conversions.close()
 
@@ -259,17 +263,22 @@ class Obtainer:
         """
         listed = desired.listed
         converted = self._converter.convert(
-            self.prefetch.result(desired), formats, monitor, name=listed.title, requirements=listed.requirements
+            self._prefetch.result(desired), formats, monitor, name=listed.title, requirements=listed.requirements
         )
-        told = (str(desired.key), listed.version, str(converted.source_checksum))
-        if converted.differs is not None and told not in self._differing:
-            # However many clouds get it.
-            self._differing.add(told)
+        if converted.differs is not None and self._is_news(desired, converted):
             monitor.message(f"{converted.differs}; what it is counts")
             facts = self.facts(desired, differs=converted.differs)
             key = str(desired.key)
             self._journal.record(EventKind.IMAGE_DIFFERS, subject=key, facts=facts, at=self._clock.now())
         return converted
+
+    def _is_news(self, desired: DesiredImage, converted: ConvertedImage) -> bool:
+        """Tell whether this is the first time that an image is converted in this run, however many clouds get it."""
+        told = (str(desired.key), desired.listed.version, str(converted.source_checksum))
+        with self._differing_lock:
+            is_news = told not in self._differing
+            self._differing.add(told)
+        return is_news
 
 
 def how_it_came(cached: CachedImage) -> dict[str, object]:

@@ -44,6 +44,7 @@ def in_parallel(
     *,
     threads: int,
     on_done: Callable[[_Job], object] = lambda _job: None,
+    aside: bool = False,
 ) -> tuple[_Result, ...]:
     """Return what ``work`` gives for each of ``jobs``, in their order, whatever the order in which they end.
 
@@ -55,8 +56,9 @@ def in_parallel(
         work: Called in a thread.
         threads: How many at a time.
         on_done: Called in the caller's thread with each job that ended.
+        aside: Whether even a single job has a thread of its own, whose locks are kept until it, or the process, ends.
     """
-    if threads <= 1 or len(jobs) <= 1:
+    if not aside and (threads <= 1 or len(jobs) <= 1):
         return tuple(_one_after_the_other(jobs, work, on_done))
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(jobs)):

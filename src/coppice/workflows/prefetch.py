@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from coppice.cloud.model import DesiredImage
     from coppice.model.identifiers import ImageKey
 
-    _Name = tuple[ImageKey, str, str]
+    Name = tuple[ImageKey, str, str]
+    """What tells apart what is fetched: which image, its version, and its checksum as it is listed."""
 
 
 class Prefetch:
@@ -26,15 +27,19 @@ class Prefetch:
     Args:
         fetch: Brings one image here.
         threads: How many at a time.
+
+    Attributes:
+        on_ended: Called with each image that came or failed, in the thread that fetched it.
     """
 
     def __init__(self, fetch: Callable[[DesiredImage], CachedImage], threads: int) -> None:
+        self.on_ended: Callable[[DesiredImage], object] = lambda _image: None
         self._fetch = fetch
         self._threads = threads
         self._changed = threading.Condition()
         self._waiting: deque[DesiredImage] = deque()
-        self._begun: set[_Name] = set()
-        self._ended: dict[_Name, Outcome[CachedImage]] = {}
+        self._begun: set[Name] = set()
+        self._ended: dict[Name, Outcome[CachedImage]] = {}
         self._at_work = 0
         self._is_stopped = False
 
@@ -42,8 +47,8 @@ class Prefetch:
         """Have these fetched, in their order."""
         with self._changed:
             for image in images:
-                if _name(image) not in self._begun:
-                    self._begun.add(_name(image))
+                if name_of(image) not in self._begun:
+                    self._begun.add(name_of(image))
                     self._waiting.append(image)
             for _ in range(min(len(self._waiting), self._threads - self._at_work)):
                 self._at_work += 1
@@ -57,9 +62,14 @@ class Prefetch:
                 outcome = Outcome[CachedImage]()
                 with outcome:
                     raise InterruptedRunError("the run has ended")
-                self._ended[_name(image)] = outcome
+                self._ended[name_of(image)] = outcome
             self._waiting.clear()
             self._changed.notify_all()
+
+    def has_ended(self, image: DesiredImage) -> bool:
+        """Tell whether an image came or failed."""
+        with self._changed:
+            return name_of(image) in self._ended
 
     def soonest(self, images: Sequence[DesiredImage]) -> int:
         """Return the position of one that is here or failed; the first that is, when none is yet."""
@@ -67,7 +77,7 @@ class Prefetch:
         with self._changed:
             while True:
                 for position, image in enumerate(images):
-                    if _name(image) in self._ended:
+                    if name_of(image) in self._ended:
                         return position
                 self._changed.wait()
 
@@ -78,7 +88,7 @@ class Prefetch:
             CoppiceError: It could not be fetched.
         """
         self.soonest([image])
-        return self._ended[_name(image)].value()
+        return self._ended[name_of(image)].value()
 
     def _serve(self) -> None:
         while True:
@@ -91,9 +101,11 @@ class Prefetch:
             with outcome:
                 outcome.result = self._fetch(image)
             with self._changed:
-                self._ended[_name(image)] = outcome
+                self._ended[name_of(image)] = outcome
                 self._changed.notify_all()
+            self.on_ended(image)
 
 
-def _name(image: DesiredImage) -> _Name:
+def name_of(image: DesiredImage) -> Name:
+    """Return what tells an image apart from all others that are fetched."""
     return image.key, image.listed.version, str(image.listed.checksum)

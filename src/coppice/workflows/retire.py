@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from coppice.cloud.model import Desired
-from coppice.errors import PlanError
-from coppice.events.journal import Journal
-from coppice.schedule.lock import run_lock
-from coppice.workflows.converge import LOCK_NAME, SyncReport, converge, policy_of
+from coppice.cloud.revocations import Revocations
+from coppice.workflows.converge import Site, SyncReport, converge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from coppice.clock import Clock
     from coppice.cloud.driver import Cloud
-    from coppice.cloud.model import DesiredImage
-    from coppice.conversion.model import Formats
     from coppice.database import Database
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
@@ -33,25 +29,16 @@ def retire(
     dry_run: bool = False,
     wait_seconds: float = 0,
 ) -> SyncReport:
-    """Expire and remove what the markers' own dates say; nothing is registered, superseded or withdrawn.
+    """Expire and remove what the markers' own dates say, and revoke what is revoked.
+
+    Nothing is registered, superseded or withdrawn.
+
+    Only the clouds themselves are locked: it need not wait for a sync that fetches.
 
     Raises:
-        LockedError: Another run is at work.
         DatabaseError: The journal cannot be written.
     """
-    with run_lock(settings.state_directory / LOCK_NAME, wait_seconds):
-        reports = converge(
-            Desired(lists=()),
-            clouds,
-            policy=policy_of(settings.plan),
-            obtain=_obtain_nothing,
-            clock=clock,
-            monitor=monitor,
-            journal=Journal(database),
-            dry_run=dry_run,
-        )
-        return SyncReport(refreshed=None, unreadable=(), clouds=reports)
-
-
-def _obtain_nothing(desired: DesiredImage, _formats: Formats, _monitor: Monitor) -> NoReturn:
-    raise PlanError(f"retiring registers nothing, and was asked for image {desired.key}")
+    site = Site(settings=settings, database=database, clock=clock, monitor=monitor)
+    desired = Desired(lists=(), revocations=Revocations(database).in_force())
+    reports = converge(desired, clouds, site, dry_run=dry_run, wait_seconds=wait_seconds)
+    return SyncReport(refreshed=None, unreadable=(), clouds=reports)

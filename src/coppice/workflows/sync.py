@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coppice.cloud.revocations import Revocations
 from coppice.errors import NotFoundError
-from coppice.events.journal import Journal
 from coppice.schedule.lock import run_lock
 from coppice.subscription.store import SubscriptionStore
-from coppice.workflows.converge import LOCK_NAME, SyncReport, converge, policy_of
+from coppice.workflows.converge import LOCK_NAME, Site, SyncReport, converge
 from coppice.workflows.fetch import LOCK_NAME as CACHE_LOCK_NAME
 from coppice.workflows.fetch import cache_run
 from coppice.workflows.obtain import Obtainer
@@ -68,7 +68,8 @@ def sync(
         DatabaseError: The database failed.
     """
     with run_lock(settings.state_directory / LOCK_NAME, wait_seconds):
-        store, journal = SubscriptionStore(database), Journal(database)
+        store = SubscriptionStore(database)
+        site = Site(settings=settings, database=database, clock=clock, monitor=monitor)
         followed = tuple(store.all())
         chosen = _chosen(followed, only)
         refreshed = refresh(chosen, store=store, client=client, clock=clock, settings=settings, monitor=monitor)
@@ -77,7 +78,8 @@ def sync(
             ListOutcome(subscription=each, verified=None, fresh=False) for each in followed if each not in chosen
         )
         outcomes = (*refreshed.outcomes, *idle)
-        desired = select(outcomes, store.unsubscribed(), store.taken_back())
+        revocations = Revocations(database).in_force()
+        desired = select(outcomes, store.unsubscribed(), store.taken_back(), revocations)
         with Obtainer(
             settings=settings, client=client, clock=clock, database=database, outcomes=outcomes, monitor=monitor
         ) as obtainer:
@@ -96,13 +98,11 @@ def sync(
             reports = converge(
                 desired,
                 clouds,
-                policy=policy_of(settings.plan, allow_withdrawals=allow_withdrawals),
-                obtain=obtainer.obtain,
-                clock=clock,
-                monitor=monitor,
-                journal=journal,
+                site,
+                supplies=obtainer.supply,
                 dry_run=dry_run,
-                soonest=obtainer.prefetch.soonest,
+                allow_withdrawals=allow_withdrawals,
+                wait_seconds=wait_seconds,
             )
             pruned = obtainer.pruning().prune() if cache is None and not dry_run else None
         report = SyncReport(

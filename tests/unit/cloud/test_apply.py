@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.clock import FixedClock
-from coppice.cloud.apply import apply, plan_as_dict
+from coppice.cloud.apply import apply
 from coppice.cloud.memory import MemoryCloud
 from coppice.cloud.model import Desired, ImageState, Policy
 from coppice.cloud.plan import plan
+from coppice.cloud.plan_data import plan_as_dict
 from coppice.errors import ChecksumMismatchError, CloudError, PlanError, StalePlanError, UnreachableError
 from coppice.monitor import SILENT
 from coppice.testing.desired import NOW, SITE, converted_image, desired_image, desired_list

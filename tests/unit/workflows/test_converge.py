@@ -8,24 +8,34 @@ import pytest
 
 from coppice.clock import FixedClock
 from coppice.cloud.memory import MemoryCloud
-from coppice.cloud.model import Desired, Policy
+from coppice.cloud.model import Desired
 from coppice.database import Database
 from coppice.errors import CloudError, UnreachableError
 from coppice.events.journal import Journal
 from coppice.monitor import SILENT
+from coppice.settings.load import load_settings
 from coppice.testing.desired import NOW, SITE, converted_image, desired_image, desired_list
 from coppice.workflows.converge import CloudReport, SyncReport, converge
+from coppice.workflows.converge import Site as ConvergeSite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from coppice.cloud.model import DesiredImage, RegisteredImage
     from coppice.conversion.model import ConvertedImage, Formats
     from coppice.monitor import Monitor
+    from coppice.settings.model import Settings
 
 pytestmark = pytest.mark.unit
 GRACE = timedelta(days=7)
+
+
+def settings_in(path: Path) -> Settings:
+    file = path / "coppice.toml"
+    file.write_text(f'state_directory = "{path}/state"\n[plan]\ngrace_days = {GRACE.days}\n')
+    return load_settings(config=file, environ={}, options={}, system_file=file)
 
 
 class SilentCloud(MemoryCloud):
@@ -41,6 +51,10 @@ class Site:
         self.clock = FixedClock(NOW)
         self.clouds = {"b": MemoryCloud("b", SITE), "a": SilentCloud("a", SITE)}
         self.broken = ""
+        self.settings = settings_in(path)
+        self.late: list[str] = []
+        self.waits: list[list[str]] = []
+        self.on_wait: list[Callable[[], object]] = []
 
     def obtain(self, desired: DesiredImage, formats: Formats, monitor: Monitor) -> ConvertedImage:
         if self.broken and desired.listed.title.startswith(self.broken):
@@ -51,16 +65,25 @@ class Site:
         return converge(
             Desired(lists=(desired_list(*images),)),
             self.clouds,
-            policy=Policy(grace=GRACE),
-            obtain=self.obtain,
-            clock=self.clock,
-            monitor=SILENT,
-            journal=self.journal,
+            ConvergeSite(settings=self.settings, database=self.database, clock=self.clock, monitor=SILENT),
+            supplies=self,
             dry_run=dry_run,
         )
 
+    def want(self, images: Iterable[DesiredImage], formats: Formats) -> None:
+        pass
+
+    def is_here(self, image: DesiredImage, formats: Formats) -> bool:
+        return image.listed.title not in self.late
+
+    def await_any(self, images: Sequence[DesiredImage], formats: Formats, stop: threading.Event) -> None:
+        self.waits.append([image.listed.title for image in images])
+        for each in self.on_wait:
+            each()
+        self.late.pop()
+
     def told(self) -> list[str]:
-        return [str(event.kind) for event in self.journal.events()]
+        return [str(event.kind) for event in self.journal.events() if not str(event.kind).startswith("Cloud")]
 
 
 @pytest.fixture
@@ -101,7 +124,7 @@ def test_what_happened_is_in_the_journal_in_its_order(site: Site):
     site.clock.advance(GRACE)
     site.run(desired_image(version="2"))
     assert site.told() == ["ImageRegistered", "ImageRegistered", "ImageSuperseded", "ImageRemoved"]
-    event = site.journal.events()[2]
+    event = next(each for each in site.journal.events() if str(each.kind) == "ImageSuperseded")
     assert event.subject == f"b:{desired_image().key}"
     assert event.facts["version"] == "1"
 

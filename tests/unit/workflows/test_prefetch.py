@@ -6,14 +6,8 @@ import time
 
 import pytest
 
-from coppice.clock import FixedClock
-from coppice.cloud.apply import apply
-from coppice.cloud.memory import MemoryCloud
-from coppice.cloud.model import Desired, Policy
-from coppice.cloud.plan import plan
 from coppice.errors import InterruptedRunError, UnreachableError
-from coppice.monitor import SILENT
-from coppice.testing.desired import LATER, NOW, content_of, converted_image, desired_image, desired_list
+from coppice.testing.desired import desired_image
 from coppice.workflows.prefetch import Prefetch
 
 pytestmark = pytest.mark.unit
@@ -71,45 +65,9 @@ def test_nothing_is_begun_after_the_end():
     assert gate.asked == ["slow image"]
 
 
-def test_a_slow_image_delays_no_other_and_steps_on_one_image_keep_their_order(tmp_path):
-    cloud, clock, policy = MemoryCloud("test", "test-site"), FixedClock(NOW), Policy(grace=LATER - NOW)
-    gate = Gate()
-    results = []
-
-    def run(*images, soonest=None):
-        made = plan(Desired(lists=(desired_list(*images),)), cloud.describe(), policy, NOW, "test")
-        return apply(
-            made,
-            cloud,
-            obtain=lambda desired, *_: converted_image(
-                desired, tmp_path, content_of(desired.listed.title.split()[0], desired.listed.version)
-            ),
-            clock=clock,
-            policy=policy,
-            monitor=SILENT,
-            on_result=lambda result: (
-                results.append((result.action.desired.listed.title, str(result.action.kind)))
-                if result.action.desired
-                else results.append(("", str(result.action.kind)))
-            ),
-            soonest=soonest,
-        )
-
-    run(*IMAGES)
-    results.clear()
-    newer = [desired_image(name, "2", list_version="2") for name in ("slow", "b", "c")]
-    prefetch = Prefetch(gate.fetch, 2)
-
-    def soonest(images):
-        if len({each.listed.title for each in images}) == 1:
-            # All others are done by now.
-            gate.open.set()
-        return prefetch.soonest(images)
-
-    applied = run(*newer, IMAGES[3], soonest=soonest)
-    assert all(result.error is None for result in applied.results)
-    assert [result.action for result in applied.results] == list(applied.plan.actions)
-    registered = [title for title, kind in results if kind == "register"]
-    assert sorted(registered[:2]) == ["b image", "c image"]
-    assert registered[2] == "slow image"
-    assert results[-1][1] == "change-state"
+def test_whoever_asks_to_be_told_is_told_of_each_that_came_or_failed():
+    told = threading.Event()
+    prefetch = Prefetch(Gate(held="").fetch, 1)
+    prefetch.on_ended = lambda image: prefetch.has_ended(image) and told.set()
+    prefetch.begin(IMAGES[:1])
+    assert told.wait(10)

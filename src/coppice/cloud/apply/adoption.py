@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from coppice.cloud.adoption_plan import Verdict
 from coppice.cloud.model import ImageState, OwnershipMarker
-from coppice.cloud.properties import presentation_digest, presentation_of
+from coppice.cloud.properties import lineage_of, presentation_digest, presentation_of
 from coppice.errors import AdoptionError, CloudError
 
 if TYPE_CHECKING:
@@ -76,10 +76,8 @@ def adopt_images(
     results = []
     with monitor.task(f"taking over images in {cloud.name}", total=len(taken)) as task:
         for candidate in taken:
-            shown = _presentation(candidate)
             try:
-                registered = able.adopt(candidate.foreign, _marker(candidate, cloud.site, shown, clock), shown)
-                result = AdoptionResult(candidate=candidate, registered=registered)
+                result = AdoptionResult(candidate=candidate, registered=_adopt(able, cloud, candidate, clock))
             except CloudError as problem:
                 result = AdoptionResult(candidate=candidate, error=problem)
             on_result(result)
@@ -109,6 +107,20 @@ def clear_leftovers(
     return tuple(results)
 
 
+def _adopt(able: Adopting, cloud: Cloud, candidate: Candidate, clock: Clock) -> RegisteredImage:
+    shown = _presentation(candidate)
+    marker = _marker(candidate, cloud.site, shown, clock)
+    registered = able.adopt(candidate.foreign, marker, shown)
+    if registered.marker.key != marker.key or not registered.marker.digest.matches(marker.digest):
+        raise AdoptionError(
+            f"cloud {cloud.name} says that image {candidate.foreign.cloud_identifier} was taken over, and shows another "
+            "marker on it",
+            details=f"asked for {marker.key} {marker.digest}, found {registered.marker.key} {registered.marker.digest}",
+            resolution="Look at the image with `coppice cloud images`, and tell the makers of the driver.",
+        )
+    return registered
+
+
 def _marker(candidate: Candidate, site: str, shown: Presentation, clock: Clock) -> OwnershipMarker:
     desired = candidate.desired
     if desired is None or candidate.version is None or candidate.digest is None:
@@ -127,6 +139,7 @@ def _marker(candidate: Candidate, site: str, shown: Presentation, clock: Clock) 
         vo=desired.vo,
         set_identifier=desired.set_identifier if newest else None,
         set_version=desired.set_version if newest else None,
+        built_on=lineage_of(desired.built_on) if newest else (),
         adopted_from=str(candidate.claim.program),
     )
 

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carry out a plan: the only caller of what changes a cloud.
-
-An item that fails does not stop the others; what depends on it is not tried. Nothing is removed that is in use, that is
-within its grace period, or after the clock jumped.
-"""
+"""What each action of a plan does to a cloud. Nothing else in Coppice changes what is registered."""
 
 from __future__ import annotations
 
@@ -12,27 +8,25 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from coppice.clock import to_rfc3339
-from coppice.cloud.draft import STARTABLE, fingerprint
+from coppice.cloud.draft import STARTABLE
 from coppice.cloud.model import ImageState, OwnershipMarker
-from coppice.cloud.properties import presentation_digest, presentation_of
-from coppice.cloud.steps import ActionKind, ActionResult, ApplyResult
-from coppice.errors import ChecksumMismatchError, CloudError, CoppiceError, PlanError, StalePlanError
+from coppice.cloud.properties import lineage_of, presentation_digest, presentation_of
+from coppice.cloud.steps import ActionKind, ActionResult
+from coppice.errors import ChecksumMismatchError, CloudError, CoppiceError, PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from coppice.clock import Clock
     from coppice.cloud.driver import Cloud
     from coppice.cloud.model import DesiredImage, Policy, RegisteredImage
-    from coppice.cloud.steps import Action, Plan
+    from coppice.cloud.steps import Action
     from coppice.conversion.model import ConvertedImage, Formats
     from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
 
     Obtain = Callable[[DesiredImage, Formats, Monitor], ConvertedImage]
     """Gives an image in one of the formats that a cloud takes."""
-    Soonest = Callable[[Sequence[DesiredImage]], int]
-    """Returns the position of the image that is here first, when it is."""
 
 MAXIMUM_CLOCK_JUMP = timedelta(days=1)
 
@@ -45,117 +39,18 @@ class _NotTried(Exception):  # noqa: N818 - it never leaves this module: nothing
         self.why = why
 
 
-def apply(
-    plan: Plan,
-    cloud: Cloud,
-    *,
-    obtain: Obtain,
-    clock: Clock,
-    policy: Policy,
-    monitor: Monitor,
-    on_result: Callable[[ActionResult], None] | None = None,
-    soonest: Soonest | None = None,
-) -> ApplyResult:
-    """Carry out ``plan`` on ``cloud``, one action after the other.
+class Execution:
+    """Carries out actions, from several threads at once; never two on the same image.
 
-    Steps on one image keep their order, and none is done before the one that it depends on. Otherwise an image that is
-    not here yet is waited for last, so that it holds up no other.
+    It knows what has become of each image so far, and whether the clock can be believed.
 
     Args:
-        plan: What to do.
-        cloud: On what.
-        obtain: Fetches and converts what is to be registered; called only for that.
-        clock: Tells the time; a jump of more than a day during the run stops removals.
-        policy: The one that the plan was made with; the grace period is asked again before each removal.
+        cloud: Where.
+        obtain: Gives what is to be registered.
+        clock: Tells the time.
+        policy: The one that the plan was made with.
         monitor: Where progress is told.
-        on_result: Called after each action, before the next.
-        soonest: Says which of several images is here first, and waits for it; None: in the order of the plan.
-
-    Raises:
-        StalePlanError: What is registered has changed since the plan was made; nothing was done.
-        CloudError: The cloud could not be asked for what is registered; nothing was done.
     """
-    _refuse_stale(plan, cloud)
-    run = _Run(cloud, obtain=obtain, clock=clock, policy=policy, monitor=monitor)
-    results: dict[int, ActionResult] = {}
-    pending = list(range(len(plan.actions)))
-    with monitor.task(f"cloud {plan.cloud}", total=len(plan.actions)) as task:
-        while pending:
-            number = _next(plan, pending, soonest)
-            pending.remove(number)
-            action = plan.actions[number]
-            task.note(f"{action.kind} {action.key} version {action.version}")
-            results[number] = result = run.carry_out(action, results)
-            if on_result is not None:
-                on_result(result)
-            task.advance(1)
-    return ApplyResult(plan=plan, results=tuple(results[number] for number in range(len(plan.actions))))
-
-
-def _next(plan: Plan, pending: Sequence[int], soonest: Soonest | None) -> int:
-    """Return which step comes next: the first that waits for no other and for no image, else the image here first."""
-    if soonest is None:
-        return pending[0]
-    awaited: list[tuple[int, DesiredImage]] = []
-    blocked: set[ImageKey] = set()
-    for number in pending:
-        action = plan.actions[number]
-        if action.key not in blocked and not set(action.after) & set(pending):
-            if action.kind is not ActionKind.REGISTER or action.desired is None:
-                return number
-            awaited.append((number, action.desired))
-        blocked.add(action.key)
-    if not awaited:
-        return pending[0]
-    return awaited[soonest([desired for _, desired in awaited])][0]
-
-
-def plan_as_dict(plan: Plan) -> dict[str, object]:
-    """Return the plan for ``--json``."""
-    return {
-        "cloud": plan.cloud,
-        "made_at": to_rfc3339(plan.made_at),
-        "fingerprint": plan.fingerprint,
-        "unchanged": plan.unchanged,
-        "actions": [action_as_dict(action) for action in plan.actions],
-        "held": [
-            {
-                "list": held.list_identifier,
-                "action": action_as_dict(held.action) if held.action is not None else None,
-                "error": held.error.as_dict(),
-            }
-            for held in plan.held
-        ],
-    }
-
-
-def action_as_dict(action: Action) -> dict[str, object]:
-    """Return one step of a plan for ``--json``."""
-    return {
-        "kind": str(action.kind),
-        "list": action.key.list_identifier,
-        "image": action.key.image_identifier,
-        "version": action.version,
-        "digest": str(action.digest),
-        "state": str(action.state) if action.state is not None else None,
-        "cloud_identifier": action.registered.cloud_identifier if action.registered is not None else None,
-        "reason": action.reason,
-        "after": list(action.after),
-    }
-
-
-def _refuse_stale(plan: Plan, cloud: Cloud) -> None:
-    if fingerprint(cloud.describe()) != plan.fingerprint:
-        raise StalePlanError(
-            f"what is registered in cloud {plan.cloud} has changed since the plan was made",
-            details=f"planned at {to_rfc3339(plan.made_at)}",
-            resolution="Nothing was changed. Run again: a new plan is made from what is there now.",
-            context={"cloud": plan.cloud},
-        )
-
-
-class _Run:
-    """One application of a plan: what has become of each image so far, and whether the clock can be believed."""
 
     def __init__(self, cloud: Cloud, *, obtain: Obtain, clock: Clock, policy: Policy, monitor: Monitor) -> None:
         self._cloud = cloud
@@ -166,30 +61,71 @@ class _Run:
         self._started = (clock.now(), clock.monotonic())
         # A step may follow another on the same image: it goes on from what that one left.
         self._current: dict[str, RegisteredImage] = {}
+        # What this very plan registered, as it was then: a later step may be about it.
+        self._made: dict[tuple[ImageKey, str], RegisteredImage] = {}
 
-    def carry_out(self, action: Action, done: Mapping[int, ActionResult]) -> ActionResult:
+    def carry_out(self, action: Action) -> ActionResult:
         """Do one action; whatever Coppice knows to fail becomes part of the result."""
         begun = self._clock.monotonic()
         try:
-            self._refuse_without(action, done)
             registered = self._do(action)
         except _NotTried as skip:
             return ActionResult(action=action, error=skip.why, skipped=True)
         except CoppiceError as problem:
             return ActionResult(action=action, error=problem, seconds=self._clock.monotonic() - begun)
         if registered is not None:
-            self._current[registered.cloud_identifier] = registered
+            self._note(registered)
         return ActionResult(action=action, registered=registered, seconds=self._clock.monotonic() - begun)
 
-    def _refuse_without(self, action: Action, done: Mapping[int, ActionResult]) -> None:
-        if any(done[each].error is not None for each in action.after):
-            raise _NotTried(
-                PlanError(
-                    f"{action.kind} of image {action.key} version {action.version} was not tried: what it depends on "
-                    "failed",
-                    context={"image": str(action.key), "after": list(action.after)},
-                )
+    def carry_out_together(self, actions: Sequence[Action]) -> tuple[ActionResult, ...]:
+        """Do the flips of a set; when one fails, those that were done are taken back and the others not tried."""
+        results: list[ActionResult] = []
+        for action in actions:
+            results.append(self.carry_out(action))
+            if results[-1].error is not None:
+                break
+        failed = results[-1]
+        if failed.error is None:
+            return tuple(results)
+        undone = [self._take_back(result) for result in reversed(results[:-1])]
+        untried = [not_tried(action, "another image of its set failed") for action in actions[len(results) :]]
+        return (*reversed(undone), failed, *untried)
+
+    def look(self) -> dict[str, RegisteredImage]:
+        """Return what the cloud shows now, by cloud identifier.
+
+        Raises:
+            CloudError: It could not be asked.
+        """
+        return {image.cloud_identifier: image for image in self._cloud.describe()}
+
+    def _take_back(self, result: ActionResult) -> ActionResult:
+        """Bring an image that was flipped back to what it was; the marker says all of that."""
+        action, registered = result.action, result.registered
+        before = action.registered or self._made.get((action.key, action.version))
+        if before is None or registered is None:
+            return result
+        try:
+            # Time has not begun anew: as far as anybody is concerned, the image never left its state.
+            back = self._cloud.change_state(registered, before.marker)
+        except CoppiceError as problem:
+            return replace(
+                result,
+                registered=None,
+                error=CloudError(
+                    f"image {action.key} version {action.version} stays available in cloud {self._cloud.name}, and "
+                    "others of its set are not",
+                    details=f"[{problem.code}] {problem.message}",
+                    resolution="Run again: the set is made available, or taken back, as a whole.",
+                    context={"image": str(action.key), "cause": problem.as_dict()},
+                ),
             )
+        self._note(back)
+        return replace(result, registered=back, taken_back=True)
+
+    def _note(self, registered: RegisteredImage) -> None:
+        # Each image is worked on by one thread at a time, so that no two write the same entry.
+        self._current[registered.cloud_identifier] = registered
 
     def _do(self, action: Action) -> RegisteredImage | None:
         if action.kind is ActionKind.REGISTER:
@@ -225,6 +161,7 @@ class _Run:
             vo=desired.vo,
             set_identifier=desired.set_identifier,
             set_version=desired.set_version,
+            built_on=lineage_of(desired.built_on),
             metadata_digest=presentation_digest(presentation),
         )
         registered = self._cloud.register(converted, marker, presentation, self._monitor)
@@ -235,6 +172,7 @@ class _Run:
                 details=f"cloud identifier {registered.cloud_identifier}, ready: {registered.ready}",
                 resolution="The version before it stays available. Run again: it is registered anew.",
             )
+        self._made[action.key, action.version] = registered
         return registered
 
     def _update_metadata(self, action: Action, registered: RegisteredImage) -> RegisteredImage:
@@ -256,12 +194,14 @@ class _Run:
             marker = replace(marker, state=action.state, state_since=self._clock.now())
         startable = action.state in STARTABLE
         marker = replace(marker, reason=None if startable else action.reason)
+        if action.pin is not None:
+            marker = replace(marker, pin=action.pin or None)
         return self._cloud.change_state(registered, marker)
 
     def _remove(self, registered: RegisteredImage) -> None:
         self._refuse_after_jump()
         marker = registered.marker
-        if marker.state is ImageState.AVAILABLE or self._clock.now() - marker.state_since < self._policy.grace:
+        if marker.state is ImageState.AVAILABLE or self._is_within_grace(marker):
             raise PlanError(
                 f"image {registered.cloud_identifier} is not removed: it is available, or within its grace period",
                 details=f"{marker.state} since {to_rfc3339(marker.state_since)}",
@@ -276,6 +216,9 @@ class _Run:
             )
         self._cloud.remove(registered)
 
+    def _is_within_grace(self, marker: OwnershipMarker) -> bool:
+        return self._clock.now() - marker.state_since < self._policy.retention_of(marker).grace
+
     def _refuse_after_jump(self) -> None:
         wall, monotonic = self._started
         elapsed = timedelta(seconds=self._clock.monotonic() - monotonic)
@@ -287,10 +230,20 @@ class _Run:
             )
 
     def _registered(self, action: Action) -> RegisteredImage:
-        if action.registered is None:
+        registered = action.registered or self._made.get((action.key, action.version))
+        if registered is None:
             message = f"an action on what is registered must name it: {action}"
             raise ValueError(message)
-        return self._current.get(action.registered.cloud_identifier, action.registered)
+        return self._current.get(registered.cloud_identifier, registered)
+
+
+def not_tried(action: Action, why: str) -> ActionResult:
+    """Return the result of an action that was not tried; nothing failed by it."""
+    error = PlanError(
+        f"{action.kind} of image {action.key} version {action.version} was not tried: {why}",
+        context={"image": str(action.key), "after": list(action.after)},
+    )
+    return ActionResult(action=action, error=error, skipped=True)
 
 
 def _desired(action: Action) -> DesiredImage:
@@ -308,6 +261,7 @@ def _confirmed(marker: OwnershipMarker, desired: DesiredImage) -> OwnershipMarke
         vo=desired.vo,
         set_identifier=desired.set_identifier,
         set_version=desired.set_version,
+        built_on=lineage_of(desired.built_on),
     )
 
 
