@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 TOGETHER = {
     "contract/test_publishers.py": "publishers",
+    "contract/test_transports.py": "transports",
     "e2e/test_demo.py": "demonstration",
     "integration/test_conversion_matrix.py": "glance",
     "integration/test_glance.py": "glance",
     "integration/test_hostile_images.py": "hostile",
+    "integration/test_opennebula_recordings.py": "recordings",
     "integration/test_publisher_faults.py": "publishers",
 }
 """Modules whose tests share what is costly to make: all of them run in one process."""

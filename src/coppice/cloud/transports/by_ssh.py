@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 _PIECE_BYTES = 256 * 1024
+_IDLE_SECONDS = 20.0
 _DAY_SECONDS = 24 * 3600.0
 _ENTRIES_LIMIT = 10_000
 _WORDS = Words(
@@ -75,18 +76,22 @@ class SshTransport:
         """
         place = f"{self._directory}/{folder.offer_name()}"
         disk = folder.disk_name(converted)
+        # A session of one's own: several offers go on at once, and one of paramiko's clients is for one thread.
+        session = Session(self._login, self._label, _WORDS)
+        brought = time.monotonic()
         try:
-            # A session of one's own: several offers go on at once, and one of paramiko's clients is for one thread.
-            session = Session(self._login, self._label, _WORDS)
-            try:
-                with opened(converted) as content, _cloud_errors():
-                    self._bring(session, content, place, disk, monitor)
-            finally:
-                # The cloud may take hours to copy it: no connection is kept open for that.
-                session.close()
+            with opened(converted) as content, _cloud_errors():
+                self._bring(session, content, place, disk, monitor)
+            brought = time.monotonic()
             yield Offered(path_or_url=f"{place}/{disk}", checksums=content.checksums, size_bytes=content.size_bytes)
         finally:
-            self._remove(place, disk)
+            if time.monotonic() - brought > _IDLE_SECONDS:
+                # The cloud took its time: the server, or what is between, may have forgotten the connection.
+                session.close()
+            # What cannot be removed now is swept later: the image's own fate is what the caller wants to know.
+            with suppress(CoppiceError):
+                _clear(session, place, [disk, disk + folder.PARTIAL_SUFFIX])
+            session.close()
 
     def sweep(self) -> tuple[str, ...]:
         """Remove sub-directories that are older than any offer; return their paths.
@@ -135,15 +140,6 @@ class SshTransport:
             sftp.chmod(partial, _FILE_MODE)
             sftp.rename(partial, final)
             sftp.chmod(place, _FOLDER_MODE)
-
-    def _remove(self, place: str, disk: str) -> None:
-        session = Session(self._login, self._label, _WORDS)
-        try:
-            # What cannot be removed now is swept later: the image's own fate is what the caller wants to know.
-            with suppress(CoppiceError):
-                _clear(session, place, [disk, disk + folder.PARTIAL_SUFFIX])
-        finally:
-            session.close()
 
 
 @contextmanager
