@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from coppice.cloud.adoption import recognise
+from coppice.cloud.revocation import Revoked
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from coppice.cloud.driver import ForeignImage
     from coppice.cloud.model import Desired, DesiredImage, RegisteredImage
     from coppice.model.checksum import Checksum
+    from coppice.model.identifiers import ImageKey
 
 
 class Proof(StrEnum):
@@ -101,17 +103,23 @@ def plan_adoption(
         now: This instant.
         trust_markers: The administrator takes the other programs at their word.
     """
-    known = _known(desired)
+    judge = _Judge(
+        known=_known(desired),
+        converted=converted,
+        now=now,
+        revoked=Revoked(desired.revocations, desired, registered),
+        registered=_by_key(registered),
+        trust_markers=trust_markers,
+    )
     taken = {
-        (image.marker.key, Version(image.marker.version)): f"as {image.cloud_identifier}, it is registered already"
+        (image.marker.key, Version(image.marker.version)): f"it is registered already, as {image.cloud_identifier}"
         for image in registered
     }
-    claimed = [
-        (image, claim)
+    found = [
+        judge.judge(image, claim)
         for image in sorted(foreign, key=lambda each: each.cloud_identifier)
         if (claim := recognise(image)) is not None
     ]
-    found = [_judge(image, claim, known, converted, now, trust_markers=trust_markers) for image, claim in claimed]
     # What is proven goes first: of two with one version, it is the one that is taken.
     order = sorted(range(len(found)), key=lambda place: (_RANK[found[place].proof], place))
     for place in order:
@@ -120,7 +128,7 @@ def plan_adoption(
             continue
         identity = (each.desired.key, Version(each.version))
         if identity in taken:
-            found[place] = _left(each, f"version {each.version} is there twice: {taken[identity]}")
+            found[place] = _left(each, f"of version {each.version}, one is enough: {taken[identity]}")
         elif each.verdict is Verdict.TAKE:
             taken[identity] = f"{each.foreign.cloud_identifier} is taken"
     return tuple(found)
@@ -140,39 +148,83 @@ def _known(desired: Desired) -> _Known:
     return known
 
 
-def _judge(
-    foreign: ForeignImage,
-    claim: Claim,
-    known: _Known,
-    converted: Mapping[Checksum, frozenset[Checksum]],
-    now: datetime,
-    *,
-    trust_markers: bool,
-) -> Candidate:
-    bare = Candidate(
-        foreign=foreign,
-        claim=claim,
-        desired=None,
-        version=claim.version,
-        digest=None,
-        proof=Proof.NONE,
-        verdict=Verdict.LEAVE,
-        reason="",
-    )
-    matching = _matching(claim, known)
-    if not matching:
-        return _left(bare, "no list that is followed, and known, wants it here")
-    proven = [(image, proof) for image in matching if (proof := _proof(foreign, image, converted)) is not Proof.NONE]
-    if len(proven or matching) > 1:
-        return _left(bare, "several images of the lists fit what is written on it")
-    image, proof = proven[0] if proven else (matching[0], Proof.NONE)
-    if proof is Proof.NONE:
-        return _unproven(bare, image, now, trust_markers=trust_markers)
-    found = replace(bare, desired=image, version=image.listed.version, digest=image.listed.checksum, proof=proof)
-    refusal = _refusal(found, image, now)
-    if refusal is not None:
-        return _left(found, refusal)
-    return replace(found, verdict=Verdict.TAKE, reason=_SHOWN[proof])
+def _by_key(registered: Sequence[RegisteredImage]) -> dict[ImageKey, list[RegisteredImage]]:
+    groups: dict[ImageKey, list[RegisteredImage]] = {}
+    for image in registered:
+        groups.setdefault(image.marker.key, []).append(image)
+    return groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judge:
+    """Judges one image after the other, by what is known of all."""
+
+    known: _Known
+    converted: Mapping[Checksum, frozenset[Checksum]]
+    now: datetime
+    revoked: Revoked
+    registered: Mapping[ImageKey, Sequence[RegisteredImage]]
+    trust_markers: bool
+
+    def judge(self, foreign: ForeignImage, claim: Claim) -> Candidate:
+        bare = Candidate(
+            foreign=foreign,
+            claim=claim,
+            desired=None,
+            version=claim.version,
+            digest=None,
+            proof=Proof.NONE,
+            verdict=Verdict.LEAVE,
+            reason="",
+        )
+        matching = _matching(claim, self.known)
+        if not matching:
+            return _left(bare, "no list that is followed, and known, wants it here")
+        shown = [(image, _proof(foreign, image, self.converted)) for image in matching]
+        proven = [(image, proof) for image, proof in shown if proof is not Proof.NONE]
+        if len(proven or matching) > 1:
+            return _left(bare, "several images of the lists fit what is written on it")
+        if not proven:
+            return self._unproven(bare, matching[0])
+        image, proof = proven[0]
+        found = replace(bare, desired=image, version=image.listed.version, digest=image.listed.checksum, proof=proof)
+        refusal = self._refusal(found, image)
+        return _left(found, refusal) if refusal else replace(found, verdict=Verdict.TAKE, reason=_SHOWN[proof])
+
+    def _unproven(self, bare: Candidate, image: DesiredImage) -> Candidate:
+        claim = bare.claim
+        version, digest = _claimed(claim, image)
+        found = replace(bare, desired=image, version=version, digest=digest)
+        refusal = _contradiction(claim, image) or self._refusal(found, image)
+        if refusal is not None:
+            return _left(found, refusal)
+        if version is None:
+            return _left(found, f"{claim.program} does not say which version it is")
+        if digest is None:
+            return _left(found, f"it is version {version}, of which no list that is known says the checksum")
+        found = replace(found, proof=Proof.MARKER)
+        if self.trust_markers:
+            return replace(found, verdict=Verdict.TAKE, reason=_SHOWN[Proof.MARKER])
+        told = "the cloud tells no checksum" if bare.foreign.checksum is None else "the cloud's checksum is another"
+        return replace(found, verdict=Verdict.UNPROVEN, reason=f"{told}: only {claim.program} says what it is")
+
+    def _refusal(self, found: Candidate, image: DesiredImage) -> str | None:
+        """Say why an image is not taken, whatever is known of its bytes."""
+        if not found.foreign.ready:
+            return "it is not whole"
+        if found.claim.retired:
+            return f"{found.claim.program} has put it out of use"
+        if image.expires <= self.now:
+            return "its endorsement has ended"
+        why = self._revoked(found, image)
+        return None if why is None else f"it is revoked: {why}"
+
+    def _revoked(self, found: Candidate, image: DesiredImage) -> str | None:
+        if found.version is None or found.digest is None:
+            return None
+        if found.digest.matches(image.listed.checksum):
+            return self.revoked.why_listed(image, self.registered.get(image.key, ()))
+        return self.revoked.why(image.key, found.version, found.digest)
 
 
 def _left(candidate: Candidate, reason: str) -> Candidate:
@@ -209,37 +261,6 @@ def _proof(foreign: ForeignImage, image: DesiredImage, converted: Mapping[Checks
         return Proof.PUBLISHED
     made = converted.get(image.listed.checksum, frozenset())
     return Proof.CONVERTED if any(foreign.checksum.matches(each) for each in made) else Proof.NONE
-
-
-def _refusal(found: Candidate, image: DesiredImage, now: datetime) -> str | None:
-    """Say why an image is not taken, whatever is known of its bytes."""
-    if not found.foreign.ready:
-        return "it is not whole"
-    if found.claim.retired:
-        return f"{found.claim.program} has put it out of use"
-    if image.revoked is not None:
-        return f"it is revoked: {image.revoked}"
-    if image.expires <= now:
-        return "its endorsement has ended"
-    return None
-
-
-def _unproven(bare: Candidate, image: DesiredImage, now: datetime, *, trust_markers: bool) -> Candidate:
-    claim = bare.claim
-    version, digest = _claimed(claim, image)
-    found = replace(bare, desired=image, version=version, digest=digest)
-    refusal = _refusal(found, image, now) or _contradiction(claim, image)
-    if refusal is not None:
-        return _left(found, refusal)
-    if version is None:
-        return _left(found, f"{claim.program} does not say which version it is")
-    if digest is None:
-        return _left(found, f"it is version {version}, of which no list that is known says the checksum")
-    found = replace(found, proof=Proof.MARKER)
-    if trust_markers:
-        return replace(found, verdict=Verdict.TAKE, reason=_SHOWN[Proof.MARKER])
-    told = "the cloud tells no checksum" if bare.foreign.checksum is None else "the cloud's checksum is another"
-    return replace(found, verdict=Verdict.UNPROVEN, reason=f"{told}: only {claim.program} says what it is")
 
 
 def _claimed(claim: Claim, image: DesiredImage) -> tuple[str | None, Checksum | None]:

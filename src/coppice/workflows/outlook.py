@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from coppice.cloud.draft import STARTABLE
 from coppice.cloud.model import ImageState
 from coppice.cloud.plan import plan
+from coppice.cloud.revocation import Revoked
 from coppice.cloud.steps import ActionKind
 from coppice.model.version import Version
 
@@ -36,6 +37,8 @@ class Standing(StrEnum):
     """An administrator went back to an earlier version."""
     BEHIND = "behind"
     """An older version can be started, and the newest cannot yet."""
+    REVOKED = "revoked"
+    """What its list names is revoked: nothing of it is registered; an earlier version may be there still."""
     MISSING = "missing"
     """Its list names it, and nothing of it can be started."""
     LEAVING = "leaving"
@@ -116,6 +119,7 @@ def outlook(
     wanted = {image.key: image for each in desired.lists for image in each.images}
     steps = {} if registered is None else _steps(plan(desired, registered, policy, now, cloud))
     lists = {each.identifier: each for each in desired.lists}
+    revoked = Revoked(desired.revocations, desired, registered or ())
     found = []
     for key in sorted({*groups, *wanted}):
         versions = tuple(sorted(groups[key], key=_newest_first, reverse=True))
@@ -123,7 +127,7 @@ def outlook(
         step = steps.get(key)
         if step is None and registered is not None:
             step = _later(_alone(one, desired), versions, policy, now, cloud)
-        standing = Standing.UNSEEN if registered is None else _standing(one, desired, now)
+        standing = Standing.UNSEEN if registered is None else _standing(one, desired, revoked, now)
         found.append(_outlook(cloud, one, standing, step))
     return tuple(sorted(found, key=lambda each: (each.title.casefold(), each.key)))
 
@@ -176,12 +180,14 @@ def _newest_first(image: RegisteredImage) -> tuple[Version, str]:
     return Version(image.marker.version), image.cloud_identifier
 
 
-def _standing(one: _One, desired: Desired, now: datetime) -> Standing:
+def _standing(one: _One, desired: Desired, revoked: Revoked, now: datetime) -> Standing:
     image, shown = one.image, one.shown
     if image is None:
         return Standing.UNKNOWN if _is_unknown(one, desired) else Standing.LEAVING
     if image.expires <= now:
         return Standing.LEAVING
+    if revoked.why_listed(image, one.versions) is not None:
+        return Standing.REVOKED
     if shown is None or not shown.ready or shown.marker.state not in STARTABLE:
         return Standing.MISSING
     if any(each.marker.pin is not None and each.marker.pin == shown.marker.version for each in one.versions):

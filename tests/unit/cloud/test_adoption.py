@@ -12,7 +12,7 @@ from coppice.cloud.adoption_plan import Proof, Verdict, plan_adoption
 from coppice.cloud.apply.adoption import adopt_images
 from coppice.cloud.driver import ForeignImage
 from coppice.cloud.memory import MemoryCloud
-from coppice.cloud.model import Desired, ImageState
+from coppice.cloud.model import Desired, ImageState, Revocation
 from coppice.cloud.plan import plan
 from coppice.cloud.properties import to_properties
 from coppice.cloud.steps import ActionKind
@@ -164,6 +164,35 @@ def test_what_is_not_whole_revoked_or_has_ended_is_left(name):
     assert judged(foreign_of(image), revoked, trust=True)[0].reason == "it is revoked: a hole"
 
 
+@pytest.mark.parametrize("by", ["digest", "key", "version", "lineage", "marker"])
+def test_what_an_administrator_revoked_is_left_however_it_was_said(by):
+    image, below = listed(), Checksum.of(b"what it is built on")
+    said = {
+        "digest": Revocation(digest=image.listed.checksum, key=None, version=None, reason="a hole", at=NOW),
+        "key": Revocation(digest=None, key=image.key, version=None, reason="a hole", at=NOW),
+        "version": Revocation(digest=None, key=image.key, version="2", reason="a hole", at=NOW),
+        "lineage": Revocation(digest=below, key=None, version=None, reason="a hole", at=NOW),
+    }
+    gone = registered_image(image, state=ImageState.REVOKED)
+    gone = replace(gone, marker=replace(gone.marker, reason="a hole", version="0"))
+    desired = Desired(
+        lists=(desired_list(replace(image, built_on=(below,))),), revocations=(said[by],) if by in said else ()
+    )
+    registered = [gone] if by == "marker" else []
+    (found,) = plan_adoption([foreign_of(prepared("nifty"))], registered, desired, {}, NOW, trust_markers=True)
+    assert found.verdict is Verdict.LEAVE
+    assert "a hole" in found.reason
+
+
+def test_an_earlier_version_that_is_revoked_is_left():
+    earlier = listed(version="1")
+    said = Revocation(digest=None, key=earlier.key, version="1", reason="a hole", at=NOW)
+    desired = Desired(lists=(desired_list(listed()),), revocations=(said,))
+    image = foreign_of(prepared("nifty", earlier, OTHER_BYTES))
+    (found,) = plan_adoption([image], [], desired, {}, NOW, trust_markers=True)
+    assert found.reason == "it is revoked: a hole"
+
+
 @pytest.mark.parametrize("name", ["atrope-egi", "glancepush", "nifty", "vmcatcher-opennebula"])
 def test_an_earlier_version_is_taken_on_trust_where_its_checksum_is_written(name):
     earlier = listed(version="1")
@@ -206,7 +235,7 @@ def test_of_two_of_one_version_the_proven_one_is_taken_and_the_other_told():
     proven = foreign_of(prepared("atrope"), "b")
     first, second = judged([proven, converted], trust=True)
     assert (first.foreign.cloud_identifier, first.verdict) == ("a", Verdict.LEAVE)
-    assert "twice" in first.reason
+    assert "one is enough" in first.reason
     assert (second.foreign.cloud_identifier, second.verdict) == ("b", Verdict.TAKE)
 
 

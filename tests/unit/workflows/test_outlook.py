@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from coppice.cloud.model import Desired, ImageState, Policy
+from coppice.cloud.model import Desired, ImageState, Policy, Revocation
 from coppice.testing.desired import (
     LATER,
     NOW,
@@ -144,3 +144,15 @@ def test_appliances_are_in_the_order_of_their_titles_and_every_one_is_told_of_on
     assert [each.title for each in found] == ["Alpha", "beta", "zeta"]
     assert found[2].key.image_identifier == image_identifier("a")
     assert isinstance(found[0].next_step, NextStep)
+
+
+def test_what_is_revoked_says_so_whether_an_earlier_version_is_there_or_not():
+    old, new = desired_image("debian", "1"), desired_image("debian", "2")
+    said = Revocation(digest=new.listed.checksum, key=None, version=None, reason="a hole", at=NOW)
+    desired = replace(wanted(new), revocations=(said,))
+    found = one(desired, [])
+    assert (found.standing, found.registered, found.next_step) == (Standing.REVOKED, None, None)
+    found = one(desired, [registered_image(old)])
+    assert (found.standing, found.registered) == (Standing.REVOKED, "1")
+    found = one(desired, [registered_image(new)])
+    assert (found.standing, told(found.next_step)) == (Standing.REVOKED, ("revoked", "2", None, False))

@@ -113,8 +113,8 @@ def _adopt(able: Adopting, cloud: Cloud, candidate: Candidate, clock: Clock) -> 
     registered = able.adopt(candidate.foreign, marker, shown)
     if registered.marker.key != marker.key or not registered.marker.digest.matches(marker.digest):
         raise AdoptionError(
-            f"cloud {cloud.name} says that image {candidate.foreign.cloud_identifier} was taken over, and shows another "
-            "marker on it",
+            f"cloud {cloud.name} says that image {candidate.foreign.cloud_identifier} was taken over, and shows "
+            "another marker on it",
             details=f"asked for {marker.key} {marker.digest}, found {registered.marker.key} {registered.marker.digest}",
             resolution="Look at the image with `coppice cloud images`, and tell the makers of the driver.",
         )
