@@ -62,7 +62,9 @@ class Revoked:
             digest: Of its published file.
             built_on: What it is built on, as `coppice.cloud.properties.lineage_of` gives it.
         """
-        direct = self._digests.get(digest.hexdigest) or self._keys.get(key)
+        direct = self._digests.get(digest.hexdigest)
+        if direct is None:
+            direct = self._keys.get(key)
         if direct is not None or not (self._versions or self._lineage):
             return direct
         if key in self._versions:

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an administrator revoked is revoked at once, whatever else is known, and what is built on it as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from coppice.cloud.model import Desired, ImageState, Policy, Revocation
+from coppice.cloud.plan import plan
+from coppice.cloud.properties import lineage_of
+from coppice.cloud.revocations import Target, plan_taking_back
+from coppice.cloud.steps import ActionKind
+from coppice.errors import RevokedImageError
+from coppice.testing.desired import NOW, desired_image, desired_list, list_identifier, registered_image
+
+pytestmark = pytest.mark.unit
+POLICY = Policy(grace=timedelta(days=7))
+OLD = NOW - timedelta(days=8)
+
+
+def revocation(*, digest=None, key=None, version=None, reason="a door"):
+    return Revocation(digest=digest, key=key, version=version, reason=reason, at=NOW)
+
+
+def of(image, *, version=None):
+    return revocation(key=image.key, version=version)
+
+
+def make(registered, *lists, revocations=(), unsubscribed=(), policy=POLICY):
+    gone = frozenset(list_identifier(name) for name in unsubscribed)
+    desired = Desired(lists=lists, revocations=tuple(revocations), unsubscribed=gone)
+    return plan(desired, registered, policy, NOW, "test")
+
+
+def states(made):
+    return [(action.kind.value, action.version, str(action.state), action.reason) for action in made.actions]
+
+
+def built_on(image, *bases):
+    return replace(image, built_on=tuple(each.listed.checksum for each in bases))
+
+
+def registered_on(image, *bases, **changes):
+    found = registered_image(image, **changes)
+    lineage = lineage_of(each.listed.checksum for each in bases)
+    return replace(found, marker=replace(found.marker, built_on=lineage))
+
+
+@pytest.mark.parametrize("by", ["digest", "key", "version"])
+def test_what_is_revoked_is_revoked_first_of_all_and_not_registered_anew(by: str):
+    image, other = desired_image(), desired_image("alma")
+    revoked = {
+        "digest": revocation(digest=image.listed.checksum),
+        "key": of(image),
+        "version": of(image, version="1.0"),
+    }[by]
+    image = replace(image, listed=replace(image.listed, version="1-0"))
+    made = make([registered_image(image)], desired_list(other, image), revocations=[revoked])
+    assert states(made)[0] == ("change-state", "1-0", "revoked", "a door")
+    assert [action.kind for action in made.actions[1:]] == [ActionKind.REGISTER]
+    assert [type(error) for error in made.refused] == [RevokedImageError]
+    assert make([], desired_list(image), revocations=[revoked]).actions == ()
+
+
+def test_one_version_is_revoked_and_the_others_are_not():
+    old, new = desired_image(version="1"), desired_image(version="2")
+    both = [registered_image(old, state=ImageState.SUPERSEDED), registered_image(new)]
+    made = make(both, desired_list(new), revocations=[of(new, version="2")])
+    assert states(made) == [("change-state", "2", "revoked", "a door")]
+    made = make(both, desired_list(new), revocations=[of(new, version="1")])
+    assert states(made) == [("change-state", "1", "revoked", "a door")]
+    assert made.refused == ()
+
+
+@pytest.mark.parametrize("known", ["unknown", "unsubscribed", "older", "nothing listed"])
+def test_a_revocation_holds_whatever_is_known_of_the_list_and_however_much_it_takes(known: str):
+    images = [desired_image(name, list_version="2") for name in ("p", "q", "r", "s")]
+    lists = {"older": [desired_list(version="1")], "nothing listed": [desired_list(version="2")]}.get(known, [])
+    made = make(
+        [registered_image(image) for image in images],
+        *lists,
+        revocations=[of(image) for image in images],
+        unsubscribed=("a",) if known == "unsubscribed" else (),
+    )
+    assert [step[2] for step in states(made)] == ["revoked"] * 4
+
+
+def test_what_is_built_on_what_is_revoked_is_revoked_over_any_number_of_steps():
+    base, middle, top = desired_image("base"), desired_image("middle", of_list="b"), desired_image("top", of_list="c")
+    other = desired_image("other", of_list="c")
+    registered = [registered_image(base), registered_on(top, middle), registered_image(other)]
+    listed = desired_list(built_on(middle, base), name="b")
+    made = make(registered, listed, revocations=[revocation(digest=base.listed.checksum)])
+    assert sorted(str(action.key) for action in made.actions) == sorted([str(base.key), str(top.key)])
+    assert {action.state for action in made.actions} == {ImageState.REVOKED}
+    reasons = {str(action.key): action.reason for action in made.actions}
+    assert reasons[str(top.key)] == "what it is built on is revoked: a door"
+    assert [error.context["image"] for error in made.refused] == [str(middle.key)]
+
+
+def test_a_lineage_that_bites_its_own_tail_comes_to_an_end():
+    one, two = desired_image("one"), desired_image("two")
+    listed = desired_list(built_on(one, two), built_on(two, one))
+    made = make([], listed, revocations=[of(one)])
+    assert made.actions == ()
+    assert len(made.refused) == 2
+
+
+def test_a_marker_that_says_revoked_holds_although_the_database_was_lost():
+    image = desired_image()
+    revoked = registered_image(image, state=ImageState.REVOKED, since=OLD)
+    made = make([revoked], desired_list(image))
+    assert made.actions == ()
+    assert [type(error) for error in made.refused] == [RevokedImageError]
+
+
+def test_a_revoked_image_is_removed_after_its_grace_when_it_is_not_listed_any_more():
+    image = desired_image()
+    revoked = registered_image(image, state=ImageState.REVOKED, since=OLD)
+    kept = [registered_image(desired_image(name)) for name in ("p", "q")]
+    made = make([revoked, *kept], desired_list(*(desired_image(name) for name in ("p", "q"))), revocations=[of(image)])
+    assert [action.kind for action in made.actions] == [ActionKind.REMOVE]
+    young = registered_image(image, state=ImageState.REVOKED)
+    assert make([young], revocations=[of(image)]).actions == ()
+
+
+def test_the_last_good_version_before_a_revoked_one_is_kept():
+    old, new = desired_image(version="1"), desired_image(version="2")
+    hidden = registered_image(old, state=ImageState.SUPERSEDED, since=OLD)
+    revoked = registered_image(new, state=ImageState.REVOKED, since=OLD)
+    assert make([hidden, revoked], desired_list(new), revocations=[of(new, version="2")]).actions == ()
+
+
+def test_a_pin_on_what_is_revoked_counts_no_more():
+    old, new = desired_image(version="1"), desired_image(version="2")
+    pinned = registered_image(old, pin="1")
+    hidden = registered_image(new, state=ImageState.SUPERSEDED)
+    made = make([pinned, hidden], desired_list(new), revocations=[of(old, version="1")])
+    assert states(made) == [
+        ("change-state", "1", "revoked", "a door"),
+        ("change-state", "2", "available", "it was superseded and is listed"),
+    ]
+
+
+def test_what_cannot_be_started_anyhow_is_not_changed_by_a_revocation_and_does_not_come_back():
+    image = desired_image()
+    withdrawn = registered_image(image, state=ImageState.WITHDRAWN)
+    made = make([withdrawn], desired_list(image), revocations=[of(image)])
+    assert made.actions == ()
+    assert len(made.refused) == 1
+
+
+def taken_back(registered, target, *remaining):
+    return plan_taking_back(registered, target, remaining, NOW, "test")
+
+
+def test_a_revocation_that_is_taken_back_lets_go_of_what_is_revoked_by_nothing_else():
+    base, top, other = desired_image("base"), desired_image("top"), desired_image("other")
+    registered = [
+        registered_image(base, state=ImageState.REVOKED),
+        registered_on(top, base, state=ImageState.REVOKED),
+        registered_image(other, state=ImageState.REVOKED),
+    ]
+    target = Target(digest=base.listed.checksum)
+    made = taken_back(registered, target)
+    assert {str(action.key) for action in made.actions} == {str(base.key), str(top.key)}
+    assert {action.state for action in made.actions} == {ImageState.WITHDRAWN}
+    made = taken_back(registered, target, of(top))
+    assert {str(action.key) for action in made.actions} == {str(base.key)}
+
+
+def test_what_was_revoked_and_is_listed_becomes_available_after_its_revocation_was_taken_back():
+    image = desired_image()
+    withdrawn = registered_image(image, state=ImageState.WITHDRAWN)
+    made = make([withdrawn], desired_list(image))
+    assert [action.state for action in made.actions] == [ImageState.AVAILABLE]
