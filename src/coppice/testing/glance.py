@@ -39,7 +39,7 @@ paste.composite_factory = glance.api:root_app_factory
 /healthcheck: healthcheck
 """
 # SQLite is told to wait for its lock. What is stored is a test's: it need not outlive a loss of power.
-_DATABASE = """\
+DATABASE = """\
 [database]
 connection = sqlite:///{path}?timeout=60
 sqlite_synchronous = false
@@ -47,7 +47,6 @@ sqlite_synchronous = false
 _CONFIG = """\
 [DEFAULT]
 use_stderr = true
-public_endpoint = http://127.0.0.1:{port}
 worker_self_reference_url = http://127.0.0.1:{port}
 enabled_backends = local:file
 enabled_import_methods = [glance-direct,web-download]
@@ -79,9 +78,9 @@ def _lock_at_once(conn, cursor, statement, parameters, context, executemany):
     return statement, parameters
 
 
-from glance.wsgi.api import application
+from {name}.wsgi.api import application
 """
-_SERVER = (
+SERVER = (
     *("--master", "--processes", "1", "--threads", "4", "--enable-threads", "--lazy-apps", "--no-orphans"),
     # One piece of a body that is sent in pieces; the default of 1 MB is less than clients send.
     *("--chunked-input-limit", "268435456", "--chunked-input-timeout", "60"),
@@ -120,9 +119,11 @@ class Glance(PublishingServer):
 
     Attributes:
         PIPELINE: What stands in front of the service: nothing but the reader of headers.
+        wanted_port: Where it is to listen; 0: at any free port.
     """
 
     PIPELINE = "headers"
+    wanted_port = 0
 
     def start(self) -> None:
         """Write the configuration, start the service, and return when it answers."""
@@ -132,11 +133,11 @@ class Glance(PublishingServer):
         for name in ("images", "staging", "tasks", "locks"):
             (self._scratch / name).mkdir()
         shutil.copyfile(template, self._scratch / "glance.db")
-        self.port = free_port()
+        self.port = self.wanted_port or free_port()
         self._configure(programs)
         log = self.directory / "glance.log"
         # `setpriv`: whatever ends the tests, the service ends with them.
-        argv = ["setpriv", "--pdeathsig", "KILL", str(programs / "uwsgi"), *_SERVER]
+        argv = ["setpriv", "--pdeathsig", "KILL", str(programs / "uwsgi"), *SERVER]
         argv += ["--http-socket", f"127.0.0.1:{self.port}", "--module", "glance_application:application"]
         environment = {"PYTHONPATH": str(self._scratch), "OS_GLANCE_CONFIG_DIR": str(self._scratch)}
         self.run(argv, log=log, environment=environment)
@@ -246,27 +247,36 @@ class Glance(PublishingServer):
     def _configure(self, programs: Path) -> None:
         directory = self._scratch
         text = _CONFIG.format(directory=directory, port=self.port, flavor=self.PIPELINE)
-        database = _DATABASE.format(path=directory / "glance.db")
-        (directory / "glance-api.conf").write_text(text + database, encoding="utf-8")
+        database = DATABASE.format(path=directory / "glance.db")
+        (directory / "glance-api.conf").write_text(text + database + self.more_settings(), encoding="utf-8")
         shipped = programs.parent / "etc" / "glance" / "glance-api-paste.ini"
         pipelines = shipped.read_text(encoding="utf-8").replace(
             "/etc/glance/healthcheck_disable", str(directory / "healthcheck_disable")
         )
         # The factory of Glance's pipelines picks one by the name of the flavour.
         lines = [
-            f"{line}\n{self.PIPELINE} = cors http_proxy_to_wsgi versionnegotiation osprofiler context rootapp"
+            f"{line}\n{Glance.PIPELINE} = cors http_proxy_to_wsgi versionnegotiation osprofiler context rootapp"
             if line.startswith("keystone = ")
             else line
             for line in pipelines.splitlines()
         ]
         (directory / "glance-api-paste.ini").write_text("\n".join(lines) + _PIPELINE, encoding="utf-8")
-        (directory / "glance_application.py").write_text(_APPLICATION, encoding="utf-8")
+        (directory / "glance_application.py").write_text(application_of("glance"), encoding="utf-8")
+
+    def more_settings(self) -> str:
+        """Return what the service's configuration has beside; a later section of a name adds to an earlier one."""
+        return ""
 
     def _answers(self) -> bool:
         try:
             return self.request("GET", "/healthcheck")[0] == _HTTP_OK
         except OSError:
             return False
+
+
+def application_of(name: str) -> str:
+    """Return the module that the server of programs is told to run, for a service of OpenStack."""
+    return _APPLICATION.replace("{name}", name)
 
 
 def _read(connection: http.client.HTTPConnection) -> tuple[int, str]:
@@ -296,7 +306,7 @@ def glance_programs() -> tuple[Path, Path]:
 def _make_database(programs: Path, template: Path) -> None:
     """Write the schema once: that takes longer than the start of the service."""
     config = CACHE / "empty.conf"
-    config.write_text(_DATABASE.format(path=template), encoding="utf-8")
+    config.write_text(DATABASE.format(path=template), encoding="utf-8")
     argv = [str(programs / "glance-manage"), "--config-file", str(config), "db", "sync"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
