@@ -15,6 +15,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from coppice.cloud.properties import clean
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
     from xml.etree.ElementTree import Element
@@ -112,9 +114,9 @@ def as_json(value: object) -> str:
 def object_name(*parts: str) -> str:
     """Return a name that OpenNebula takes, of texts that people read; the last part is never cut.
 
-    What ``oned`` refuses in a name becomes a blank.
+    What ``oned`` refuses in a name becomes a blank; what is not seen is left out.
     """
-    *first, last = [" ".join(_REFUSED_IN_NAMES.sub(" ", writable(part)).split()) for part in parts]
+    *first, last = [" ".join(_REFUSED_IN_NAMES.sub(" ", clean(part, MAX_NAME_BYTES)).split()) for part in parts]
     tail = _cut(last, MAX_NAME_BYTES - 20) if first else _cut(last, MAX_NAME_BYTES)
     head = _cut(" ".join(part for part in first if part), MAX_NAME_BYTES - len(tail.encode()) - 1)
     return f"{head} {tail}".strip() or "image"
