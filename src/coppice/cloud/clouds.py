@@ -39,6 +39,7 @@ BUILT_IN: dict[str, _BuiltIn] = {
     "directory": _BuiltIn("coppice.cloud.directory", "open_directory"),
     "memory": _BuiltIn("coppice.cloud.memory", "open_memory"),
     "opennebula": _BuiltIn("coppice.cloud.opennebula", "open_opennebula"),
+    "openstack": _BuiltIn("coppice.cloud.openstack", "open_openstack"),
 }
 
 

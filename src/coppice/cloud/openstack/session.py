@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking a cloud of OpenStack: who asks, how long an answer may take and be, what is tried again, what an error means.
+
+openstacksdk says who asks and where the services are; the requests are made here, one by one, for its own calls add
+properties, drop filters and repeat what must not be repeated. Only this module imports it, and is itself imported when
+a cloud is asked first.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import requests
+from keystoneauth1 import exceptions as auth_problems
+from keystoneauth1.session import Session, TCPKeepAliveAdapter
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
+from openstack.exceptions import ConfigException, SDKException
+
+from coppice.cloud.openstack.failures import (
+    Asked,
+    error_of_status,
+    login_failed,
+    not_understood,
+    timed_out,
+    unreachable,
+)
+from coppice.errors import CloudCredentialError, CloudError, CloudFaultError, CloudTimeoutError, CloudUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from coppice.cloud.openstack.settings import OpenStackSettings
+
+Result = TypeVar("Result")
+ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
+_PIECE_BYTES = 256 * 1024
+_MAX_DELAY_SECONDS = 30.0
+_ERROR, _UNAUTHORIZED = 400, 401
+_SERVER_ERROR = 500
+TRANSIENT = (CloudUnreachableError, CloudTimeoutError, CloudFaultError)
+"""What may be otherwise the next time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a service answered.
+
+    Attributes:
+        status: Of HTTP; below 400, or one that was allowed.
+        said: The document; None: there was none.
+    """
+
+    status: int
+    said: Any = None
+
+    def document(self, asked: Asked) -> dict[str, Any]:
+        """Return the object that was answered.
+
+        Raises:
+            CloudAnswerError: It is none.
+        """
+        if not isinstance(self.said, dict):
+            raise not_understood(asked, "it is no JSON object")
+        return self.said
+
+
+class _TooLongError(requests.RequestException):
+    """An answer is longer than any that makes sense."""
+
+
+class _BoundedSession(requests.Session):
+    """Reads answers to an end that is set beforehand: of every service, Keystone's and discovery's included."""
+
+    def __init__(self, total_seconds: float) -> None:
+        super().__init__()
+        self._total_seconds = total_seconds
+        self.headers["Accept-Encoding"] = "identity"
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, TCPKeepAliveAdapter(pool_maxsize=32))
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        options["stream"] = True
+        response = super().send(request, **options)
+        deadline = time.monotonic() + self._total_seconds
+        content = bytearray()
+        try:
+            for piece in response.iter_content(_PIECE_BYTES):
+                content += piece
+                if len(content) > ANSWER_LIMIT_BYTES:
+                    raise _TooLongError(f"more than {ANSWER_LIMIT_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise requests.exceptions.ReadTimeout(f"it took more than {self._total_seconds:g} s")
+            announced = response.headers.get("Content-Length", "")
+            if request.method != "HEAD" and announced.isdecimal() and int(announced) != len(content):
+                raise requests.exceptions.ChunkedEncodingError(f"it ended after {len(content)} of {announced} bytes")
+        finally:
+            response.close()
+        response._content = bytes(content)  # noqa: SLF001 - there is no other way to give a response its body
+        response._content_consumed = True  # noqa: SLF001
+        return response
+
+
+class Api:
+    """The services of one region, as one project sees them.
+
+    Args:
+        settings: Which.
+    """
+
+    def __init__(self, settings: OpenStackSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._project: str | None = None
+
+    def connection(self) -> Connection:
+        """Return the connection, made when it is first needed.
+
+        Raises:
+            CloudCredentialError: ``clouds.yaml`` is not there, or says too little.
+        """
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
+
+    def project(self) -> str:
+        """Return the identifier of the credentials' project, to which this site's images belong.
+
+        Raises:
+            CloudError: They could not log in, or are for no project.
+        """
+        if self._project is None:
+            asked = Asked(cloud=self._settings.name, method="POST", what="log in")
+            found = self.retrying(lambda: self._wrapped(asked, self._project_id))
+            if not found:
+                raise CloudCredentialError(
+                    f"cloud {self._settings.name}: the credentials are for no project",
+                    resolution="Images belong to a project: name one beside the credentials.",
+                )
+            self._project = str(found)
+        return self._project
+
+    def _project_id(self) -> str | None:
+        found: str | None = self.connection().session.get_project_id()
+        return found
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        service: str = "image",
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        allowed: Iterable[int] = (),
+        again: bool = True,
+    ) -> Answer:
+        """Ask once, and again where that may help.
+
+        Args:
+            method: Of HTTP.
+            path: Below the service's endpoint.
+            what: What is being done, for messages.
+            service: Whom.
+            params: The query.
+            body: A document.
+            content_type: Of the document.
+            allowed: Statuses of 400 and more that are an answer too.
+            again: Whether what was asked may be asked twice.
+
+        Raises:
+            CloudError: There is no answer, or it is a refusal.
+        """
+        asked = Asked(cloud=self._settings.name, method=method, what=what)
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json"} | ({} if data is None else {"Content-Type": content_type})
+
+        def attempt() -> Answer:
+            response = self._send(asked, service, method, path, params=dict(params or {}), data=data, headers=headers)
+            return self._answer(asked, response, allowed)
+
+        return self.retrying(attempt) if again else attempt()
+
+    def put_bytes(self, path: str, what: str, content: Iterable[bytes], allowed: Iterable[int] = ()) -> Answer:
+        """Send bytes as a stream, once; when the session ended meanwhile, anew once more.
+
+        Args:
+            path: Below Glance's endpoint.
+            what: What is being done, for messages.
+            content: It has a length, and begins at its beginning each time that it is iterated over.
+            allowed: Statuses of 400 and more that are an answer too.
+
+        Raises:
+            CloudError: They were not taken.
+        """
+        asked = Asked(cloud=self._settings.name, method="PUT", what=what)
+        headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
+        response = self._send(asked, "image", "PUT", path, data=content, headers=headers)
+        return self._answer(asked, response, allowed)
+
+    def retrying(self, attempt: Callable[[], Result]) -> Result:
+        """Return what ``attempt`` returns; what may pass is tried again, later each time.
+
+        Raises:
+            CloudError: The last attempt failed too, or it is nothing that passes.
+        """
+        for number in range(1, self._settings.attempts + 1):
+            try:
+                return attempt()
+            except TRANSIENT:
+                if number == self._settings.attempts:
+                    raise
+                self.pause(number)
+        raise AssertionError  # pragma: no cover - there is at least one attempt
+
+    def pause(self, number: int) -> None:
+        """Wait before the attempt after that ``number``."""
+        time.sleep(min(self._settings.retry_delay * 2 ** (number - 1), _MAX_DELAY_SECONDS))
+
+    def as_project(self, project: str) -> Api:
+        """Return the same services, as another project sees them that these credentials are good for.
+
+        Raises:
+            CloudError: They are not.
+        """
+        other = Api(self._settings)
+        asked = Asked(cloud=self._settings.name, method="POST", what=f"log in to project {project}")
+        other._connection = self._wrapped(asked, lambda: self.connection().connect_as_project(project))
+        return other
+
+    def _connect(self) -> Connection:
+        settings = self._settings
+        asked = Asked(cloud=settings.name, method="GET", what="read clouds.yaml")
+
+        def session(**options: Any) -> Session:
+            return Session(session=_BoundedSession(10 * settings.timeout), **options)
+
+        def connect() -> Connection:
+            config = OpenStackConfig(
+                config_files=None if settings.clouds_file is None else [str(settings.clouds_file)],
+                load_yaml_config=settings.cloud is not None,
+                # What is in the environment is meant for somebody who types.
+                load_envvars=False,
+                session_constructor=session,  # type: ignore[arg-type]
+                app_name="coppice",
+            )
+            region = config.get_one(cloud=settings.cloud, **self._overrides())
+            return Connection(config=region)
+
+        if settings.clouds_file is not None and not settings.clouds_file.is_file():
+            raise CloudCredentialError(
+                f"cloud {settings.name}: there is no {settings.clouds_file}",
+                resolution="Write the file as openstacksdk's documentation has it, or correct `clouds_file`.",
+            )
+        return self._wrapped(asked, connect)
+
+    def _overrides(self) -> dict[str, Any]:
+        settings = self._settings
+        found: dict[str, Any] = {
+            "region_name": settings.region,
+            "interface": settings.interface,
+            "cacert": None if settings.ca_file is None else str(settings.ca_file),
+            "api_timeout": settings.timeout,
+            "image_api_version": "2",
+        }
+        login = settings.login
+        if login is not None:
+            auth = {"auth_url": login.auth_url}
+            if login.application_credential_secret is not None:
+                found["auth_type"] = "v3applicationcredential"
+                auth["application_credential_id"] = login.application_credential_id or ""
+                auth["application_credential_secret"] = login.application_credential_secret.read()
+            elif login.password is not None:
+                found["auth_type"] = "password"
+                auth |= {"username": login.username or "", "password": login.password.read()}
+                auth |= {"user_domain_name": login.user_domain_name}
+                if login.project_id is not None:
+                    auth["project_id"] = login.project_id
+                else:
+                    auth |= {"project_name": login.project_name or ""}
+                    auth |= {"project_domain_name": login.project_domain_name}
+            found["auth"] = auth
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _send(self, asked: Asked, service: str, method: str, path: str, **options: Any) -> requests.Response:
+        def send() -> requests.Response:
+            adapter = getattr(self.connection(), service)
+            return adapter.request(  # type: ignore[no-any-return]
+                path,
+                method,
+                raise_exc=False,
+                redirect=False,
+                log=False,
+                connect_retries=0,
+                status_code_retries=0,
+                timeout=self._settings.timeout,
+                **options,
+            )
+
+        return self._wrapped(asked, send)
+
+    @staticmethod
+    def _answer(asked: Asked, response: requests.Response, allowed: Iterable[int]) -> Answer:
+        status = response.status_code
+        if status >= _ERROR and status not in allowed:
+            raise error_of_status(asked, status, response.content[:4000].decode("utf-8", errors="replace"))
+        if 300 <= status < _ERROR:  # noqa: PLR2004 - redirections
+            raise not_understood(asked, f"it is a redirection (HTTP {status})")
+        if not response.content or status >= _ERROR:
+            return Answer(status=status)
+        try:
+            return Answer(status=status, said=json.loads(response.content))
+        except (ValueError, RecursionError) as problem:
+            raise not_understood(asked, "it is no JSON, or not all of it") from problem
+
+    def _wrapped(self, asked: Asked, work: Callable[[], Result]) -> Result:
+        """Return what ``work`` returns; the errors of the libraries become Coppice's."""
+        try:
+            return work()
+        except CloudError:
+            raise
+        except auth_problems.UnknownConnectionError as problem:
+            if isinstance(problem.original, _TooLongError):
+                raise not_understood(asked, f"it is longer than {ANSWER_LIMIT_BYTES} bytes") from problem
+            raise unreachable(asked, problem) from problem
+        except auth_problems.ConnectTimeout as problem:
+            raise timed_out(asked) from problem
+        except auth_problems.ConnectFailure as problem:
+            raise (timed_out(asked) if "timed out" in str(problem) else unreachable(asked, problem)) from problem
+        except auth_problems.SSLError as problem:
+            raise login_failed(asked, problem) from problem
+        except auth_problems.HttpError as problem:
+            # Of Keystone, or of a service that was asked where it is; what is asked for itself raises none.
+            status = problem.http_status or _SERVER_ERROR
+            if status < _SERVER_ERROR:
+                raise login_failed(asked, problem) from problem
+            raise error_of_status(asked, status, str(problem)) from problem
+        except (auth_problems.ClientException, ConfigException, SDKException) as problem:
+            raise login_failed(asked, problem) from problem
+        except (requests.RequestException, OSError) as problem:
+            raise unreachable(asked, problem) from problem
