@@ -16,6 +16,7 @@ TOGETHER = {
     "contract/test_transports.py": "transports",
     "e2e/test_demo.py": "demonstration",
     "integration/test_conversion_matrix.py": "glance",
+    "integration/test_examples.py": "examples",
     "integration/test_glance.py": "glance",
     "integration/test_hostile_images.py": "hostile",
     "integration/test_opennebula_recordings.py": "recordings",
