@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from coppice.cloud.model import ImageState
 from coppice.cloud.opennebula import adoption, intake, leftovers, view, written
 from coppice.cloud.opennebula.intake import Intake
-from coppice.cloud.opennebula.objects import State
+from coppice.cloud.opennebula.objects import State, unseen_datastore
 from coppice.cloud.opennebula.publishing import Publishing, image_names
 from coppice.cloud.opennebula.view import SHOWN, view_of
 from coppice.cloud.opennebula.written import Hardware, Written
@@ -236,22 +236,28 @@ class OpenNebulaCloud:
         return current is None or current.identifier == appliance.identifier
 
     def _places(self, presentation: Presentation) -> list[Datastore]:
-        wanted = presentation.datastores or self.placing.datastores
-        known = [each for each in self.front_end.datastores() if each.holds_images]
+        seen = self.front_end.datastores()
         places: list[Datastore] = []
-        for name in wanted:
-            place = next((each for each in known if name in {each.name, str(each.identifier)}), None)
-            if place is None:
-                near = difflib.get_close_matches(name, [each.name for each in known], n=1)
-                raise CloudRefusedImageError(
-                    f"cloud {self.name} has no datastore {name!r} for images"
-                    + (f". Did you mean {near[0]!r}?" if near else ""),
-                    resolution=f"Use some of: {', '.join(sorted(each.name for each in known)) or 'none is seen'}.",
-                    context={"cloud": self.name, "datastore": name},
-                )
+        for name in presentation.datastores or self.placing.datastores:
+            place = next((each for each in seen if name in {each.name, str(each.identifier)}), None)
+            if place is None and name.isascii() and name.isdecimal():
+                # Who may not see a datastore may be allowed to put images there all the same.
+                place = unseen_datastore(int(name))
+            if place is None or not place.holds_images:
+                raise self._no_datastore(name, [each.name for each in seen if each.holds_images])
             if place not in places:
                 places.append(place)
         return places
+
+    def _no_datastore(self, name: str, known: list[str]) -> CloudRefusedImageError:
+        near = difflib.get_close_matches(name, known, n=1)
+        return CloudRefusedImageError(
+            f"cloud {self.name} has no datastore {name!r} for images"
+            + (f". Did you mean {near[0]!r}?" if near else ""),
+            resolution=f"Use some of: {', '.join(sorted(known)) or 'none is seen'}. One that this user may not see is "
+            "named by its number.",
+            context={"cloud": self.name, "datastore": name},
+        )
 
     def _view(self) -> View:
         images, templates = self.front_end.images(), self.front_end.templates()

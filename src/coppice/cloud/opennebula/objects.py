@@ -205,6 +205,13 @@ def datastore_of(element: Element) -> Datastore:
     )
 
 
+def unseen_datastore(identifier: int) -> Datastore:
+    """Return a datastore of which nothing is known but its number."""
+    return Datastore(
+        identifier=identifier, name=str(identifier), holds_images=True, driver="", transfer="", base_path=""
+    )
+
+
 def group_of(element: Element) -> tuple[int, str]:
     """Read number and name of a ``GROUP`` element.
 
