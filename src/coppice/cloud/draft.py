@@ -165,7 +165,7 @@ class Draft:
 
     def revoke(self, group: Iterable[RegisteredImage]) -> None:
         """Revoke at once what of ``group`` is revoked and can still be started."""
-        for image in group:
+        for image in group if self.revoked.is_any else ():
             if image.marker.state in STARTABLE:
                 reason = self.revoked.why_registered(image)
                 if reason is not None:
@@ -218,8 +218,10 @@ class Draft:
 
     def remove_old(self, group: list[RegisteredImage], *, listed: bool, never: RegisteredImage | None = None) -> None:
         """Remove what is past its grace period and is not the last good of what is still listed; mend what stays."""
-        if len(group) > 1 or any(each.marker.state is not ImageState.AVAILABLE for each in group):
+        if len(group) > 1 or (group and group[0].marker.state is not ImageState.AVAILABLE):
             self._remove_old(group, listed=listed, never=never)
+        elif not group or group[0].drift is None:
+            return
         self.mend(group)
 
     def _remove_old(self, group: list[RegisteredImage], *, listed: bool, never: RegisteredImage | None) -> None:

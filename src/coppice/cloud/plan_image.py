@@ -42,13 +42,12 @@ def plan_image(draft: Draft, image: DesiredImage, group: Group) -> None:
         draft.refused.append(_revoked(image, why))
         keep(draft, group, listed=True)
         return
-    changed = _other_content(draft, image, group)
+    keeper, changed = _of_version(draft, image, group)
     if changed is not None:
         draft.hold(_registering(image, None), _changed(image, changed))
         keep(draft, group, listed=True)
         return
     pinned = pinned_of(draft, group)
-    keeper = _keeper(draft, image, group)
     if pinned is not None:
         _plan_pinned(draft, image, group, pinned, is_listed=pinned is keeper)
     else:
@@ -57,18 +56,18 @@ def plan_image(draft: Draft, image: DesiredImage, group: Group) -> None:
 
 def plan_set(draft: Draft, parts: Sequence[Part]) -> None:
     """Make the images of one set available together, or none of them."""
-    keepers = [_keeper(draft, image, group) for image, group in parts]
+    keepers = [_of_version(draft, image, group)[0] for image, group in parts]
     awaited = [
         keeper is None or not keeper.ready or keeper.marker.state is not ImageState.AVAILABLE for keeper in keepers
     ]
     pins = [pinned_of(draft, group) for _, group in parts]
     if any(pins):
-        for (image, group), pinned in zip(parts, pins, strict=True):
+        for (image, group), pinned, keeper in zip(parts, pins, keepers, strict=True):
             if pinned is None:
                 # The whole set was taken back: the other parts wait as well.
                 keep(draft, group, listed=True)
             else:
-                _plan_pinned(draft, image, group, pinned, is_listed=pinned is _keeper(draft, image, group))
+                _plan_pinned(draft, image, group, pinned, is_listed=pinned is keeper)
         return
     error = _set_problem(draft, parts)
     if error is not None and any(awaited):
@@ -105,22 +104,20 @@ def pinned_of(draft: Draft, group: Group) -> RegisteredImage | None:
     return min(matching, key=_preference, default=None)
 
 
-def _keeper(draft: Draft, image: DesiredImage, group: Group) -> RegisteredImage | None:
-    """Return what is registered of the listed version, the best of it."""
-    order, checksum = draft.version(image.listed.version), image.listed.checksum
-    exact = [
-        each for each in group if draft.version(each.marker.version) == order and each.marker.digest.matches(checksum)
-    ]
-    return min(exact, key=_preference, default=None)
-
-
-def _other_content(draft: Draft, image: DesiredImage, group: Group) -> RegisteredImage | None:
-    """Return what is registered of the listed version, if all of it has other content."""
+def _of_version(
+    draft: Draft, image: DesiredImage, group: Group
+) -> tuple[RegisteredImage | None, RegisteredImage | None]:
+    """Return what is registered of the listed version, the best of it; and what has other content, if all of it has."""
+    if not group:
+        return None, None
     order, checksum = draft.version(image.listed.version), image.listed.checksum
     same = [each for each in group if draft.version(each.marker.version) == order]
-    if any(each.marker.digest.matches(checksum) for each in same):
-        return None
-    return same[0] if same else None
+    exact = [each for each in same if each.marker.digest.matches(checksum)]
+    if len(exact) > 1:
+        return min(exact, key=_preference), None
+    if exact:
+        return exact[0], None
+    return None, same[0] if same else None
 
 
 def _preference(image: RegisteredImage) -> tuple[bool, bool, str]:
@@ -208,7 +205,8 @@ def _describe_anew(draft: Draft, image: DesiredImage, keeper: RegisteredImage, a
     elif after is None and (
         _seconds(marker.expires) != _seconds(image.expires)
         or marker.list_version != image.list_version
-        or _facts_of(keeper) != (image.vo, image.set_identifier, image.set_version, lineage_of(image.built_on))
+        or (marker.vo, marker.set_identifier, marker.set_version) != (image.vo, image.set_identifier, image.set_version)
+        or marker.built_on != lineage_of(image.built_on)
     ):
         # The dates and the floor against rollback must hold even after the database is lost.
         reason = f"list version {image.list_version} confirms it anew"
@@ -216,11 +214,6 @@ def _describe_anew(draft: Draft, image: DesiredImage, keeper: RegisteredImage, a
         return
     action = action_on(ActionKind.UPDATE_METADATA, keeper, reason, desired=image)
     draft.add(Phase.DESCRIBE, action, after=after)
-
-
-def _facts_of(keeper: RegisteredImage) -> tuple[str | None, str | None, str | None, tuple[str, ...]]:
-    marker = keeper.marker
-    return (marker.vo, marker.set_identifier, marker.set_version, marker.built_on)
 
 
 def _seconds(instant: datetime | None) -> datetime | None:
@@ -253,7 +246,7 @@ def _set_problem(draft: Draft, parts: Sequence[Part]) -> IncompleteSetError | No
         revoked = draft.revoked.why_listed(image, group)
         if revoked is not None:
             why = f"image {image.key.image_identifier} version {image.listed.version} is revoked: {revoked}"
-        elif _other_content(draft, image, group) is not None:
+        elif _of_version(draft, image, group)[1] is not None:
             why = f"image {image.key.image_identifier} version {image.listed.version} is registered with other content"
     if why is None:
         return None

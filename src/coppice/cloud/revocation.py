@@ -39,6 +39,9 @@ class Revoked:
         revocations: What an administrator revoked.
         desired: What is listed: through its lineage, what is built on what is revoked is revoked too.
         registered: What is registered, for the same.
+
+    Attributes:
+        is_any: Whether an administrator revoked anything.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Revoked:
         self._keys: dict[ImageKey, str] = {}
         self._versions: dict[ImageKey, list[tuple[Version, str]]] = {}
         self._lineage: dict[str, str] = {}
+        self.is_any = bool(revocations)
         for each in sorted(revocations, key=lambda one: one.at):
             self._note(each)
         if revocations:
@@ -89,9 +93,10 @@ class Revoked:
         if image.revoked is not None:
             return image.revoked
         listed = image.listed
-        why = self.why(image.key, listed.version, listed.checksum, lineage_of(image.built_on))
-        if why is not None:
-            return why
+        if self.is_any:
+            why = self.why(image.key, listed.version, listed.checksum, lineage_of(image.built_on))
+            if why is not None:
+                return why
         for each in group:
             if each.marker.state is ImageState.REVOKED and each.marker.digest.matches(listed.checksum):
                 return each.marker.reason or "its marker in the cloud says that it was revoked"
