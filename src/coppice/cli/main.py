@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bundle": ("coppice.cli.bundle", "Lists and images in one file, for sites without a network."),
     "cloud": ("coppice.cli.cloud", "The clouds that images are registered in."),
     "plan": ("coppice.cli.plan", "Show what sync would do."),
+    "apply": ("coppice.cli.apply", "Carry out a plan that was written to a file."),
     "sync": ("coppice.cli.sync", "Fetch lists and bring every cloud up to date."),
     "retire": ("coppice.cli.retire", "Expire and remove what has had its time."),
     "run": ("coppice.cli.service", "Do all of it again and again, without a hand."),

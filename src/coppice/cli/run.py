@@ -34,8 +34,15 @@ _STATES = {
 }
 
 
-def run_result(command: str, report: SyncReport, *, dry_run: bool) -> Result:
-    """Return the result of a run: partial when some items failed, error when everything did."""
+def run_result(command: str, report: SyncReport, *, dry_run: bool, **more: object) -> Result:
+    """Return the result of a run: partial when some items failed, error when everything did.
+
+    Args:
+        command: Its words.
+        report: What became of the run.
+        dry_run: Whether nothing was to be changed.
+        more: Further data of the command.
+    """
     errors = report.errors
     done = _count_done(report)
     fresh = sum(outcome.fresh for outcome in report.refreshed.outcomes) if report.refreshed else 0
@@ -50,7 +57,7 @@ def run_result(command: str, report: SyncReport, *, dry_run: bool) -> Result:
 
     return Result(
         command=command,
-        data=_as_data(report, dry_run=dry_run),
+        data={**_as_data(report, dry_run=dry_run), **more},
         status=status,
         messages=_summary(report, done, dry_run=dry_run),
         errors=errors_by_name(errors, report.refreshed.outcomes) if report.refreshed else errors,

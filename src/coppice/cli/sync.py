@@ -10,8 +10,12 @@ import click
 from coppice.cli.words import examples, pass_context, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coppice.cli.context import Context
     from coppice.cli.envelope import Result
+    from coppice.cloud.driver import Cloud
+    from coppice.workflows.converge import SyncReport
 
 
 @verb(
@@ -41,31 +45,30 @@ def command(
     wait: float,
 ) -> Result:
     """Fetch the subscribed lists, and register, supersede, expire and remove what they ask for."""
-    return run_sync(
-        context, "sync", dry_run=dry_run, allow_withdrawals=allow_withdrawals, clouds=clouds, only=only, wait=wait
-    )
-
-
-def run_sync(
-    context: Context,
-    words: str,
-    *,
-    dry_run: bool,
-    allow_withdrawals: bool = False,
-    clouds: tuple[str, ...] = (),
-    only: tuple[str, ...] = (),
-    wait: float = 0,
-) -> Result:
-    """Run the workflow for the command ``words``."""
     from coppice.cli.clouds import open_clouds
 
     opened = open_clouds(context, clouds)
     from coppice.cli.run import run_result
+
+    report = run_sync(context, opened, dry_run=dry_run, allow_withdrawals=allow_withdrawals, only=only, wait=wait)
+    return run_result("sync", report, dry_run=dry_run)
+
+
+def run_sync(
+    context: Context,
+    clouds: Mapping[str, Cloud],
+    *,
+    dry_run: bool,
+    allow_withdrawals: bool = False,
+    only: tuple[str, ...] = (),
+    wait: float = 0,
+) -> SyncReport:
+    """Run the workflow, as the options of a command say."""
     from coppice.workflows.sync import sync
 
-    report = sync(
+    return sync(
         settings=context.settings,
-        clouds=opened,
+        clouds=clouds,
         database=context.database,
         clock=context.clock,
         monitor=context.monitor,
@@ -75,4 +78,3 @@ def run_sync(
         allow_withdrawals=allow_withdrawals,
         wait_seconds=wait,
     )
-    return run_result(words, report, dry_run=dry_run)

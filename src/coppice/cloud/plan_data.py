@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from coppice.clock import to_rfc3339
 from coppice.cloud.properties import presentation_digest, presentation_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coppice.cloud.steps import Action, Plan
 
 
@@ -46,4 +49,48 @@ def action_as_dict(action: Action) -> dict[str, object]:
         "reason": action.reason,
         "after": list(action.after),
         "together": action.together,
+        "pin": action.pin,
     }
+
+
+def plan_differences(agreed: Mapping[str, object], plan: Plan) -> tuple[str, ...]:
+    """Return in what ``plan`` differs from one that was written as data, a line each; none: it is the same.
+
+    When it was made, and in which words it gives its reasons, does not matter.
+    """
+    now = plan_as_dict(plan)
+    found = []
+    for what in ("actions", "held"):
+        before, after = _essence(agreed.get(what)), _essence(now[what])
+        found += [f"planned then, and not now: {_said(each)}" for each in sorted(before.keys() - after.keys())]
+        found += [f"planned now, and not then: {_said(each)}" for each in sorted(after.keys() - before.keys())]
+        if not found and list(before) != list(after):
+            found.append(f"the order of the {what} is another")
+    if not found and agreed.get("fingerprint") != now["fingerprint"]:
+        found.append("what is registered has changed")
+    return tuple(found)
+
+
+def _essence(steps: object) -> dict[str, None]:
+    """Return what matters of steps as texts, in their order; what is no step is itself, and like none."""
+    return {
+        json.dumps(_without_words(each), sort_keys=True): None for each in (steps if isinstance(steps, list) else [])
+    }
+
+
+def _without_words(step: object) -> object:
+    if not isinstance(step, dict):
+        return step
+    left = {key: _without_words(value) for key, value in step.items() if key != "reason"}
+    error = left.get("error")
+    if isinstance(error, dict):
+        left["error"] = error.get("code")
+    return left
+
+
+def _said(step: str) -> str:
+    known = json.loads(step)
+    inner = known.get("action", known) if isinstance(known, dict) else None
+    facts = inner if isinstance(inner, dict) else known if isinstance(known, dict) else {}
+    parts = [str(facts[key])[:100] for key in ("kind", "state", "list", "image", "version") if facts.get(key)]
+    return " ".join(parts).encode("unicode_escape").decode("ascii") or "something that is no step of a plan"
