@@ -8,6 +8,8 @@ import http.client
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -207,6 +209,37 @@ def test_a_place_whose_lock_another_process_holds_is_not_swept(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert transport.sweep() == ()
     assert transport.sweep() == (str(place),)
+
+
+def test_what_a_killed_process_offered_is_gone_after_the_next_runs_first_offer(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from coppice.monitor import SILENT\n"
+        "from coppice.cloud.transports.by_path import PathTransport\n"
+        "from coppice.testing.contracts.transports import converted_bytes\n"
+        "offer = PathTransport(Path(sys.argv[1]), sys.argv[1]).offer(converted_bytes(Path(sys.argv[2])), SILENT)\n"
+        "with offer as offered:\n"
+        "    print(offered.path_or_url, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    killed = subprocess.Popen(
+        [sys.executable, "-c", script, str(shared), str(tmp_path / "theirs")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert killed.stdout is not None
+        offered_there = Path(killed.stdout.readline().strip())
+        assert offered_there.is_file()
+        with PathTransport(shared, str(shared)).offer(converted_bytes(tmp_path / "store"), SILENT):
+            pass
+        assert offered_there.is_file()
+    finally:
+        killed.kill()
+        killed.communicate()
+    assert offered_there.is_file()
+    with PathTransport(shared, str(shared)).offer(converted_bytes(tmp_path / "store"), SILENT):
+        pass
+    assert tree(shared) == []
 
 
 def test_what_is_no_offer_is_never_swept(tmp_path):

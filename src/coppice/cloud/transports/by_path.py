@@ -21,7 +21,7 @@ from coppice import atomic
 from coppice.cloud.transports import folder
 from coppice.cloud.transports.content import opened, speakable
 from coppice.cloud.transports.transport import Offered
-from coppice.errors import SettingsError
+from coppice.errors import CoppiceError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +56,7 @@ class PathTransport:
         self._front_end_directory = front_end_directory.rstrip("/")
         self._group = group
         self._links = links
+        self._has_swept = False
 
     @contextmanager
     def offer(self, converted: ConvertedImage, monitor: Monitor) -> Iterator[Offered]:
@@ -66,7 +67,7 @@ class PathTransport:
             NoSpaceError: The disk is full.
             StorageError: The file system failed otherwise.
         """
-        with opened(converted) as content, self._place() as place:
+        with self._swept_afterwards(), opened(converted) as content, self._place() as place:
             disk = place / folder.disk_name(converted)
             if self._links and self._link(converted, content, disk):
                 content.check(monitor)
@@ -95,6 +96,15 @@ class PathTransport:
                 shutil.rmtree(path, ignore_errors=True)
                 removed.append(str(path))
         return tuple(removed)
+
+    @contextmanager
+    def _swept_afterwards(self) -> Iterator[None]:
+        """Remove, once a run, what killed runs left; what a front-end still copies of it, it has open."""
+        yield
+        if not self._has_swept:
+            self._has_swept = True
+            with suppress(CoppiceError):
+                self.sweep()
 
     @contextmanager
     def _place(self) -> Iterator[Path]:

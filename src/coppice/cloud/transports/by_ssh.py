@@ -64,6 +64,7 @@ class SshTransport:
         self._directory = directory.rstrip("/")
         self._label = f"sftp://{login.host}{self._directory}"
         self._sweep_after_seconds = sweep_after_seconds
+        self._has_swept = False
 
     @contextmanager
     def offer(self, converted: ConvertedImage, monitor: Monitor) -> Iterator[Offered]:
@@ -91,6 +92,7 @@ class SshTransport:
             # What cannot be removed now is swept later: the image's own fate is what the caller wants to know.
             with suppress(CoppiceError):
                 _clear(session, place, [disk, disk + folder.PARTIAL_SUFFIX])
+                self._sweep_once(session)
             session.close()
 
     def sweep(self) -> tuple[str, ...]:
@@ -99,19 +101,28 @@ class SshTransport:
         Raises:
             CloudError: The server refused, or cannot be reached.
         """
-        removed: list[str] = []
         session = Session(self._login, self._label, _WORDS)
         try:
             with _cloud_errors():
-                for entry in _listed(session, self._directory):
-                    age = time.time() - (entry.st_mtime or time.time())
-                    is_folder = stat.S_ISDIR(entry.st_mode or 0)
-                    if is_folder and folder.is_offer(entry.filename) and age > self._sweep_after_seconds:
-                        place = f"{self._directory}/{entry.filename}"
-                        _clear(session, place, [each.filename for each in _listed(session, place)])
-                        removed.append(place)
+                return self._swept(session)
         finally:
             session.close()
+
+    def _sweep_once(self, session: Session) -> None:
+        """Remove, once a run, what killed runs left."""
+        if not self._has_swept:
+            self._has_swept = True
+            self._swept(session)
+
+    def _swept(self, session: Session) -> tuple[str, ...]:
+        removed: list[str] = []
+        for entry in _listed(session, self._directory):
+            age = time.time() - (entry.st_mtime or time.time())
+            is_folder = stat.S_ISDIR(entry.st_mode or 0)
+            if is_folder and folder.is_offer(entry.filename) and age > self._sweep_after_seconds:
+                place = f"{self._directory}/{entry.filename}"
+                _clear(session, place, [each.filename for each in _listed(session, place)])
+                removed.append(place)
         return tuple(removed)
 
     def _bring(self, session: Session, content: Content, place: str, disk: str, monitor: Monitor) -> None:

@@ -61,7 +61,8 @@ class Transport(Protocol):
     def sweep(self) -> tuple[str, ...]:
         """Remove what killed runs left where images are brought; return what was removed, for people.
 
-        Nothing that may still be offered by another process is touched.
+        Nothing that may still be offered by another process is touched. A transport does this by itself too, once a run
+        and after an offer; a failure of that is nobody's.
 
         Raises:
             CloudError: The place could not be looked at.
