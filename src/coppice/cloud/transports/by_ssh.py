@@ -170,7 +170,7 @@ def _clear(session: Session, place: str, names: list[str]) -> None:
     for name in names:
         if folder.is_of_offer(name):
             with suppress(FileNotFoundError), session.asked(f"removing {place}/{name}") as sftp:
-                sftp.remove(f"{place}/{name}")
+                sftp.unlink(f"{place}/{name}")
     with suppress(FileNotFoundError), session.asked(f"removing {place}") as sftp:
         sftp.rmdir(place)
 

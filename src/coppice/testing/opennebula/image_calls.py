@@ -71,7 +71,7 @@ def _made(world: World, user: User, template: Template, place: Datastore, size: 
     persistent = template.take("PERSISTENT").upper() == "YES"
     path = template.take("PATH")
     for attribute in ("SIZE", "SOURCE", "FORMAT", "FS", "DRIVER", "FSTYPE", "TM_MAD"):
-        template.remove(attribute)
+        template.drop(attribute)
     kind = _TYPES.get(kind_name.upper())
     if kind is None:
         raise Refusal(Code.ALLOCATE, f"{_ALLOCATING}Unknown type {kind_name}")

@@ -79,16 +79,16 @@ class Template:
     def take(self, name: str) -> str:
         """Return the first simple value of that name, and take all of that name away."""
         found = self.first(name)
-        self.remove(name)
+        self.drop(name)
         return found
 
-    def remove(self, name: str) -> None:
+    def drop(self, name: str) -> None:
         """Take all of that name away."""
         self.entries = [(key, value) for key, value in self.entries if key != name]
 
     def put(self, name: str, value: Value) -> None:
         """Set the one value of that name."""
-        self.remove(name)
+        self.drop(name)
         self.entries.append((name, value))
 
     def merged(self, other: Template) -> Template:

@@ -173,7 +173,7 @@ class World:
         for identifier in machine.images:
             image = self.images.get(identifier)
             if image is not None and machine.identifier in image.machines:
-                image.machines.remove(machine.identifier)
+                image.machines = [each for each in image.machines if each != machine.identifier]
                 if not image.machines:
                     image.enter(State.READY if image.state in {State.USED, State.USED_PERS} else State.LOCKED)
 
@@ -181,8 +181,8 @@ class World:
         """Forget an image, and take its file away or leave it."""
         self.images.pop(image.identifier, None)
         store = self.datastores.get(image.datastore)
-        if store is not None and image.identifier in store.images:
-            store.images.remove(image.identifier)
+        if store is not None:
+            store.images = [each for each in store.images if each != image.identifier]
         if with_file and image.written is not None:
             with contextlib.suppress(FileNotFoundError):
                 image.written.unlink()
