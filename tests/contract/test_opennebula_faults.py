@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+import socket
+import threading
+import time
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.cloud.model import ImageState, Visibility
+from coppice.cloud.opennebula.failures import Failures
 from coppice.cloud.opennebula.options import Placing
+from coppice.cloud.opennebula.wire import connect
 from coppice.cloud.properties import presentation_of
 from coppice.errors import (
     CloudAnswerError,
@@ -439,3 +444,22 @@ def test_what_was_pointed_at_and_never_finished_is_taken_from_users_when_it_is_r
     assert not revoked.ready
     assert not stand.can_start(image)
     assert not stand.is_listed(image)
+
+
+def test_a_front_end_that_answers_byte_by_byte_is_given_up(stand: OpenNebulaStand):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                    while True:
+                        connection.sendall(b"a")
+                        time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        settings = stand.settings(call_seconds=0.4)
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}/RPC2"
+        with pytest.raises(CloudTimeoutError):
+            connect(replace(settings, endpoint=endpoint), Failures("test", endpoint)).system.version()

@@ -347,12 +347,14 @@ def test_an_image_that_is_being_deleted_is_no_more():
         '<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>',
         "<!DOCTYPE a><a/>",
         "<a>&undefined;</a>",
-        "<a>" * 70 + "</a>" * 70,
+        "<!-- --><!DOCTYPE a><a/>",
         "<a/><b/>",
+        "\ufeff<a/>",
+        "<a>" + "<b/>" * 4_000_000 + "</a>",
     ],
 )
 def test_an_answer_that_is_not_plain_xml_is_refused(text: str):
-    with pytest.raises(ValueError, match=r"it|its"):
+    with pytest.raises(ValueError, match="it "):
         parsed(text)
 
 

@@ -179,7 +179,7 @@ def test_a_part_that_comes_again_begins_another_of_that_name(tmp_path: Path):
         ("<TEMPLATE><A>", "no XML"),
         ("<VM><A>1</A></VM>", "root"),
         ("<TEMPLATE><A><B><C>1</C></B></A></TEMPLATE>", "two levels"),
-        ('<!DOCTYPE T [<!ENTITY b SYSTEM "file:///etc/passwd">]><TEMPLATE><A>&b;</A></TEMPLATE>', "entities"),
+        ('<!DOCTYPE T [<!ENTITY b SYSTEM "file:///etc/passwd">]><TEMPLATE><A>&b;</A></TEMPLATE>', "document type"),
         ("\xff", "UTF-8"),
         ("A = " + "x" * 300_000, "longer"),
     ],

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from coppice.cloud.properties import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Mapping
     from xml.etree.ElementTree import Element
 
 Value = str | tuple[tuple[str, str], ...]
@@ -74,16 +75,28 @@ def writable(text: str) -> str:
     return _UNWRITABLE.sub("", text).replace(_END_OF_DATA, "]] >")
 
 
+class _Read(tuple[Attribute, ...]):  # noqa: SLOT001 - what is computed once has to be kept somewhere
+    """Attributes of an answer; they are looked at many times."""
+
+    @cached_property
+    def texts(self) -> Mapping[str, str]:
+        return _texts(self)
+
+
 def read(element: Element) -> Attributes:
     """Return what a ``TEMPLATE`` element of an answer holds, in its order."""
-    return tuple(
+    return _Read(
         (child.tag, tuple((part.tag, part.text or "") for part in child) if len(child) else child.text or "")
         for child in element
     )
 
 
-def texts(attributes: Iterable[Attribute]) -> dict[str, str]:
+def texts(attributes: Iterable[Attribute]) -> Mapping[str, str]:
     """Return the attributes that are no vectors, by name; of several of one name the last."""
+    return attributes.texts if isinstance(attributes, _Read) else _texts(attributes)
+
+
+def _texts(attributes: Iterable[Attribute]) -> dict[str, str]:
     return {name: value for name, value in attributes if isinstance(value, str)}
 
 

@@ -127,7 +127,7 @@ class OpenNebulaCloud:
         wanted = replace(self._written(appliance), marker=marker)
         if appliance.is_whole or marker.state is not ImageState.AVAILABLE:
             # What is not finished may be pointed at already: it is taken from users as well, and never given to them.
-            self._show(seen, _as_written(appliance, wanted))
+            self._show(seen, _as_written(appliance, wanted), enable=appliance.is_whole)
         self._write(appliance, wanted)
         return self._described(appliance.identifier)
 
@@ -182,9 +182,9 @@ class OpenNebulaCloud:
         self._show(seen, appliance)
         return self._described(appliance.identifier)
 
-    def _show(self, seen: View, appliance: Appliance) -> None:
+    def _show(self, seen: View, appliance: Appliance, *, enable: bool = True) -> None:
         state = appliance.marker.state
-        if (state in SHOWN or state is ImageState.STAGED) and appliance.is_whole:
+        if (state in SHOWN or state is ImageState.STAGED) and enable:
             self._publishing.enable(appliance)
         if state is ImageState.AVAILABLE:
             self._publishing.share(appliance)

@@ -10,6 +10,7 @@ What a code means for Coppice depends on its text as well: a quota that is reach
 from __future__ import annotations
 
 import re
+import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,7 @@ class Failures:
             context=self._context(method=method, code=code),
         )
 
-    def of_fault(self, code: int, text: str) -> CloudError:
+    def of_fault(self, code: object, text: str) -> CloudError:
         """Return the error of an XML-RPC fault: the method is unknown, or its arguments are."""
         return CloudAnswerError(
             f"cloud {self.cloud}: a call is not answered as its interface says: {_shown(str(text))}",
@@ -137,16 +138,14 @@ class Failures:
 
     def of_connection(self, problem: Exception) -> CloudError:
         """Return the error of a connection that failed."""
-        import urllib3
-
-        if isinstance(problem, urllib3.exceptions.ReadTimeoutError):
+        if isinstance(problem, TimeoutError):
             return self.too_slow()
-        if isinstance(problem, urllib3.exceptions.ProtocolError | urllib3.exceptions.NewConnectionError):
-            reason = "the connection was refused or cut"
-        elif isinstance(problem, urllib3.exceptions.SSLError):
+        if isinstance(problem, ssl.SSLError):
             reason = f"TLS failed: {_shown(str(problem))}"
+        elif isinstance(problem, OSError):
+            reason = _shown(problem.strerror or type(problem).__name__)
         else:
-            reason = type(problem).__name__
+            reason = f"the answer was cut ({type(problem).__name__})"
         return CloudUnreachableError(
             f"cloud {self.cloud} cannot be reached at {self.endpoint}: {reason}",
             resolution="Nothing that is registered changes meanwhile. See whether oned runs and its port can be "

@@ -258,7 +258,7 @@ def clear(front_end: FrontEnd, number: int, monitor: Monitor | None = None) -> N
         image = front_end.image(number)
         was_copied = image.state in objects.WORKING
         if image.state is not State.DELETE:
-            front_end.delete_image(number, force=was_copied)
+            _delete(front_end, number, force=was_copied)
     except CloudImageGoneError:
         return
     if monitor is not None and (was_copied or image.state is State.ERROR):
@@ -280,6 +280,15 @@ def clear(front_end: FrontEnd, number: int, monitor: Monitor | None = None) -> N
                 resolution="See the front-end's /var/log/one/oned.log, then run again.",
             )
         time.sleep(front_end.settings.poll_seconds)
+
+
+def _delete(front_end: FrontEnd, number: int, *, force: bool) -> None:
+    try:
+        front_end.delete_image(number, force=force)
+    except CloudError:
+        # The answer to the first attempt may have been lost, and the second be refused because of it.
+        if front_end.image(number).state is not State.DELETE:
+            raise
 
 
 def _image_attributes(

@@ -2,18 +2,21 @@
 """What goes to ``oned`` and comes back: pyone over a transport of our own.
 
 pyone's own transport has no time limit but one that it sets for the whole process, reads answers of any length, goes
-through whatever proxy the environment names, and follows redirects with the password in the body. Answers are read by
-a parser that takes no document type, so that no entity is ever expanded; pyone would hand them to another.
+through whatever proxy the environment names, and follows redirects with the password in the body. Answers with a
+document type are refused, so that no entity is ever expanded; pyone would hand them to a parser that does.
 """
 
 from __future__ import annotations
 
-import time
-import xmlrpc.client
+import contextlib
+import http.client
+import re
+import socket
+import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import TreeBuilder
-from xml.parsers import expat
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError, XMLParser
 
 from coppice.errors import CloudDriverError
 
@@ -27,124 +30,152 @@ if TYPE_CHECKING:
 
 MAXIMUM_ANSWER_BYTES = 64 * 1024 * 1024
 """About 10,000 images with what Coppice writes on them."""
-MAXIMUM_DEPTH = 64
+MAXIMUM_MARKS = 4_000_000
+"""Beginnings and ends of elements: what an answer grows to in memory is bounded by them."""
+_PLAIN = re.compile(rb"\s*(?:<\?xml[^<>]{0,200}\?>)?\s*<[A-Za-z_]")
+_BOOLEANS = {"0": False, "1": True}
 _LEAST_VALUES = 3
 """Of an answer: whether it is one, the value or why not, and a code."""
 _PIECE_BYTES = 64 * 1024
+_HEADERS = {"Content-Type": "text/xml", "User-Agent": "coppice", "Accept-Encoding": "identity", "Connection": "close"}
 
 
 def parsed(text: str) -> Element:
     """Return the root of a document out of an answer.
 
     Raises:
-        ValueError: It is no XML, has a document type or entities of its own, or is too deep.
+        ValueError: It is no XML, has a document type (and so entities of its own), or too many elements.
     """
-    return _Reader().read(text.encode("utf-8", "surrogatepass"))
+    return _tree(text.encode("utf-8", "surrogatepass"))
 
 
-class _Reader:
-    """Builds a tree; refuses what a document type could bring."""
-
-    def __init__(self) -> None:
-        self._builder = TreeBuilder()
-        self._depth = 0
-        self._parser = parser = expat.ParserCreate("utf-8")
-        parser.buffer_text = True
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._builder.data
-        parser.StartDoctypeDeclHandler = self._refuse
-        parser.EntityDeclHandler = self._refuse
-
-    def read(self, data: bytes) -> Element:
-        try:
-            self._parser.Parse(data, True)  # noqa: FBT003 - the library has it so
-        except expat.ExpatError as problem:
-            message = f"it is no XML: {problem}"
-            raise ValueError(message) from problem
-        return self._builder.close()
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._depth += 1
-        if self._depth > MAXIMUM_DEPTH:
-            message = f"its elements are more than {MAXIMUM_DEPTH} deep"
-            raise ValueError(message)
-        self._builder.start(tag, attributes)
-
-    def _end(self, tag: str) -> None:
-        self._depth -= 1
-        self._builder.end(tag)
-
-    def _refuse(self, *_: object) -> None:
-        message = "it has a document type or entities of its own"
+def _tree(data: bytes) -> Element:
+    # A document type stands before the root, or nowhere: what begins with the root has none.
+    if _PLAIN.match(data) is None:
+        message = "it is no plain XML, or has a document type before it"
         raise ValueError(message)
+    if data.count(b"<") > MAXIMUM_MARKS:
+        message = "it has too many elements"
+        raise ValueError(message)
+    parser = XMLParser(encoding="utf-8")  # noqa: S314 - see above
+    try:
+        parser.feed(data)
+        return parser.close()
+    except ParseError as problem:
+        message = f"it is no XML: {problem}"
+        raise ValueError(message) from problem
 
 
-class _Transport(xmlrpc.client.Transport):
-    """Posts a call and returns what the answer says; what `xmlrpc.client.ServerProxy` wants of a transport."""
+def _python(value: Element) -> object:
+    """Return what a ``value`` element of XML-RPC stands for; of the types, those that ``oned`` uses."""
+    if len(value) == 0:
+        return value.text or ""
+    (kind,) = value
+    text = kind.text or ""
+    match kind.tag:
+        case "string":
+            return text
+        case "i4" | "int" | "i8":
+            return int(text)
+        case "boolean":
+            return _BOOLEANS[text.strip()]
+        case "array":
+            return [_python(each) for each in kind.findall("data/value")]
+        case "struct":
+            return {each.findtext("name"): _python(_one(each, "value")) for each in kind.findall("member")}
+        case _:
+            message = f"it has a value of type {kind.tag[:40]!r}"
+            raise ValueError(message)
+
+
+def _one(parent: Element, path: str) -> Element:
+    found = parent.find(path)
+    if found is None:
+        message = f"it has no {path}"
+        raise ValueError(message)
+    return found
+
+
+class _Transport:
+    """Posts a call and returns what the answer says; what `xmlrpc.client.ServerProxy` wants of a transport.
+
+    Each call has a connection of its own, which is shut down when its time is up, whatever is waited for.
+    """
 
     def __init__(self, settings: FrontEndSettings, failures: Failures, context: ssl.SSLContext | None) -> None:
-        super().__init__()
-        import urllib3
-
         self._settings = settings
         self._failures = failures
-        self._pool = urllib3.PoolManager(
-            num_pools=2,
-            maxsize=8,
-            ssl_context=context,
-            retries=False,
-            timeout=urllib3.Timeout(connect=settings.connect_seconds, read=settings.call_seconds),
-        )
+        self._context = context
+        parts = urlsplit(settings.endpoint)
+        self._host, self._port = parts.hostname or "", parts.port
+        self._path = parts.path or "/RPC2"
 
-    def request(self, host: Any, handler: str, request_body: Any, verbose: bool = False) -> Any:
-        import urllib3
-
-        deadline = time.monotonic() + self._settings.call_seconds
+    def request(self, _host: object, _handler: str, body: bytes, *, verbose: object = False) -> Any:
+        connection = self._new_connection()
+        expired = threading.Event()
+        watch = threading.Timer(self._settings.call_seconds, _give_up, (connection, expired))
+        watch.daemon = True
         try:
-            response = self._pool.request(
-                "POST",
-                self._settings.endpoint,
-                body=request_body,
-                headers={"Content-Type": "text/xml", "User-Agent": "coppice", "Accept-Encoding": "identity"},
-                preload_content=False,
-                redirect=False,
-            )
-            try:
-                data = self._body(response, deadline)
-            except BaseException:
-                # What is left of the answer is not waited for: a connection that is given back is read to its end.
-                response.close()
-                raise
-            response.release_conn()
-        except urllib3.exceptions.HTTPError as problem:
+            connection.connect()
+            connection.sock.settimeout(self._settings.call_seconds)
+            watch.start()
+            connection.request("POST", self._path, body=body, headers=_HEADERS)
+            data = self._body(connection.getresponse())
+            if expired.is_set():
+                # An answer that is shut down in its head ends as if it had no body.
+                raise self._failures.too_slow()
+        except (OSError, http.client.HTTPException) as problem:
+            if expired.is_set():
+                raise self._failures.too_slow() from problem
             raise self._failures.of_connection(problem) from problem
+        finally:
+            watch.cancel()
+            connection.close()
         return self._values(data)
 
-    def _body(self, response: Any, deadline: float) -> bytes:
+    def _new_connection(self) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._settings.connect_seconds)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._settings.connect_seconds, context=self._context
+        )
+
+    def _body(self, response: http.client.HTTPResponse) -> bytes:
         if response.status != HTTPStatus.OK:
             raise self._failures.of_status(response.status)
         pieces: list[bytes] = []
         length = 0
-        for piece in response.stream(_PIECE_BYTES, decode_content=False):
+        while piece := response.read(_PIECE_BYTES):
             pieces.append(piece)
             length += len(piece)
             if length > MAXIMUM_ANSWER_BYTES:
                 raise self._failures.unreadable(f"it is longer than {MAXIMUM_ANSWER_BYTES} bytes")
-            if time.monotonic() > deadline:
-                raise self._failures.too_slow()
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
         return b"".join(pieces)
 
-    def _values(self, data: bytes) -> Any:
+    def _values(self, data: bytes) -> list[object]:
         try:
-            # The envelope itself, before xmlrpc's own reader: that one lets a document type pass.
-            _Reader().read(data)
-            values, _ = xmlrpc.client.loads(data)
-        except xmlrpc.client.Fault as problem:
-            raise self._failures.of_fault(problem.faultCode, problem.faultString) from problem
-        except (ValueError, TypeError, LookupError, expat.ExpatError, xmlrpc.client.Error) as problem:
+            root = _tree(data)
+            if root.tag != "methodResponse":
+                raise self._failures.unreadable("it is no answer of XML-RPC")
+            fault = root.find("fault/value")
+            if fault is None:
+                return [_python(_one(root, "params/param/value"))]
+            said = _python(fault)
+        except (ValueError, LookupError, RecursionError) as problem:
             raise self._failures.unreadable(str(problem)[:300]) from problem
-        return values
+        said = said if isinstance(said, dict) else {}
+        raise self._failures.of_fault(said.get("faultCode"), str(said.get("faultString")))
+
+
+def _give_up(connection: http.client.HTTPConnection, expired: threading.Event) -> None:
+    expired.set()
+    held = connection.sock
+    if held is not None:
+        with contextlib.suppress(OSError):
+            # TLS or not: nothing is said to the other end any more, which does not listen.
+            socket.socket.shutdown(held, socket.SHUT_RDWR)
 
 
 def connect(settings: FrontEndSettings, failures: Failures) -> Any:
