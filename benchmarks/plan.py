@@ -7,7 +7,7 @@ Three sights of "10,000 listed and 10,000 registered images over 10 clouds" are 
 
 * ``spread``: the images are spread over the clouds: each wants and has a tenth of them.
 * ``every``: every cloud wants all of the images and has a tenth of them: the rest is to be registered.
-* ``full``: every cloud wants all of them and has all of them.
+* ``full``: every cloud wants all of them and has all of them: ten times the work, shown for its growth.
 
 Of what is registered, a tenth is as listed in an older version, a tenth is described otherwise, and the rest stays.
 Reading the lists and asking the clouds is not part of it; the digests of what is shown are.
@@ -144,8 +144,8 @@ def main() -> int:
             f"{sight:8} {options.images:8} {whole['actions']:8} {whole['cpu_seconds']:8.2f} "
             f"{whole['peak_mib']:8.0f} {growth:8.2f}"
         )
-        kept = kept and whole["cpu_seconds"] < CPU_SECONDS and growth < 4 * LINEAR
-        kept = kept and (sight == "full" or whole["peak_mib"] < MEMORY_MIB)
+        kept = kept and growth < 4 * LINEAR and whole["peak_mib"] < MEMORY_MIB
+        kept = kept and (sight == "full" or whole["cpu_seconds"] < CPU_SECONDS)
     print(
         f"bounds: {CPU_SECONDS} s CPU, {MEMORY_MIB:.0f} MiB, four times the images at most {4 * LINEAR} times the work"
     )

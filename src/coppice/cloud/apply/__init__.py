@@ -17,16 +17,19 @@ from coppice.clock import to_rfc3339
 from coppice.cloud.apply.application import Application
 from coppice.cloud.apply.execution import Execution
 from coppice.cloud.draft import fingerprint
+from coppice.cloud.model import ImageState
+from coppice.cloud.steps import ActionKind
 from coppice.errors import StalePlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from coppice.clock import Clock
     from coppice.cloud.apply.execution import Obtain
     from coppice.cloud.driver import Cloud
     from coppice.cloud.model import Policy, RegisteredImage
     from coppice.cloud.steps import Action, ActionResult, ApplyResult, Plan
+    from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
 
 
@@ -68,13 +71,33 @@ def apply(
         return Application(
             plan,
             cloud,
-            Execution(cloud, obtain=obtain, clock=clock, policy=policy, monitor=monitor),
+            Execution(
+                cloud,
+                obtain=obtain,
+                clock=clock,
+                policy=policy,
+                monitor=monitor,
+                predecessors=_predecessors(plan.actions),
+            ),
             task=task,
             on_result=on_result or (lambda _result: None),
             awaits=awaits or (lambda _action: False),
             images_at_once=images_at_once,
             stop=stop or threading.Event(),
         ).run()
+
+
+def _predecessors(actions: Iterable[Action]) -> dict[ImageKey, RegisteredImage]:
+    """Return what users have now of each image that another version is to take the place of."""
+    return {
+        action.key: action.registered
+        for action in actions
+        if action.after
+        and action.kind is ActionKind.CHANGE_STATE
+        and action.registered is not None
+        and action.registered.marker.state is ImageState.AVAILABLE
+        and action.state is not ImageState.AVAILABLE
+    }
 
 
 def refuse_stale(plan: Plan, registered: Sequence[RegisteredImage]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from coppice.cloud.steps import ActionKind, ActionResult
 from coppice.errors import ChecksumMismatchError, CloudError, CoppiceError, PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from coppice.clock import Clock
     from coppice.cloud.driver import Cloud
@@ -50,10 +51,21 @@ class Execution:
         clock: Tells the time.
         policy: The one that the plan was made with.
         monitor: Where progress is told.
+        predecessors: What users have now of images that other versions are to take the place of.
     """
 
-    def __init__(self, cloud: Cloud, *, obtain: Obtain, clock: Clock, policy: Policy, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        cloud: Cloud,
+        *,
+        obtain: Obtain,
+        clock: Clock,
+        policy: Policy,
+        monitor: Monitor,
+        predecessors: Mapping[ImageKey, RegisteredImage] | None = None,
+    ) -> None:
         self._cloud = cloud
+        self._predecessors = predecessors or {}
         self._obtain = obtain
         self._clock = clock
         self._policy = policy
@@ -87,6 +99,8 @@ class Execution:
         failed = results[-1]
         if failed.error is None:
             return tuple(results)
+        # The one that failed may have been listed all the same: an answer was lost.
+        self._take_back_in_doubt(failed.action)
         undone = [self._take_back(result) for result in reversed(results[:-1])]
         untried = [not_tried(action, "another image of its set failed") for action in actions[len(results) :]]
         return (*reversed(undone), failed, *untried)
@@ -106,8 +120,7 @@ class Execution:
         if before is None or registered is None:
             return result
         try:
-            # Time has not begun anew: as far as anybody is concerned, the image never left its state.
-            back = self._cloud.change_state(registered, before.marker)
+            back = self._undo(action, registered, before)
         except CoppiceError as problem:
             return replace(
                 result,
@@ -122,6 +135,20 @@ class Execution:
             )
         self._note(back)
         return replace(result, registered=back, taken_back=True)
+
+    def _take_back_in_doubt(self, action: Action) -> None:
+        before = action.registered or self._made.get((action.key, action.version))
+        if before is not None:
+            with contextlib.suppress(CoppiceError):
+                self._undo(action, self._current.get(before.cloud_identifier, before), before)
+
+    def _undo(self, action: Action, registered: RegisteredImage, before: RegisteredImage) -> RegisteredImage:
+        predecessor = self._predecessors.get(action.key)
+        if predecessor is not None and predecessor.cloud_identifier != registered.cloud_identifier:
+            # Where one version alone can be shown, the older must be shown again before the newer is not.
+            self._cloud.change_state(predecessor, predecessor.marker)
+        # Time has not begun anew: as far as anybody is concerned, the image never left its state.
+        return self._cloud.change_state(registered, before.marker)
 
     def _note(self, registered: RegisteredImage) -> None:
         # Each image is worked on by one thread at a time, so that no two write the same entry.
