@@ -33,6 +33,7 @@ pytestmark = pytest.mark.integration
 
 WAIT_SECONDS = 60
 RAW = os.urandom(1024) * 3000
+LOOKS = 8
 
 
 class RefusedError(Exception):
@@ -365,9 +366,9 @@ def web() -> Iterator[LoopbackServer]:
 
 def test_a_download_that_breaks_once_is_put_together_wrongly_and_only_a_checksum_tells(simulator, one, web):
     def broken_once() -> str:
-        # Three looks for the size, the HEAD, one look for the type, then the download itself.
+        # Looks for the size, the HEAD, one look for the type, then the download itself.
         whole = serve(RAW)
-        return web.set("disk.raw", in_turn(whole, whole, whole, whole, whole, cut(RAW, 1_000_000), whole))
+        return web.set("disk.raw", in_turn(*[whole] * LOOKS, cut(RAW, 1_000_000), whole))
 
     identifier = one("one.image.allocate", described(broken_once()), 1)
     assert reach(simulator, identifier, State.READY, State.ERROR) is State.READY
@@ -380,10 +381,25 @@ def test_a_download_that_breaks_once_is_put_together_wrongly_and_only_a_checksum
 
 def test_a_download_that_always_breaks_ends_in_an_error_that_says_so(simulator, one, web):
     whole = serve(RAW)
-    url = web.set("disk.raw", in_turn(whole, whole, whole, whole, whole, *[cut(RAW, 1000)] * 4))
+    url = web.set("disk.raw", in_turn(*[whole] * LOOKS, *[cut(RAW, 1000)] * 4))
     identifier = one("one.image.allocate", described(url), 1)
     assert reach(simulator, identifier, State.READY, State.ERROR) is State.ERROR
     assert "curl: (18)" in (one.image(identifier).findtext("TEMPLATE/ERROR") or "")
+
+
+@pytest.mark.parametrize(("content", "methods"), [(CONTENT, ["GET"] * 4), (RAW, ["GET"] * 6 + ["HEAD"] + ["GET"] * 2)])
+def test_a_url_is_asked_as_often_as_a_real_one_asks(simulator, one, web, content, methods):
+    identifier = one("one.image.allocate", described(web.set("disk", serve(content))), 1)
+    reach(simulator, identifier, State.READY)
+    assert [request.method for request in web.requests] == methods
+    assert not any("Range" in request.headers for request in web.requests)
+
+
+def test_the_size_of_a_raw_file_is_what_a_head_says_whatever_its_status(simulator, one, web):
+    url = web.set("disk", in_turn(*[serve(RAW)] * 6, status(405, b"no HEAD here"), serve(RAW)))
+    identifier = one("one.image.allocate", described(url), 1)
+    reach(simulator, identifier, State.READY)
+    assert one.image(identifier).findtext("SIZE") == "1"
 
 
 @pytest.mark.parametrize("number", [404, 500])

@@ -162,6 +162,7 @@ class TransportContract(ABC):
         )
         assert converted.path.read_bytes() == CONTENT
 
+    @pytest.mark.threat("T86")
     def test_a_file_that_was_changed_is_never_offered(self, stand: TransportStand, store: Path) -> None:
         converted = converted_bytes(store)
         with converted.path.open("r+b") as stream:
@@ -169,6 +170,7 @@ class TransportContract(ABC):
             stream.write(b"?")
         self._is_refused(stand, converted, ChecksumMismatchError)
 
+    @pytest.mark.threat("T86")
     def test_a_file_that_became_shorter_or_longer_is_never_offered(self, stand: TransportStand, store: Path) -> None:
         converted = converted_bytes(store)
         converted.path.write_bytes(CONTENT[:-1])
@@ -176,6 +178,7 @@ class TransportContract(ABC):
         converted.path.write_bytes(CONTENT + b"\0")
         self._is_refused(stand, converted, ChecksumMismatchError)
 
+    @pytest.mark.threat("T86")
     def test_a_link_in_the_files_place_is_not_followed(self, stand: TransportStand, store: Path) -> None:
         converted = converted_bytes(store)
         converted.path.rename(store / "elsewhere")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The datastore driver ``fs``: sizes told, files copied and URLs fetched as its scripts do it with ``curl``.
 
-What was seen of a real one (OpenNebula 7.0.1) holds: a qcow2 image is known by its first bytes, fetched four times and
-broken off; of anything else at a URL the size is what a HEAD answers, whatever its status; a download that breaks is
-asked for anew and *appended* to what came, so that only a checksum finds out.
+What was seen of a real one (OpenNebula 7.0.1) holds: a qcow2 image is known by its first bytes, and fetched four times
+in all; anything else about eight times, most of them broken off, and its size is what a HEAD answers, whatever its
+status; a download that breaks is asked for anew and *appended* to what came, so that only a checksum finds out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _PIECE_BYTES = 256 * 1024
 _HEAD_BYTES = 1024
 _QCOW2 = b"QFI\xfb"
 _ATTEMPTS = 4
-_PEEKS = 3
+_PEEKS = 2
+_RAW_PEEKS = 4
 _TIMEOUT_SECONDS = 30.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -161,6 +162,7 @@ def _size_at_url(url: str) -> int:
     if head.startswith(_QCOW2):
         return _qcow2_size(head)
     try:
+        _peek(url, times=_RAW_PEEKS)
         with _asked(url, "HEAD") as answer:
             length = answer.headers.get("Content-Length")
     except urllib.error.HTTPError as problem:
