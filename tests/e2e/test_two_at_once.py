@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from coppice.schedule.lock import run_lock
 from coppice.testing.server import serve
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.threat("T84")]
@@ -44,7 +45,7 @@ def test_of_two_runs_one_works_and_the_other_says_who_is_at_work(busy):
     assert (second.code, second.codes) == (75, ["locked"])
     assert f"pid {first.pid}" in second.said["errors"][0]["message"]
     assert second.said["errors"][0]["resolution"]
-    for_people = site.run("retire")
+    for_people = site.run("sync")
     assert for_people.code == 75
     assert for_people.stderr.startswith("error[locked]: another run is at work (pid")
     assert not site.cloud.exists()
@@ -52,6 +53,20 @@ def test_of_two_runs_one_works_and_the_other_says_who_is_at_work(busy):
     first.communicate(timeout=60)
     assert first.returncode == 0
     assert site.images() == {("Debian 12", "1"): "available"}
+
+
+def test_what_a_date_or_an_administrator_demands_need_not_wait_for_a_download(busy):
+    site, first = busy
+    site.ok("retire")
+    assert first.poll() is None
+
+
+def test_a_cloud_that_another_run_changes_is_left_alone_and_the_holder_is_named(busy):
+    site, _ = busy
+    with run_lock(site.state / "locks" / "cloud-here.lock"):
+        ended = site.run("--json", "retire")
+    assert (ended.code, ended.codes) == (75, ["locked"])
+    assert f"cloud here: another run is at work (pid {os.getpid()}" in ended.said["errors"][0]["message"]
 
 
 def test_what_only_asks_is_answered_while_a_run_is_at_work(busy):

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from coppice.cloud.apply import apply
 from coppice.cloud.plan import plan
+from coppice.cloud.revocations import Revocations
 from coppice.cloud.steps import ActionKind, ApplyResult
 from coppice.errors import CoppiceError, PartialFailureError, PlanError
 from coppice.workflows.cloud_events import CloudEvents
 from coppice.workflows.cloud_lock import cloud_lock
+from coppice.workflows.expiring import tell_expiring
 from coppice.workflows.mapping import desired_for, policy_for
 from coppice.workflows.observe import observe
 from coppice.workflows.parallel import Outcome, in_parallel
@@ -190,7 +192,7 @@ def converge(
             cloud,
             desired,
             site,
-            supplies=supplies or Nothing(),
+            supplies=supplies,
             allow_withdrawals=allow_withdrawals,
             wait_seconds=wait_seconds,
             agreed=agreed,
@@ -232,7 +234,7 @@ class _CloudRun:
         desired: Desired,
         site: Site,
         *,
-        supplies: Supplies,
+        supplies: Supplies | None,
         allow_withdrawals: bool,
         wait_seconds: float,
         agreed: Callable[[Plan], None] | None,
@@ -242,7 +244,8 @@ class _CloudRun:
         self._cloud = cloud
         self._desired = desired
         self._site = site
-        self._supplies = supplies
+        self._registers = supplies is not None
+        self._supplies = supplies or Nothing()
         self._allow_withdrawals = allow_withdrawals
         self._wait_seconds = wait_seconds
         self._agreed = agreed
@@ -298,6 +301,9 @@ class _CloudRun:
             wait_seconds = max(self._wait_seconds, PATIENCE_SECONDS)
 
     def _planned(self, desired: Desired, registered: Sequence[RegisteredImage], policy: Policy) -> Plan:
+        if self._registers:
+            # An administrator may have revoked something since the lists were read: images are long in coming.
+            desired = replace(desired, revocations=Revocations(self._site.database).in_force())
         made = self._planner(desired, registered, policy, self._site.clock.now(), self._cloud.name)
         if self._agreed is not None:
             self._agreed(made)
@@ -321,6 +327,7 @@ class _CloudRun:
         events.catch_up(registered)
         todo = [action for action in made.actions if _tried(action) not in done.tried]
         if not todo:
+            self._tell_expiring(registered)
             return []
         images = [each.desired for each in todo if each.kind is ActionKind.REGISTER and each.desired is not None]
         self._supplies.want(images, cloud.formats)
@@ -341,12 +348,17 @@ class _CloudRun:
             stop=self._stop,
         )
         if applied.results:
-            observe(cloud, site.database, site.clock)
+            self._tell_expiring(observe(cloud, site.database, site.clock))
         return [
             each.desired
             for each in applied.awaited
             if each.kind is ActionKind.REGISTER and each.desired is not None and _tried(each) not in done.tried
         ]
+
+    def _tell_expiring(self, registered: Sequence[RegisteredImage]) -> None:
+        site = self._site
+        days = site.settings.plan.warn_image_days
+        tell_expiring(self._cloud.name, registered, site.database, within_days=days, now=site.clock.now())
 
     def _note(self, result: ActionResult, events: CloudEvents) -> None:
         done = self._done

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import signal
+import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +12,19 @@ import pytest
 from coppice.clock import FixedClock
 from coppice.cloud.memory import MemoryCloud
 from coppice.cloud.model import Desired
+from coppice.cloud.observations import Observations
+from coppice.cloud.revocations import Revocations, Target
 from coppice.database import Database
-from coppice.errors import CloudError, UnreachableError
+from coppice.errors import CloudError, LockedError, UnreachableError
 from coppice.events.journal import Journal
 from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
 from coppice.testing.desired import NOW, SITE, converted_image, desired_image, desired_list
-from coppice.workflows.converge import CloudReport, SyncReport, converge
+from coppice.workflows.cloud_lock import cloud_lock
+from coppice.workflows.converge import CloudReport, SyncReport, _CloudRun, converge
 from coppice.workflows.converge import Site as ConvergeSite
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
@@ -196,3 +201,139 @@ def test_what_is_held_is_a_failure_once_a_list(site: Site):
     report = site.run(desired_image("x"))[1]
     errors = SyncReport(refreshed=None, unreadable=(), clouds=(report,)).errors
     assert [error.code for error in errors] == ["plan-deletion-cap"]
+
+
+def available(cloud: MemoryCloud) -> dict[str, str]:
+    return {f"{each.name.split()[0]} {each.marker.version}": str(each.marker.state) for each in cloud.describe()}
+
+
+def test_what_needs_no_image_is_done_before_an_image_is_waited_for_and_the_cloud_is_not_locked_meanwhile(site: Site):
+    site.clouds = {"b": (cloud := MemoryCloud("b", SITE))}
+    site.run(desired_image("x"), desired_image("y"))
+    site.late = ["x image"]
+    seen: list[dict[str, str]] = []
+
+    def look() -> None:
+        with cloud_lock(site.settings, "b"):
+            seen.append(available(cloud))
+
+    site.on_wait = [look]
+    (report,) = site.run(desired_image("x", version="2"), desired_image("y", version="2"))
+    assert seen == [{"x 1": "available", "y 1": "superseded", "y 2": "available"}]
+    assert site.waits == [["x image"]]
+    assert available(cloud) == {
+        "x 1": "superseded",
+        "x 2": "available",
+        "y 1": "superseded",
+        "y 2": "available",
+    }
+    assert report.applied is not None
+    assert [each.error for each in report.applied.results] == [None] * 4
+    assert site.told().count("ImageSuperseded") == 2
+
+
+def test_what_somebody_revokes_while_an_image_is_waited_for_is_never_registered(site: Site):
+    site.clouds = {"b": (cloud := MemoryCloud("b", SITE))}
+    site.late = ["debian image"]
+    wanted = desired_image()
+
+    def revoke() -> None:
+        Revocations(site.database).make(Target(digest=wanted.listed.checksum), reason="stolen", at=NOW)
+
+    site.on_wait = [revoke]
+    site.run(wanted)
+    assert cloud.describe() == ()
+
+
+def test_what_failed_is_not_tried_again_in_the_same_run(site: Site):
+    site.clouds = {"b": MemoryCloud("b", SITE)}
+    site.late, site.broken = ["x image"], "y"
+    (report,) = site.run(desired_image("x"), desired_image("y"))
+    assert report.applied is not None
+    assert sorted(str(type(each.error).__name__) for each in report.applied.results) == [
+        "NoneType",
+        "UnreachableError",
+    ]
+    assert site.told().count("ImageFailed") == 1
+
+
+@pytest.mark.threat("T84")
+def test_a_cloud_that_another_run_changes_is_told_and_the_others_are_brought_up_to_date(site: Site):
+    site.clouds = {"a": MemoryCloud("a", SITE), "b": MemoryCloud("b", SITE)}
+    with cloud_lock(site.settings, "a"):
+        first, second = site.run(desired_image())
+    assert isinstance(first.error, LockedError)
+    assert first.error.message.startswith("cloud a: another run is at work")
+    assert (second.error, len(site.clouds["b"].describe())) == (None, 1)
+
+
+class Defective(MemoryCloud):
+    def describe(self) -> tuple[RegisteredImage, ...]:
+        raise ZeroDivisionError
+
+
+@pytest.mark.threat("T91")
+def test_a_defect_in_one_driver_is_raised_after_the_other_clouds_are_brought_up_to_date(site: Site):
+    site.clouds = {"a": Defective("a", SITE), "b": MemoryCloud("b", SITE)}
+    with pytest.raises(ZeroDivisionError):
+        site.run(desired_image())
+    assert len(site.clouds["b"].describe()) == 1
+
+
+def test_clouds_are_worked_on_side_by_side(site: Site):
+    both = threading.Barrier(2)
+
+    class Meeting(MemoryCloud):
+        def register(self, *arguments: Any, **options: Any) -> Any:
+            both.wait(20)
+            return super().register(*arguments, **options)
+
+    site.clouds = {"a": Meeting("a", SITE), "b": Meeting("b", SITE)}
+    assert [report.error for report in site.run(desired_image())] == [None, None]
+
+
+def test_what_a_cloud_was_seen_to_have_is_kept_as_it_is_after_the_run(site: Site):
+    site.run(desired_image())
+    failing, fine = Observations(site.database).all()
+    assert (failing.cloud, failing.error_code, failing.at) == ("a", "cloud-failed", None)
+    assert (fine.cloud, fine.images) == ("b", site.clouds["b"].describe())
+    assert [str(event.kind) for event in site.journal.events()].count("CloudFailed") == 1
+    site.run(desired_image())
+    site.clouds["a"] = MemoryCloud("a", SITE)
+    site.run(desired_image())
+    kinds = [str(event.kind) for event in site.journal.events()]
+    assert (kinds.count("CloudFailed"), kinds.count("CloudRecovered")) == (1, 1)
+
+
+@pytest.mark.threat("T82")
+def test_an_interrupted_run_begins_nothing_more_and_waits_shortly_for_what_is_at_work(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(MemoryCloud):
+        def register(self, *arguments: Any, **options: Any) -> Any:
+            begun.set()
+            assert go_on.wait(20)
+            return super().register(*arguments, **options)
+
+    site.clouds = {"b": (cloud := Slow("b", SITE))}
+    site.settings = replace(site.settings, plan=replace(site.settings.plan, images_at_once=1))
+
+    def cut() -> None:
+        assert begun.wait(20)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    await_end = _CloudRun.await_end
+
+    def awaited(run: _CloudRun, until: float) -> None:
+        go_on.set()
+        await_end(run, until + 20)
+
+    monkeypatch.setattr(_CloudRun, "await_end", awaited)
+    threading.Thread(target=cut).start()
+    with pytest.raises(KeyboardInterrupt):
+        site.run(desired_image("a"), desired_image("b"))
+    assert len(cloud.describe()) == 1
+    site.run(desired_image("a"), desired_image("b"))
+    assert len(cloud.describe()) == 2
