@@ -199,7 +199,7 @@ def rollback_command(
         dry_run=dry_run,
         wait_seconds=wait,
     )
-    told = "coppice image release lets newer versions come again."
+    told = "" if dry_run or report.errors else "`coppice image release` lets newer versions come again."
     return _result(context, "image rollback", report, told, (), dry_run=dry_run)
 
 
@@ -219,7 +219,7 @@ def release_command(context: Context, *, image: str, dry_run: bool, clouds: tupl
 
     site = _site(context)
     report = release(key_of(image, site), _open(context, clouds), site, dry_run=dry_run, wait_seconds=wait)
-    told = "The next sync makes the newest version available."
+    told = "" if dry_run or report.errors else "The next sync makes the newest version available."
     return _result(context, "image release", report, told, (), dry_run=dry_run)
 
 
@@ -253,7 +253,7 @@ def _result(
         context.tell_hooks()
     result = run_result(command, run, dry_run=dry_run)
     data = {"run": result.data, "revocations": [_as_data(each) for each in revocations]}
-    return replace(result, data=data, messages=(told, *result.messages))
+    return replace(result, data=data, messages=(*((told,) if told else ()), *result.messages))
 
 
 def _as_data(kept: KeptRevocation) -> dict[str, object]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from coppice.errors import CloudError, NotFoundError, UsageError
 from coppice.events.journal import Journal
 from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
-from coppice.testing.desired import NOW, SITE, content_of, converted_image, desired_image, desired_list
+from coppice.testing.desired import LATER, NOW, SITE, content_of, converted_image, desired_image, desired_list
 from coppice.workflows.converge import Site, SyncReport, converge
 from coppice.workflows.retire import retire
 from coppice.workflows.revoke import revoke, take_back, target_of
@@ -101,7 +102,8 @@ class World:
         return self.sync()
 
     def sync(self) -> SyncReport:
-        lists = (desired_list(*self.wanted, version=str(self.list_version)),)
+        ends = max((image.expires for image in self.wanted), default=LATER)
+        lists = (desired_list(*self.wanted, version=str(self.list_version), expires=ends),)
         desired = Desired(lists=lists, revocations=Revocations(self.database).in_force())
         reports = converge(desired, self.clouds, self.site, supplies=self)
         return SyncReport(refreshed=None, unreadable=(), clouds=reports)
@@ -399,3 +401,20 @@ def test_a_revocation_made_of_every_version_is_not_taken_back_by_naming_one(worl
     revocations.make(one, reason="bad", at=NOW)
     assert revocations.take_back(one, at=NOW)[0].revocation.reason == "bad"
     assert [each.revocation.reason for each in revocations.all()] == ["gone"]
+
+
+def test_that_an_image_ends_soon_is_told_once_for_each_date(world: World):
+    image = desired_image()
+    world.publish(image)
+    assert "ImageExpiring" not in world.told()
+    world.clock.advance(image.expires - NOW - timedelta(days=7))
+    world.sync()
+    world.retire()
+    assert world.told().count("ImageExpiring") == 2
+    (event, _) = (each for each in Journal(world.database).events() if str(each.kind) == "ImageExpiring")
+    assert event.facts["expires"] == "2026-12-01T12:00:00Z"
+    # The list is renewed: what was told does not hold any more, and is told anew when it does.
+    world.publish(replace(image, expires=image.expires + timedelta(days=30)))
+    world.clock.advance(timedelta(days=7))
+    world.sync()
+    assert world.told().count("ImageExpiring") == 2
