@@ -359,6 +359,26 @@ def test_clients_that_break_off_leave_it_working(served):
         assert fetched(served.path_or_url) == CONTENT
 
 
+def test_clients_that_never_say_what_they_want_are_sent_away(tmp_path, monkeypatch):
+    monkeypatch.setattr("coppice.cloud.transports.pull_server._SILENCE_SECONDS", 1.0)
+
+    def drip(client: socket.socket) -> None:
+        until = time.monotonic() + WAIT_SECONDS
+        client.sendall(b"GET / HTTP/1.1\r\nX: ")
+        while time.monotonic() < until:
+            client.sendall(b"a")
+            time.sleep(0.1)
+
+    with HttpTransport("127.0.0.1", 0).offer(converted_bytes(tmp_path / "store"), SILENT) as offered:
+        parts = urlsplit(offered.path_or_url)
+        with (
+            socket.create_connection((parts.hostname, parts.port), timeout=WAIT_SECONDS) as client,
+            pytest.raises(ConnectionError),
+        ):
+            drip(client)
+        assert fetched(offered.path_or_url) == CONTENT
+
+
 def test_nonsense_is_answered_with_an_error_and_leaves_it_working(served):
     parts = urlsplit(served.path_or_url)
     for nonsense in (b"\x00\xff\r\n\r\n", b"GET " + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"\r\n" * 100):

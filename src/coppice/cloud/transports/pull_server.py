@@ -16,6 +16,7 @@ import re
 import secrets
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -140,6 +141,7 @@ class _Server(ThreadingHTTPServer):
         self._only_from = only_from
         self._tls = tls
         self._places = threading.BoundedSemaphore(_CLIENTS)
+        self._unheard: dict[socket.socket, float] = {}
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
@@ -155,7 +157,24 @@ class _Server(ThreadingHTTPServer):
         if self._tls is not None:
             # The handshake happens in the connection's own thread: a silent client stops nobody.
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        self._unheard[connection] = time.monotonic()
         return connection, peer
+
+    def heard(self, connection: socket.socket) -> None:
+        """Note that a client has said all that it asks for."""
+        self._unheard.pop(connection, None)
+
+    def service_actions(self) -> None:
+        """End connections whose clients take too long to say what they want, letter by letter or not at all."""
+        for connection, since in list(self._unheard.items()):
+            if time.monotonic() - since > _SILENCE_SECONDS:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        self.heard(request)
+        super().shutdown_request(request)
 
     def verify_request(self, request: object, client_address: Any) -> bool:
         """Refuse clients from where nobody should ask, and those beyond the bound."""
@@ -190,6 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "coppice", ""
     server_of_files: PullServer
+    server: _Server
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
@@ -200,6 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         # A client that sends a body has no business here; what it sends is not read.
         self.close_connection = True
+        self.server.heard(self.connection)
         taken = self.server_of_files.take(self.path, self.connection)
         if taken is None:
             self._head(_NOT_THERE, 0)
