@@ -123,7 +123,7 @@ def _serve(context: Context) -> Result:
         environ=context.environ,
         on_listen=lambda port: log.info("listening", extra={"fields": {"port": port}}),
     )
-    return Result(command="run", data={"dry_run": False, "once": False}, messages=("Stopped, as asked.",))
+    return Result(command="run", data={"dry_run": False, "once": False})
 
 
 def _once(context: Context, only: tuple[str, ...]) -> Result:
