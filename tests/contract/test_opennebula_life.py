@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+import random
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from coppice.cloud.clouds import open_cloud
 from coppice.cloud.model import Audience, ImageState, Visibility
 from coppice.cloud.opennebula.document import texts
 from coppice.cloud.opennebula.options import Placing
@@ -17,10 +21,11 @@ from coppice.cloud.properties import presentation_digest, presentation_of
 from coppice.cloud.transports.by_http import open_http
 from coppice.errors import AdoptionError, CloudError, CloudForbiddenError, CloudRefusedImageError
 from coppice.monitor import SILENT
+from coppice.settings.clouds import CloudSettings
 from coppice.settings.driver_options import Options
 from coppice.testing.contracts.stand import register, register_at, to_state
 from coppice.testing.desired import SITE, desired_image, marker_of
-from coppice.testing.opennebula.faults import Copying
+from coppice.testing.opennebula.faults import Act, Copying, Fault, When
 from coppice.testing.opennebula.objects import Right, State
 from coppice.testing.opennebula.template import Template
 from coppice.testing.opennebula.template_calls import instantiate
@@ -330,3 +335,67 @@ def test_what_is_not_of_a_format_that_opennebula_takes_is_refused(stand: OpenNeb
     other = replace(converted, image=replace(converted.image, format=DiskFormat.VMDK))
     with pytest.raises(CloudRefusedImageError, match="vmdk"):
         stand.cloud.register(other, marker_of(desired), presentation_of(desired), SILENT)
+
+
+def test_a_cloud_of_the_settings_registers_over_the_wire(stand: OpenNebulaStand, store: Path):
+    cloud = open_cloud(
+        CloudSettings(
+            name="one",
+            driver="opennebula",
+            site=SITE,
+            formats=(),
+            visibility="public",
+            options={
+                "endpoint": stand.simulator.endpoint,
+                "secret_file": str(stand.path / "one_auth"),
+                "datastores": ["default"],
+                "transport": {"driver": "path", "directory": str(stand.transport.directory)},
+            },
+        )
+    )
+    image = register_at(cloud, stand, desired_image(), store)
+    assert stand.is_listed(image)
+    assert stand.can_start(image)
+
+
+@pytest.mark.threat("T90")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_there_is_always_a_version_to_start_through_updates_with_faults(stand: OpenNebulaStand, store: Path, seed: int):
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    current = register(stand, desired_image(version="0"), store)
+    over, without = threading.Event(), []
+
+    def look() -> None:
+        while not over.wait(0.002):
+            with stand.simulator.world.lock:
+                if not stand.has_something_to_start():
+                    without.append(time.monotonic())
+
+    client = threading.Thread(target=look)
+    client.start()
+    try:
+        for number in range(1, 11):
+            desired = desired_image(version=str(number))
+            for _ in range(chance.randrange(3)):
+                act = chance.choice([Act.CUT, Act.CUT_ANSWER, Act.STATUS])
+                when = chance.choice([When.BEFORE, When.AFTER])
+                # From some call on everything fails, as for a run that is killed there.
+                stand.simulator.faults.add(
+                    Fault(method="*", act=act, when=when, skip=chance.randrange(25), times=None, code=403)
+                )
+                with suppress(CloudError):
+                    register(stand, desired, store)
+                    to_state(stand.cloud, current, ImageState.SUPERSEDED)
+                stand.simulator.faults.clear()
+            new = register(stand, desired, store)
+            old = [each for each in stand.cloud.describe() if each.cloud_identifier != new.cloud_identifier]
+            for image in old:
+                stand.cloud.remove(to_state(stand.cloud, image, ImageState.SUPERSEDED))
+            current = new
+    finally:
+        over.set()
+        client.join()
+    assert without == []
+    assert [each.marker.version for each in stand.cloud.describe()] == ["10"]
+    assert len(stand.simulator.templates()) == 1
+    assert stand.simulator.stray_files() == []

@@ -156,6 +156,22 @@ class OpenNebulaStand(CloudStand, DriftStand, UseStand, TidyStand, AdoptingStand
             for template in self.simulator.templates()
         )
 
+    def has_something_to_start(self) -> bool:
+        """Tell whether an ordinary user finds a VM template and can start a machine from it, without starting one."""
+        world = self.simulator.world
+        with world.lock:
+            for template in world.templates.values():
+                images = [world.images.get(int(each)) for each in _disks(template) if each.isdecimal()]
+                usable = [
+                    image is not None
+                    and image.state in {State.READY, State.USED}
+                    and image.allows(self.user, Right.USE)
+                    for image in images
+                ]
+                if template.allows(self.user, Right.USE) and usable and all(usable):
+                    return True
+        return False
+
     def check_shown(self, image: RegisteredImage, presentation: Presentation) -> None:
         """Look at the VM template's name, and at the attributes of the image."""
         (appliance,) = (

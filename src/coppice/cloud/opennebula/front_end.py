@@ -54,10 +54,6 @@ class FrontEnd:
         self._lock = threading.Lock()
         self._server: Any = None
 
-    def version(self) -> str:
-        """Return the version of ``oned``."""
-        return str(self._repeat(lambda one: one.system.version()))
-
     def images(self) -> tuple[StoredImage, ...]:
         """Return every image that the connected user owns, by number.
 

@@ -221,7 +221,8 @@ class Intake:
     def _compared(self, image: StoredImage, converted: ConvertedImage, place: Datastore) -> StoredImage:
         # The bytes were compared by the datastore's driver, with what it was told (MD5, SHA1); the size tells what an
         # interrupted download can do behind its back.
-        least = -(-converted.image.virtual_size_bytes // MIB)
+        # Which way the last part of a MiB is rounded depends on the driver.
+        least = converted.image.virtual_size_bytes // MIB
         if place.driver not in _UNTOLD_SIZE_DRIVERS and image.size_mib < least:
             raise CloudChecksumError(
                 f"cloud {self.front_end.failures.cloud}: image {image.identifier} has {image.size_mib} MiB in the "
