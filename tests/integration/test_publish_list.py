@@ -290,7 +290,8 @@ def test_a_set_is_published_whole_replaced_whole_and_taken_back_whole(desk):
     assert desk.listed() == {"Alpha": "1", "Database": "1", "Portal": "1"}
     members = [image for image in desk.read().images if image.extra]
     identifier = desk.sets.get("stack").identifier
-    assert [image.extra for image in members] == [{"coppice:set": identifier, "coppice:set_version": "3"}] * 2
+    told = {"coppice:set": identifier, "coppice:set_version": "3", "coppice:set_size": 2}
+    assert [image.extra for image in members] == [told] * 2
 
 
 def test_a_set_without_one_of_its_images_is_not_published_at_all(desk):
