@@ -7,21 +7,28 @@ test lists. They are imitations: the programs themselves do not run here.
 
 from __future__ import annotations
 
+import http.client
 import json
+import time
+import xmlrpc.client
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from xml.sax.saxutils import escape
 
 from coppice.cloud.adoption import Program
 from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from coppice.cloud.memory import MemoryCloud
     from coppice.cloud.model import DesiredImage
 
 OPENSTACK = "openstack"
 OPENNEBULA = "opennebula"
+NO = False
+"""As an argument by position: XML-RPC knows no names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +226,97 @@ def keep_in_memory(cloud: MemoryCloud, prepared: Prepared, identifier: str, *, t
         properties=dict(prepared.properties),
         checksum=str(Checksum.of(prepared.content)) if tells_checksum else "",
     )
+
+
+def keep_in_opennebula(
+    endpoint: str, session: str, prepared: Prepared, path: Path, *, datastore: int = 1, seconds: float = 60.0
+) -> tuple[int, int | None]:
+    """Register an image, and its virtual machine template, as its program would have; return their numbers.
+
+    Args:
+        endpoint: Of the XML-RPC interface, on loopback.
+        session: ``name:password`` of the owner.
+        prepared: What.
+        path: Where its bytes are put for the front-end to read: a directory that it allows.
+        datastore: Where it is to lie.
+        seconds: How long it may take.
+
+    Raises:
+        AssertionError: The server refused, or took too long.
+    """
+    file = path / f"{Checksum.of(prepared.content + prepared.name.encode()).hexdigest[:16]}.img"
+    file.write_bytes(prepared.content)
+    file.chmod(0o644)
+    said = {"NAME": prepared.name, "TYPE": "OS", "PATH": str(file), **prepared.properties}
+    proxy = xmlrpc.client.ServerProxy(endpoint, transport=_Bounded())
+    number = int(_called(proxy.one.image.allocate(session, _as_xml(said), datastore, NO)))
+    until = time.monotonic() + seconds
+    while "<STATE>1</STATE>" not in (told := _called(proxy.one.image.info(session, number, NO))):
+        assert time.monotonic() < until, told
+        time.sleep(0.05)
+    file.unlink()
+    if not prepared.template:
+        return number, None
+    template = _as_xml({"NAME": prepared.name, **prepared.template}, f"<DISK><IMAGE_ID>{number}</IMAGE_ID></DISK>")
+    return number, int(_called(proxy.one.template.allocate(session, template)))
+
+
+def keep_in_glance(glance: ImageService, prepared: Prepared, path: Path, *, disk_format: str = "raw") -> str:
+    """Register an image in Glance as its program would have; return its identifier.
+
+    Args:
+        glance: Whose service, and as whom.
+        prepared: What.
+        path: A directory for its bytes.
+        disk_format: What they are.
+
+    Raises:
+        AssertionError: The server refused.
+    """
+    file = path / f"{Checksum.of(prepared.content).hexdigest[:16]}.img"
+    file.write_bytes(prepared.content)
+    identifier = glance.create(
+        name=prepared.name,
+        disk_format=disk_format,
+        container_format="bare",
+        visibility=prepared.visibility,
+        tags=list(prepared.tags),
+        **prepared.properties,
+    )
+    status, told = glance.upload(identifier, file)
+    assert status == 204, told  # noqa: PLR2004 - HTTP's "No Content"
+    file.unlink()
+    return identifier
+
+
+class _Bounded(xmlrpc.client.Transport):
+    """No answer is waited for without end; the standard library's own has no setting for that."""
+
+    def make_connection(self, host: object) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(str(host), timeout=60)
+
+
+class ImageService(Protocol):
+    """What of an image service is needed: `coppice.testing.glance.Glance` has it."""
+
+    def create(self, **fields: object) -> str:
+        """Make an image without bytes; return its identifier."""
+        ...
+
+    def upload(self, identifier: str, path: Path) -> tuple[int, str]:
+        """Upload its bytes; return status and body of the answer."""
+        ...
+
+
+def _called(answer: object) -> str:
+    assert isinstance(answer, list)
+    assert answer[0] is True, answer
+    return str(answer[1])
+
+
+def _as_xml(said: Mapping[str, str], more: str = "") -> str:
+    parts = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in said.items())
+    return f"<TEMPLATE>{parts}{more}</TEMPLATE>"
 
 
 def _event(image: DesiredImage) -> dict[str, str]:
