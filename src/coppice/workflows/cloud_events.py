@@ -70,6 +70,9 @@ class CloudEvents:
         action = result.action
         kind: EventKind | None = _kind(action)
         facts = self._facts(action, result.registered or action.registered)
+        facts["seconds"] = round(result.seconds, 3)
+        if action.kind is ActionKind.REGISTER and action.desired is not None:
+            facts["size_bytes"] = action.desired.listed.size_bytes
         if result.error is not None:
             kind = EventKind.IMAGE_FAILED
             facts |= {"action": str(action.kind), "error": result.error.as_dict()}
