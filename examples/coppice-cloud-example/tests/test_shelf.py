@@ -106,7 +106,7 @@ class ShelfStand(CloudStand, DriftStand, UseStand):
 
 class TestShelf(CloudContract, DriftContract, UseContract):
     @pytest.fixture
-    def stand(self, tmp_path: Path) -> ShelfStand:  # type: ignore[override]
+    def stand(self, tmp_path: Path) -> ShelfStand:
         return ShelfStand(tmp_path / "cloud")
 
 

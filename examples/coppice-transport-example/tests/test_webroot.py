@@ -50,7 +50,7 @@ class WebrootStand(TransportStand):
 
 class TestWebroot(TransportContract):
     @pytest.fixture
-    def stand(self, tmp_path: Path) -> Iterator[TransportStand]:  # type: ignore[override]
+    def stand(self, tmp_path: Path) -> Iterator[TransportStand]:
         directory = tmp_path / "www"
         directory.mkdir()
         with StaticServer(directory) as server:

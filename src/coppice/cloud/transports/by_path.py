@@ -112,10 +112,16 @@ class PathTransport:
         with atomic.storage_errors("writing", self.directory):
             place.mkdir(mode=0o700)
         try:
-            with atomic.storage_errors("writing", place), (place / folder.LOCK).open("xb") as lock:
-                # Held by the kernel until this process lets go of it, whatever becomes of it.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with atomic.storage_errors("writing", place):
+                lock = os.open(place / folder.LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                with atomic.storage_errors("locking", place):
+                    # Held by the kernel until this process lets go of it, whatever becomes of it.
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Outside of the words for the disk's errors: what fails in the block that uses it is not the disk's.
                 yield place
+            finally:
+                os.close(lock)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

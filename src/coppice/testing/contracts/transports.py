@@ -11,6 +11,7 @@ A member's tests make a class of it, and give it a stand::
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -134,16 +135,21 @@ class TransportContract(ABC):
         with pytest.raises(OSError):  # noqa: PT011 - whatever it says
             stand.fetch(offered)
 
-    def test_nothing_is_left_when_the_cloud_failed(self, stand: TransportStand, store: Path) -> None:
+    @pytest.mark.parametrize("failure", [RuntimeError, OSError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
+    def test_nothing_is_left_when_the_cloud_failed_and_its_error_comes_through(
+        self, stand: TransportStand, store: Path, failure: type[BaseException]
+    ) -> None:
         offers: list[Offered] = []
+        error = failure(errno.ENOSPC, "the cloud failed")
 
         def offer_and_fail() -> None:
             with stand.transport.offer(converted_bytes(store), SILENT) as offered:
                 offers.append(offered)
-                raise RuntimeError("the cloud failed")
+                raise error
 
-        with pytest.raises(RuntimeError, match="the cloud failed"):
+        with pytest.raises(failure) as caught:
             offer_and_fail()
+        assert caught.value is error
         assert not stand.left_behind()
         with pytest.raises(OSError):  # noqa: PT011 - whatever it says
             stand.fetch(offers[0])
