@@ -140,7 +140,7 @@ class RunningService:
         for pid in parents:
             above = parents.get(pid)
             while above not in {None, 0, self.pid}:
-                above = parents.get(above)  # type: ignore[arg-type]
+                above = parents.get(above)
             if above == self.pid:
                 found.append(pid)
         return found
