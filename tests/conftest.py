@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = {
+    "contract/test_cloud_libvirt.py": "libvirt",
     "contract/test_publishers.py": "publishers",
     "contract/test_transports.py": "transports",
+    "contract/test_cloud_openstack.py": "openstack",
     "e2e/test_demo.py": "demonstration",
     "integration/test_conversion_matrix.py": "glance",
     "integration/test_examples.py": "examples",
     "integration/test_glance.py": "glance",
     "integration/test_hostile_images.py": "hostile",
+    "integration/test_libvirt.py": "libvirt",
     "integration/test_opennebula_recordings.py": "recordings",
     "integration/test_publisher_faults.py": "publishers",
 }

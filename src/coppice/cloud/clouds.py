@@ -37,6 +37,7 @@ class _BuiltIn:
 
 BUILT_IN: dict[str, _BuiltIn] = {
     "directory": _BuiltIn("coppice.cloud.directory", "open_directory"),
+    "libvirt": _BuiltIn("coppice.cloud.libvirt_pool", "open_libvirt"),
     "memory": _BuiltIn("coppice.cloud.memory", "open_memory"),
     "opennebula": _BuiltIn("coppice.cloud.opennebula", "open_opennebula"),
     "openstack": _BuiltIn("coppice.cloud.openstack", "open_openstack"),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from coppice.clock import FixedClock
     from coppice.testing.glance import Glance
+    from coppice.testing.libvirtd import Libvirtd
+    from coppice.testing.openstack import OpenStack
     from coppice.testing.server import LoopbackServer
 
 _OPTION = "coppice_guard_unit"
@@ -71,12 +73,31 @@ def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Glance]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def openstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStack]:
+    """Return a real Glance and a real Keystone: one of each for all tests of a run, which run in one process."""
+    from coppice.testing.openstack import OpenStack
+
+    with OpenStack(tmp_path_factory.mktemp("openstack")) as services:
+        yield services
+
+
+@pytest.fixture(scope="session")
+def libvirtd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Libvirtd]:
+    """Return a real libvirtd: one for all tests of a run, which run in one process."""
+    from coppice.testing.libvirtd import Libvirtd
+
+    with Libvirtd(tmp_path_factory.mktemp("libvirtd")) as daemon:
+        yield daemon
+
+
 @pytest.hookimpl(tryfirst=True)  # the groups are read by another plug-in's hook of this name
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep all tests that ask for Glance together, however many processes there are."""
     for item in items:
-        if "glance" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("glance"))
+        asked = {"glance", "openstack"} & set(getattr(item, "fixturenames", ()))
+        if asked:
+            item.add_marker(pytest.mark.xdist_group(min(asked)))
             if config.pluginmanager.hasplugin("timeout") and item.get_closest_marker("timeout") is None:
                 # The first run on a machine installs it, which takes minutes and is no test's fault.
                 seconds = float(config.getini("timeout") or 0)
