@@ -22,16 +22,19 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, urlsplit
 
+from coppice.settings.clouds import CloudSettings
 from coppice.testing.fault_proxy import FaultProxy
 from coppice.testing.glance import CACHE, DATABASE, LOCK, SERVER, Glance, application_of, glance_programs
 from coppice.testing.publishing.server import PublishingServer, free_port
 from coppice.testing.server import LoopbackServer
-from coppice.testing.server import status as answer_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
+
+    from coppice.testing.server import Conversation
 
 REGION = "one"
 FAULTY_REGION = "faulty"
@@ -163,6 +166,19 @@ class KeystoneGlance(Glance):
         self._keystone = keystone
         self._web_port = web_port
 
+    def forget_all(self) -> None:
+        """Let there be no image, past the service: removing them one by one takes as long as a test."""
+        with closing(sqlite3.connect(self._scratch / "glance.db", timeout=60)) as database, database:
+            for table in ("image_locations", "image_members", "image_properties", "image_tags", "images"):
+                database.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand above
+        for path in (self._scratch / "images").iterdir():
+            path.unlink(missing_ok=True)
+
+    def execute(self, statement: str, *values: object) -> None:
+        """Change the database, past the service."""
+        with closing(sqlite3.connect(self._scratch / "glance.db", timeout=60)) as database, database:
+            database.execute(statement, values)
+
     def more_settings(self) -> str:
         """Return where Keystone is."""
         (self._scratch / "glance-image-import.conf").write_text(
@@ -188,6 +204,7 @@ class OpenStack:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._tokens: dict[str, str] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -227,15 +244,44 @@ class OpenStack:
         """Return the identifier of a project."""
         return str(self.keystone.facts["projects"][name])
 
-    def set_servers(self, servers: Sequence[dict[str, str]], *, status: int = 200) -> None:
-        """Let Nova have these servers, or refuse to say."""
-        body = json.dumps({"servers": list(servers)}).encode()
-        self.compute.set("/v2.1/servers", answer_status(status, body))
+    def set_servers(self, images: Sequence[str], *, status: int = 200) -> None:
+        """Let Nova have one server made from each of these images, or refuse to say."""
 
-    def token(self, person: str, *, region: str = REGION) -> str:
-        """Return a token of a person, for requests that a test makes itself."""
-        login = _login_of(person, _PASSWORDS[person], _PROJECTS[person])
-        return _token(self.keystone.port, login)
+        def answer(talk: Conversation) -> None:
+            wanted = parse_qs(urlsplit(talk.handler.path).query).get("image", [])
+            servers = [{"id": str(number), "image": {"id": image}} for number, image in enumerate(images)]
+            found = [server for server in servers if not wanted or server["image"]["id"] in wanted]  # type: ignore[index]
+            body = json.dumps({"servers": found}).encode()
+            talk.whole(status, {"Content-Type": "application/json", "Content-Length": str(len(body))}, body)
+
+        self.compute.set("/v2.1/servers", answer)
+
+    def token(self, person: str) -> str:
+        """Return a token of a person, for requests that a test makes itself; one serves all of them."""
+        if person not in self._tokens:
+            login = _login_of(person, _PASSWORDS[person], _PROJECTS[person])
+            self._tokens[person] = _token(self.keystone.port, login)
+        return self._tokens[person]
+
+    def settings(
+        self, name: str = "alice", *, site: str, visibility: str | None = None, **options: object
+    ) -> CloudSettings:
+        """Return the settings of a target that uses an entry of ``clouds.yaml``; it tries again without waiting."""
+        return CloudSettings(
+            name="test",
+            driver="openstack",
+            site=site,
+            formats=(),
+            visibility=visibility,
+            options={"cloud": name, "clouds_file": str(self.clouds_file), "retry_delay": 0.01, **options},
+        )
+
+    def forget_all(self) -> None:
+        """Let Glance have no image any more, Keystone no fault, and Nova no server: as at the start."""
+        self.faults.clear()
+        self.keystone_faults.clear()
+        self.set_servers([])
+        self.glance.forget_all()
 
     def ask(
         self, person: str, method: str, path: str, body: object = None, *, content_type: str = "application/json"

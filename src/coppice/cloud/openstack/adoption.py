@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from coppice.cloud.openstack.images import GlanceImage, Images
 
 
-def foreign(images: Images, cloud: str, site: str) -> tuple[ForeignImage, ...]:
-    """Return every image of the project without the site's marker, sorted by identifier.
+def foreign(images: Images, cloud: str) -> tuple[ForeignImage, ...]:
+    """Return every image of the project that bears no site's marker, sorted by identifier.
 
     Raises:
         CloudError: The cloud could not be asked, or its answer was incomplete.
@@ -42,7 +42,7 @@ def foreign(images: Images, cloud: str, site: str) -> tuple[ForeignImage, ...]:
             size_bytes=image.size_bytes,
         )
         for image in images.all()
-        if image.properties.get(SITE) != escape(site)
+        if SITE not in image.properties
     )
 
 

@@ -226,8 +226,8 @@ class OpenStackCloud:
         self._discard(image.identifier)
 
     def foreign(self) -> tuple[ForeignImage, ...]:
-        """Return the project's images without this site's marker, sorted by identifier."""
-        return adoption.foreign(self.images, self.name, self.site)
+        """Return the project's images that bear no site's marker, sorted by identifier."""
+        return adoption.foreign(self.images, self.name)
 
     def adopt(self, foreign: ForeignImage, marker: OwnershipMarker, presentation: Presentation) -> RegisteredImage:
         """Write marker and presentation on an image that bears none."""

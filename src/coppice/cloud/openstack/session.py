@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from keystoneauth1 import exceptions as auth_problems
+from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session, TCPKeepAliveAdapter
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
-from openstack.exceptions import ConfigException, SDKException
+from openstack.exceptions import ConfigException, SDKException, ServiceDiscoveryException
 
 from coppice.cloud.openstack.failures import (
     Asked,
@@ -41,7 +43,7 @@ ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
 _MAX_DELAY_SECONDS = 30.0
 _ERROR, _UNAUTHORIZED = 400, 401
-_SERVER_ERROR = 500
+_SERVER_ERROR, _UNAVAILABLE = 500, 503
 TRANSIENT = (CloudUnreachableError, CloudTimeoutError, CloudFaultError)
 """What may be otherwise the next time."""
 
@@ -117,6 +119,7 @@ class Api:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._project: str | None = None
+        self._adapters: dict[str, Adapter] = {}
 
     def connection(self) -> Connection:
         """Return the connection, made when it is first needed.
@@ -253,14 +256,17 @@ class Api:
                 app_name="coppice",
             )
             region = config.get_one(cloud=settings.cloud, **self._overrides())
-            return Connection(config=region)
+            return Connection(config=region, strict_proxies=True)
 
         if settings.clouds_file is not None and not settings.clouds_file.is_file():
             raise CloudCredentialError(
                 f"cloud {settings.name}: there is no {settings.clouds_file}",
                 resolution="Write the file as openstacksdk's documentation has it, or correct `clouds_file`.",
             )
-        return self._wrapped(asked, connect)
+        with warnings.catch_warnings():
+            # The library warns of what it does itself.
+            warnings.simplefilter("ignore")
+            return self._wrapped(asked, connect)
 
     def _overrides(self) -> dict[str, Any]:
         settings = self._settings
@@ -290,10 +296,21 @@ class Api:
             found["auth"] = auth
         return {key: value for key, value in found.items() if value is not None}
 
+    def _adapter(self, service: str) -> Adapter:
+        """Return what knows where a service is, asked for that when it is first needed."""
+        connection = self.connection()
+        with self._lock:
+            if service not in self._adapters:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self._adapters[service] = getattr(connection, service)
+            return self._adapters[service]
+
     def _send(self, asked: Asked, service: str, method: str, path: str, **options: Any) -> requests.Response:
         def send() -> requests.Response:
-            adapter = getattr(self.connection(), service)
-            return adapter.request(  # type: ignore[no-any-return]
+            # Not by the library's own kind of adapter: it keeps answers, and warns of itself.
+            return Adapter.request(
+                self._adapter(service),
                 path,
                 method,
                 raise_exc=False,
@@ -343,6 +360,8 @@ class Api:
             if status < _SERVER_ERROR:
                 raise login_failed(asked, problem) from problem
             raise error_of_status(asked, status, str(problem)) from problem
+        except ServiceDiscoveryException as problem:
+            raise error_of_status(asked, _UNAVAILABLE, str(problem)) from problem
         except (auth_problems.ClientException, ConfigException, SDKException) as problem:
             raise login_failed(asked, problem) from problem
         except (requests.RequestException, OSError) as problem:
