@@ -11,7 +11,7 @@ from coppice.events.intended import IntendedEvent, IntendedEvents
 from coppice.events.model import EventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from coppice.clock import Clock
     from coppice.cloud.model import RegisteredImage
@@ -129,9 +129,18 @@ def _was_done(intended: IntendedEvent, registered: Sequence[RegisteredImage]) ->
             (str(each.marker.key), each.marker.version, str(each.marker.digest)) for each in registered if each.ready
         ]
         return wanted in found
-    there = [each for each in registered if each.cloud_identifier == expected["cloud_identifier"]]
+    there = [each for each in registered if _is_meant(expected, each)]
     if expected["action"] == ActionKind.REMOVE or not there:
         return expected["action"] == ActionKind.REMOVE and not there
     if expected["action"] == ActionKind.CHANGE_STATE:
         return str(there[0].marker.state) == expected["state"]
     return there[0].marker.metadata_digest != expected["metadata_before"]
+
+
+def _is_meant(expected: Mapping[str, object], image: RegisteredImage) -> bool:
+    if expected["cloud_identifier"] is not None:
+        return image.cloud_identifier == expected["cloud_identifier"]
+    # The plan itself registered it: when it was noted, nobody knew how the cloud would call it.
+    marker = image.marker
+    found = (str(marker.key), marker.version, str(marker.digest))
+    return image.ready and found == (expected["key"], expected["version"], expected["digest"])
