@@ -305,6 +305,20 @@ def test_where_it_cannot_listen_it_does_not_begin(site, listen, code, server):
     assert ended.codes == [code]
 
 
+@pytest.mark.threat("T85")
+def test_with_a_damaged_database_it_does_not_begin_and_leaves_all_as_it_is(site):
+    settle(site)
+    before = registered(site)
+    (site.state / "coppice.sqlite").write_bytes(b"not a database" * 500)
+    ended = site.run("--json", "run")
+    assert (ended.code, ended.codes) == (10, ["database-failed"])
+    assert registered(site) == before
+
+
+def registered(site):
+    return sorted(str(path) for path in site.cloud.rglob("*"))
+
+
 def test_a_look_at_what_would_run_makes_nothing(tmp_path, kit):
     line = kit.CommandLine(tmp_path / "new", f'state_directory = "{tmp_path}/state"\n')
     found = line.ok("run", "--dry-run")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
 
     from coppice.schedule.standing import Standing
-    from coppice.schedule.tally import Tally
+    from coppice.schedule.tally import Counts
     from coppice.workflows.facts import CloudFacts, CurrentImage, SiteFacts
 
 GAUGE: Final = "gauge"
@@ -197,14 +197,14 @@ def site_metrics(told: Exposition, facts: SiteFacts, now: datetime) -> None:
         told.set("coppice_store_free_bytes", store.free_bytes, store.name)
 
 
-def tally_metrics(told: Exposition, tally: Tally) -> None:
+def tally_metrics(told: Exposition, counts: Counts) -> None:
     """Tell what was counted since the service began."""
-    for (kind, cloud), number in sorted(tally.events.items()):
+    for (kind, cloud), number in sorted(counts.events.items()):
         told.set("coppice_events_total", number, kind, cloud)
-    told.set("coppice_fetched_bytes_total", tally.fetched_bytes)
-    for cloud, size in sorted(tally.registered_bytes.items()):
+    told.set("coppice_fetched_bytes_total", counts.fetched_bytes)
+    for cloud, size in sorted(counts.registered_bytes.items()):
         told.set("coppice_registered_bytes_total", size, cloud)
-    for (kind, cloud), seconds in sorted(tally.seconds.items()):
+    for (kind, cloud), seconds in sorted(counts.seconds.items()):
         told.set("coppice_action_seconds_total", seconds, kind, cloud)
 
 

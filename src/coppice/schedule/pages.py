@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from coppice.errors import CoppiceError
 from coppice.log import get_logger
 from coppice.schedule.health import is_alive, reasons_not_ready
 from coppice.schedule.metrics import Exposition, service_metrics, site_metrics, tally_metrics
+from coppice.schedule.tally import Counts
 from coppice.workflows.facts import site_facts
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 FACTS_SECONDS: Final = 10.0
 """For how long facts are told again before they are gathered anew, however many ask."""
+WAIT_SECONDS: Final = 5.0
+"""How long one who asks waits for another's gathering."""
 _log = get_logger("schedule.pages")
 
 
@@ -40,6 +44,16 @@ class Page:
     status: int
     content_type: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What was known at a moment; without facts, the code of the error that kept them from being read, if any."""
+
+    at: float
+    facts: SiteFacts | None = None
+    error: str | None = None
+    counts: Counts = field(default_factory=Counts)
 
 
 def plain_page(status: int, text: str) -> Page:
@@ -65,7 +79,7 @@ class Pages:
         self._tally = tally
         self._clock = clock
         self._gathering = threading.Lock()
-        self._gathered: tuple[float, SiteFacts | None, str | None] | None = None
+        self._last = _Known(at=-math.inf)
 
     def answer(self, path: str, accept: str) -> Page:
         """Return the page at ``path``; ``accept`` is what the asker said that it reads."""
@@ -84,7 +98,7 @@ class Pages:
         return plain_page(200, "alive") if alive else plain_page(503, "hung")
 
     def _readiness(self) -> Page:
-        reasons = self._reasons(self._facts()[1])
+        reasons = self._reasons(self._known().error)
         body = json.dumps({"ready": not reasons, "reasons": reasons}).encode() + b"\n"
         return Page(status=503 if reasons else 200, content_type="application/json", body=body)
 
@@ -97,30 +111,33 @@ class Pages:
     def _metrics(self, accept: str) -> Page:
         from prometheus_client.exposition import choose_encoder
 
-        facts, unreadable = self._facts()
-        told = Exposition()
-        service_metrics(told, self._board.read(), ready=not self._reasons(unreadable))
-        told.set("coppice_facts_readable", facts is not None)
-        if facts is not None:
-            site_metrics(told, facts, self._clock.now())
-        with self._gathering:
-            tally_metrics(told, self._tally)
+        known, told = self._known(), Exposition()
+        service_metrics(told, self._board.read(), ready=not self._reasons(known.error))
+        told.set("coppice_facts_readable", known.facts is not None)
+        if known.facts is not None:
+            site_metrics(told, known.facts, self._clock.now())
+        tally_metrics(told, known.counts)
         encode, content_type = choose_encoder(accept)
         # An encoder asks a registry for one thing only, and ours is made anew for each scrape.
         return Page(status=200, content_type=content_type, body=encode(told))
 
-    def _facts(self) -> tuple[SiteFacts | None, str | None]:
-        """Return what is known, and the code of the error where nothing can be; one at a time gathers it."""
-        with self._gathering:
-            now = self._clock.monotonic()
-            if self._gathered is None or now - self._gathered[0] >= FACTS_SECONDS:
-                self._gathered = (now, *self._gather())
-            return self._gathered[1], self._gathered[2]
-
-    def _gather(self) -> tuple[SiteFacts | None, str | None]:
+    def _known(self) -> _Known:
+        """Return what is known; one at a time gathers it, and who would wait for long is told what was known last."""
+        if not self._gathering.acquire(timeout=WAIT_SECONDS):
+            return self._last
         try:
-            self._tally.catch_up()
-            return site_facts(self.settings, self._database, self._clock.now()), None
+            now = self._clock.monotonic()
+            if now - self._last.at >= FACTS_SECONDS:
+                self._last = self._gather(now)
+            return self._last
+        finally:
+            self._gathering.release()
+
+    def _gather(self, now: float) -> _Known:
+        try:
+            counts = self._tally.catch_up()
+            facts = site_facts(self.settings, self._database, self._clock.now())
         except CoppiceError as problem:
             _log.error("facts cannot be read", extra={"fields": {"code": problem.code, "error": problem.message}})
-            return None, problem.code
+            return _Known(at=now, error=problem.code, counts=self._last.counts)
+        return _Known(at=now, facts=facts, counts=counts)
