@@ -286,12 +286,14 @@ def test_what_a_killed_run_left_is_awaited_when_it_is_still_being_copied(stand: 
 def test_what_is_locked_for_ever_is_made_anew(stand: OpenNebulaStand, store: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("coppice.cloud.opennebula.intake.LEAST_WAIT_SECONDS", 0.05)
     _leave_locked(stand, store).close()
+    numbers = {image.identifier for image in stand.simulator.images()}
+    for image in stand.simulator.images():
+        image.registered -= 86400
     stand.simulator.crash()
     stand.simulator.faults.clear()
-    desired = desired_image()
-    impatient = stand.of_site(SITE, image_seconds=0.5)
-    impatient.register(stand.convert(desired, store), marker_of(desired), presentation_of(desired), SILENT)
+    register(stand, desired_image(), store)
     check_converged(stand)
+    assert not numbers & {image.identifier for image in stand.simulator.images()}
 
 
 def _register(cloud: OpenNebulaCloud, stand: OpenNebulaStand, store: Path) -> None:

@@ -61,8 +61,8 @@ class OpenNebulaStand(CloudStand, DriftStand, UseStand, TidyStand, AdoptingStand
         quick = FrontEndSettings(
             endpoint=self.simulator.endpoint,
             secret=Secret(file=self.path / "one_auth"),
-            call_seconds=5.0,
-            image_seconds=20.0,
+            call_seconds=30.0,
+            image_seconds=60.0,
             poll_seconds=0.01,
             retry_seconds=0.01,
         )
