@@ -17,6 +17,7 @@ TOGETHER = {
     "contract/test_transports.py": "transports",
     "contract/test_cloud_openstack.py": "openstack",
     "e2e/test_demo.py": "demonstration",
+    "integration/test_adopt_openstack.py": "openstack",
     "integration/test_conversion_matrix.py": "glance",
     "integration/test_examples.py": "examples",
     "integration/test_glance.py": "glance",

@@ -12,7 +12,7 @@ import json
 import time
 import xmlrpc.client
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from coppice.cloud.adoption import Program
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from coppice.cloud.memory import MemoryCloud
     from coppice.cloud.model import DesiredImage
+    from coppice.testing.openstack import OpenStack
 
 OPENSTACK = "openstack"
 OPENNEBULA = "opennebula"
@@ -261,32 +262,32 @@ def keep_in_opennebula(
     return number, int(_called(proxy.one.template.allocate(session, template)))
 
 
-def keep_in_glance(glance: ImageService, prepared: Prepared, path: Path, *, disk_format: str = "raw") -> str:
+def keep_in_glance(openstack: OpenStack, person: str, prepared: Prepared, *, disk_format: str = "raw") -> str:
     """Register an image in Glance as its program would have; return its identifier.
 
     Args:
-        glance: Whose service, and as whom.
+        openstack: The services.
+        person: As whom.
         prepared: What.
-        path: A directory for its bytes.
-        disk_format: What they are.
+        disk_format: What its bytes are.
 
     Raises:
         AssertionError: The server refused.
     """
-    file = path / f"{Checksum.of(prepared.content).hexdigest[:16]}.img"
-    file.write_bytes(prepared.content)
-    identifier = glance.create(
-        name=prepared.name,
-        disk_format=disk_format,
-        container_format="bare",
-        visibility=prepared.visibility,
-        tags=list(prepared.tags),
+    said = {
+        "name": prepared.name,
+        "disk_format": disk_format,
+        "container_format": "bare",
+        "visibility": prepared.visibility,
+        "tags": list(prepared.tags),
         **prepared.properties,
-    )
-    status, told = glance.upload(identifier, file)
+    }
+    status, made = openstack.ask(person, "POST", "/v2/images", said)
+    assert status == 201, made  # noqa: PLR2004 - HTTP's "Created"
+    path, kind = f"/v2/images/{made['id']}/file", "application/octet-stream"
+    status, told = openstack.ask(person, "PUT", path, prepared.content, content_type=kind)
     assert status == 204, told  # noqa: PLR2004 - HTTP's "No Content"
-    file.unlink()
-    return identifier
+    return str(made["id"])
 
 
 class _Bounded(xmlrpc.client.Transport):
@@ -294,18 +295,6 @@ class _Bounded(xmlrpc.client.Transport):
 
     def make_connection(self, host: object) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(str(host), timeout=60)
-
-
-class ImageService(Protocol):
-    """What of an image service is needed: `coppice.testing.glance.Glance` has it."""
-
-    def create(self, **fields: object) -> str:
-        """Make an image without bytes; return its identifier."""
-        ...
-
-    def upload(self, identifier: str, path: Path) -> tuple[int, str]:
-        """Upload its bytes; return status and body of the answer."""
-        ...
 
 
 def _called(answer: object) -> str:
