@@ -74,11 +74,14 @@ def show_plan(output: Output, plan: Plan) -> None:
     for held in plan.held:
         what = describe_action(held.action) if held.action is not None else f"list {held.list_identifier}"
         output.line(f"! held: {what}")
+    for error in plan.refused:
+        output.line(f"! refused: {error.message}")
 
 
 def describe_action(action: Action) -> str:
     """Return one action in words."""
-    what = _STATES[action.state] if action.kind is ActionKind.CHANGE_STATE and action.state else str(action.kind)
+    is_stated = action.kind is ActionKind.CHANGE_STATE or action.state is ImageState.STAGED
+    what = _STATES[action.state] if is_stated and action.state is not None else str(action.kind)
     name = (
         action.desired.listed.title
         if action.desired is not None
@@ -101,17 +104,21 @@ def _show_cloud(output: Output, cloud: CloudReport) -> None:
         output.line(f"{_SIGNS[result.action.kind]} {describe_action(result.action)}: {_became(result)}")
     for held in cloud.plan.held:
         output.line(f"! held: {describe_action(held.action) if held.action else f'list {held.list_identifier}'}")
+    for error in cloud.plan.refused:
+        output.line(f"! refused: {error.message}")
 
 
 def _became(result: ActionResult) -> str:
     if result.skipped:
         return f"not tried{f': {result.error.message}' if result.error else ''}"
+    if result.taken_back:
+        return "done and taken back: another image of its set failed"
     return f"failed [{result.error.code}]" if result.error is not None else f"done in {result.seconds:.1f} s"
 
 
 def _count_done(report: SyncReport) -> int:
     return sum(
-        result.error is None and not result.skipped
+        result.error is None and not result.skipped and not result.taken_back
         for cloud in report.clouds
         if cloud.applied
         for result in cloud.applied.results
@@ -160,8 +167,9 @@ def _cloud_data(cloud: CloudReport) -> dict[str, object]:
         "results": [
             {
                 **action_as_dict(result.action),
-                "done": result.error is None and not result.skipped,
+                "done": result.error is None and not result.skipped and not result.taken_back,
                 "skipped": result.skipped,
+                "taken_back": result.taken_back,
                 "error": result.error.as_dict() if result.error else None,
                 "seconds": round(result.seconds, 3),
             }
