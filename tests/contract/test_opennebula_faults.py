@@ -465,3 +465,18 @@ def test_a_front_end_that_answers_byte_by_byte_is_given_up(stand: OpenNebulaStan
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}/RPC2"
         with pytest.raises(CloudTimeoutError):
             connect(replace(settings, endpoint=endpoint), Failures("test", endpoint)).system.version()
+
+
+@pytest.mark.parametrize("pool", ["one.imagepool.info", "one.templatepool.info"])
+def test_half_a_pool_makes_no_second_image_nor_template(stand: OpenNebulaStand, store: Path, pool: str):
+    for name in ("alma", "rocky", "debian"):
+        register(stand, desired_image(name), store)
+    stand.simulator.faults.add(Fault(method=pool, act=Act.HALF, times=ALWAYS))
+    for name in ("alma", "rocky", "debian"):
+        with suppress(CloudError):
+            image = register(stand, desired_image(name), store)
+            stand.cloud.change_state(image, image.marker)
+    stand.simulator.faults.clear()
+    assert len(stand.simulator.images()) == 6
+    assert len(stand.simulator.templates()) == 3
+    assert all(image.ready and image.drift is None for image in stand.cloud.describe())

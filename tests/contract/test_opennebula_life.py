@@ -399,3 +399,18 @@ def test_there_is_always_a_version_to_start_through_updates_with_faults(stand: O
     assert [each.marker.version for each in stand.cloud.describe()] == ["10"]
     assert len(stand.simulator.templates()) == 1
     assert stand.simulator.stray_files() == []
+
+
+def test_copies_that_another_program_made_in_several_datastores_are_one_image(stand: OpenNebulaStand):
+    for name in ("debian-8@default", "debian-8@second"):
+        stand.add_foreign(name)
+    marker = replace(marker_of(desired_image()), adopted_from="nifty")
+    adopted = [
+        stand.adopting.adopt(foreign, marker, presentation_of(desired_image())) for foreign in stand.adopting.foreign()
+    ]
+    assert adopted[0] == adopted[1]
+    assert stand.cloud.describe() == (adopted[0],)
+    assert adopted[0].ready
+    assert adopted[0].drift is None
+    stand.cloud.remove(to_state(stand.cloud, adopted[0], ImageState.WITHDRAWN))
+    assert stand.simulator.images() == []

@@ -176,7 +176,8 @@ class OpenNebulaCloud:
         wanted = Written(marker=marker, presentation=presentation, hardware=Hardware.read(image.attributes))
         self.front_end.write_image(image.identifier, wanted.attributes(), replace=False)
         seen = self._view()
-        appliance = seen.find(str(image.identifier))
+        # It may be a further copy of a version that is there: programs before Coppice filled several datastores, too.
+        appliance = next((each for each in seen.appliances if each.has(image.identifier)), None)
         if appliance is None:
             raise self.front_end.failures.gone(str(image.identifier))
         self._show(seen, appliance)

@@ -42,6 +42,7 @@ INTERNAL = 0x2000
 ALLOCATE = 0x4000
 LOCKED = 0x8000
 _MAX_TEXT = 400
+_TAKEN_BY = re.compile(r"NAME is already taken by (?:IMAGE|TEMPLATE) ([0-9]{1,9})\b")
 
 _BY_TEXT: tuple[tuple[int, re.Pattern[str], type[CloudError]], ...] = (
     (AUTHORIZATION, re.compile(r"limit of .* reached|quota", re.IGNORECASE), CloudQuotaError),
@@ -180,6 +181,12 @@ class Failures:
 
     def _context(self, **facts: object) -> dict[str, object]:
         return {"cloud": self.cloud, **facts}
+
+
+def taken_by(problem: CloudNameTakenError) -> int | None:
+    """Return the number of what has the name, as OpenNebula says it; None: it does not."""
+    found = _TAKEN_BY.search(problem.message)
+    return None if found is None else int(found[1])
 
 
 def _kind(code: int, text: str) -> type[CloudError]:

@@ -109,6 +109,15 @@ class FrontEnd:
         root = self._repeat(lambda one: one.image.info(identifier))
         return image_of(wire.require_root(root, "IMAGE", self.failures))
 
+    def template(self, identifier: int) -> StoredTemplate:
+        """Return a VM template.
+
+        Raises:
+            CloudImageGoneError: It is not there.
+        """
+        root = self._repeat(lambda one: one.template.info(identifier))
+        return template_of(wire.require_root(root, "VMTEMPLATE", self.failures))
+
     def allocate_image(self, attributes: Attributes, datastore: int) -> int:
         """Make an image; whether one was made is not known when this fails with a fault or in time."""
         return self._number(self._one().image.allocate(document.document(attributes), datastore, COMPARE_CAPACITY))

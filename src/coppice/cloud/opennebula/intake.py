@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.cloud.opennebula import document, machine, objects
+from coppice.cloud.opennebula import document, machine, objects, written
+from coppice.cloud.opennebula.failures import taken_by
 from coppice.cloud.opennebula.objects import State
 from coppice.cloud.opennebula.publishing import UNKNOWN_OUTCOME, image_names
 from coppice.cloud.properties import clean
@@ -16,6 +17,7 @@ from coppice.errors import (
     CloudChecksumError,
     CloudError,
     CloudFaultError,
+    CloudForbiddenError,
     CloudImageBrokenError,
     CloudImageGoneError,
     CloudNameTakenError,
@@ -43,6 +45,7 @@ _SLOWEST_POLL = 10
 _ATTEMPTS = 3
 _UNTOLD_SIZE_DRIVERS = frozenset({"dummy"})
 """Datastores that say of every image the same size."""
+_IDENTITY = (written.SITE, written.LIST, written.IMAGE, "COPPICE_VERSION", "COPPICE_DIGEST")
 _HASH = re.compile(r"hash|md5|sha1|checksum", re.IGNORECASE)
 
 
@@ -177,7 +180,22 @@ class Intake:
                 number = self._appeared(place, before)
                 if number is not None:
                     return number
+                self._refuse_half(attributes, taken_by(problem))
         raise last or self.front_end.failures.unreadable("an image has no name")
+
+    def _refuse_half(self, attributes: document.Attributes, number: int | None) -> None:
+        """Refuse to make a second image where the first has the name, and the pool left it out."""
+        if number is None or number in {image.identifier for image in self.find()}:
+            return
+        try:
+            image = self.front_end.image(number)
+        except (CloudForbiddenError, CloudImageGoneError):
+            return
+        wanted, said = document.texts(attributes), document.texts(image.attributes)
+        if image.state is not State.DELETE and all(said.get(name) == wanted[name] for name in _IDENTITY):
+            raise self.front_end.failures.unreadable(
+                f"image {number}, which is there, is not among those that it names"
+            )
 
     def _appeared(self, place: Datastore, before: set[int]) -> int | None:
         found = [

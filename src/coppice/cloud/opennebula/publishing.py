@@ -12,10 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coppice.cloud.opennebula import document, machine, written
+from coppice.cloud.opennebula.failures import taken_by
 from coppice.cloud.opennebula.objects import NOBODY, State
 from coppice.cloud.opennebula.view import HIDDEN, groups_of, image_rights, is_hidden, rights_of
 from coppice.errors import (
     CloudFaultError,
+    CloudForbiddenError,
+    CloudImageGoneError,
     CloudImageInUseError,
     CloudNameTakenError,
     CloudRefusedImageError,
@@ -171,6 +174,7 @@ class Publishing:
             try:
                 self._one.allocate_template((("NAME", name), *wanted))
             except CloudNameTakenError as problem:
+                self._refuse_half(appliance, taken_by(problem))
                 last = problem
             except UNKNOWN_OUTCOME:
                 # It may have been made all the same; if not, this is no time to go on.
@@ -180,6 +184,21 @@ class Publishing:
             if template is not None:
                 return template
         raise last or self._one.failures.unreadable("a VM template was made, and is not there")
+
+    def _refuse_half(self, appliance: Appliance, number: int | None) -> None:
+        """Refuse to make a second VM template where the first has the name, and the pool left it out."""
+        if number is None:
+            return
+        try:
+            template = self._one.template(number)
+        except (CloudForbiddenError, CloudImageGoneError):
+            return
+        said = document.texts(template.attributes)
+        is_ours = all(said.get(name) == value for name, value in machine.identity_attributes(appliance)[:3])
+        if is_ours and self._look().template_of(appliance.marker.key) is None:
+            raise self._one.failures.unreadable(
+                f"VM template {number}, which is there, is not among those that it names"
+            )
 
     def _rename(self, template: StoredTemplate, names: Sequence[str]) -> None:
         if template.name in names:

@@ -50,6 +50,10 @@ class Appliance:
         """The cloud's identifier."""
         return str(self.first.identifier)
 
+    def has(self, number: int) -> bool:
+        """Tell whether the image with that number is one of the copies."""
+        return any(copy.identifier == number for copy in self.copies)
+
     @property
     def is_finished(self) -> bool:
         """Whether its registration ended."""
