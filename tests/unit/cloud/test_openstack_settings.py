@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the driver ``openstack``: wrong ones are told before anything is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coppice.cloud.clouds import open_cloud
+from coppice.cloud.openstack.failures import Asked, error_of_status, line_of
+from coppice.cloud.openstack.settings import ServerCheck, Transport, read_settings
+from coppice.errors import CloudError, CloudFaultError, CloudQuotaError, SettingsError
+from coppice.settings.clouds import CloudSettings, VoSettings
+
+pytestmark = pytest.mark.unit
+
+
+def settings(**options: Any) -> CloudSettings:
+    return CloudSettings(name="site", driver="openstack", site="here", formats=(), options=options)
+
+
+def test_a_cloud_of_clouds_yaml_is_enough():
+    found = read_settings(settings(cloud="site"))
+    assert (found.cloud, found.transport, found.check_servers) == ("site", Transport.UPLOAD, ServerCheck.NONE)
+    assert open_cloud(settings(cloud="site")).name == "site"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "either `cloud`"),
+        ({"cloud": "x", "auth_url": "https://x", "username": "u", "password_env": "P", "project_name": "p"}, "either"),
+        ({"auth_url": "https://x"}, "no credentials"),
+        ({"username": "u", "password_env": "P"}, "no `auth_url`"),
+        ({"auth_url": "https://x", "username": "u"}, "password_file"),
+        ({"auth_url": "https://x", "username": "u", "password_env": "P"}, "project_name"),
+        ({"auth_url": "https://x", "application_credential_id": "i"}, "application_credential_secret_file"),
+        ({"cloud": "x", "transport": "carrier-pigeon"}, "transport"),
+        ({"cloud": "x", "transport": "web-download"}, "web_directory"),
+        ({"cloud": "x", "web_directory": "/srv", "web_url": "https://x/"}, "web-download"),
+        (
+            {"cloud": "x", "transport": "web-download", "web_directory": "/srv", "web_url": "http://x.example.org/"},
+            "https",
+        ),
+        ({"cloud": "x", "interface": "secret"}, "interface"),
+        ({"cloud": "x", "attempts": 0}, "attempts"),
+        ({"cloud": "x", "attempts": True}, "attempts"),
+        ({"cloud": "x", "timeout": "0 s"}, "timeout"),
+        ({"cloud": "x", "check_servers": "perhaps"}, "check_servers"),
+        ({"clouds_file": "/etc/clouds.yaml", "auth_url": "https://x", "username": "u", "password_env": "P",
+          "project_name": "p"}, "clouds_file"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_place(options: dict[str, Any], told: str):
+    with pytest.raises(SettingsError, match=told) as caught:
+        read_settings(settings(**options))
+    assert caught.value.message.startswith("clouds.site: ")
+
+
+def test_an_option_that_does_not_exist_is_told_with_the_nearest():
+    with pytest.raises(SettingsError, match="Did you mean 'region'"):
+        open_cloud(settings(cloud="x", regoin="one"))
+
+
+@pytest.mark.threat("T73")
+@pytest.mark.parametrize("name", ["owner", "coppice_site", "os_glance_importing_to_stores"])
+def test_properties_that_are_not_the_sites_are_refused(name: str):
+    given = CloudSettings(
+        name="site",
+        driver="openstack",
+        site="here",
+        formats=(),
+        options={"cloud": "x"},
+        vos={"biomed": VoSettings(properties={name: "x"})},
+    )
+    with pytest.raises(SettingsError, match=name):
+        read_settings(given)
+
+
+def test_what_a_service_says_is_one_line_that_is_safe_to_show():
+    page = "<html><head><title>413</title></head><body><h1>Quota\x1b[31m</h1>\n exceeded &lt;1 GiB&gt;</body></html>"
+    assert line_of(page) == "Quota [31m exceeded <1 GiB>"
+    assert len(line_of("x" * 10_000)) == 300
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 410, 413, 415, 418, 429, 500, 502, 503, 504])
+def test_every_status_is_an_error_with_something_to_do(status: int):
+    problem = error_of_status(Asked(cloud="site", method="GET", what="describe images"), status, "no")
+    assert isinstance(problem, CloudError)
+    assert problem.resolution
+    assert str(status) in problem.message
+    assert isinstance(problem, CloudFaultError) == (status >= 500 or status == 429)
+    assert isinstance(problem, CloudQuotaError) == (status == 413)
