@@ -300,3 +300,17 @@ def test_status_of_a_cloud_that_answers_again_says_what_is_there_now(site):
     standing = {each["title"]: (each["standing"], each["next"]["what"]) for each in said["data"]["appliances"]}
     assert standing["Image of nifty"] == ("missing", "register")
     assert standing["Image of atrope"] == ("current", "expired")
+
+
+def test_what_a_cloud_takes_and_shows_is_among_the_settings_that_are_shown(site):
+    more = '[clouds.main.vos."Vo.Example"]\nmembers = ["p"]\nproperties = { a = "1" }\n'
+    more += "[clouds.main.images.i]\ngrace_days = 3\n"
+    site.config.write_text(SETTINGS + more)
+    code, said = site.run("config", "show")
+    assert code == 0
+    shown = {each["name"]: each["value"] for each in said["data"]["settings"]}
+    assert shown["clouds.main.only_vos"] == ["vo.example.org"]
+    assert shown["clouds.main.image_name"] == "{title} {version}"
+    assert shown["clouds.main.vos.Vo.Example.members"] == ["p"]
+    assert shown["clouds.main.vos.Vo.Example.properties.a"] == "1"
+    assert shown["clouds.main.images.i.grace_days"] == 3.0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from coppice.cli.context import Context
     from coppice.cli.output import Output
+    from coppice.settings.clouds import CloudSettings
     from coppice.settings.model import Settings
 
 command = noun("config", "The settings, and where each comes from.")
@@ -79,10 +80,30 @@ def _values(settings: Settings) -> Iterator[tuple[str, object]]:
         yield f"clouds.{name}.driver", cloud.driver
         yield f"clouds.{name}.site", cloud.site
         yield f"clouds.{name}.formats", list(cloud.formats)
+        yield from ((f"clouds.{name}.{key}", value) for key, value in _mapping(cloud))
         yield from ((f"clouds.{name}.{key}", value) for key, value in cloud.options.items())
     for name, publisher in settings.publishers.items():
         yield f"publishers.{name}.driver", publisher.driver
         yield from ((f"publishers.{name}.{key}", value) for key, value in publisher.options.items())
+
+
+def _mapping(cloud: CloudSettings) -> Iterator[tuple[str, object]]:
+    """Yield what a cloud takes, shows and keeps: its own settings, then those of VOs and images."""
+    own = ("image_name", "include", "exclude", "only_vos", "visibility", "grace_days", "keep_versions")
+    yield from ((key, _plain(getattr(cloud, key))) for key in own)
+    yield from ((f"properties.{key}", value) for key, value in cloud.properties.items())
+    for section in ("vos", "images"):
+        for name, said in getattr(cloud, section).items():
+            for key in said.__dataclass_fields__:
+                value = getattr(said, key)
+                if key == "properties":
+                    yield from ((f"{section}.{name}.properties.{each}", text) for each, text in value.items())
+                elif value not in {None, ()}:
+                    yield f"{section}.{name}.{key}", _plain(value)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _kind(known: dict[str, str], name: str) -> str:
