@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SAID = b"booted"
 """What a machine says on its console that is started from one of `bootable`'s disks."""
+DISK_BYTES = 1024 * 1024
+"""Length of that disk: firmware starts from none that has not a whole cylinder."""
 # A boot sector: it writes the text at 0x7c40 to the first serial port, and stops.
 _SECTOR = bytes.fromhex("31c0 8ed8 be407c baf803 fc ac 84c0 7403 ee ebf8 f4 ebfd")
 _TEXT_AT = 0x40
@@ -42,7 +44,11 @@ def bootable(note: bytes) -> bytes:
     sector[_TEXT_AT : _TEXT_AT + len(SAID) + 3] = SAID + b"\r\n\0"
     sector[510:] = b"\x55\xaa"
     kept = note[: CLUSTER - len(sector)]
-    return TinyQcow2(clusters=1, patches={DATA: bytes(sector) + kept.ljust(CLUSTER - len(sector), b"\0")}).content()
+    return TinyQcow2(
+        clusters=1,
+        virtual_size_bytes=DISK_BYTES,
+        patches={DATA: bytes(sector) + kept.ljust(CLUSTER - len(sector), b"\0")},
+    ).content()
 
 
 class LibvirtStand(CloudStand, DriftStand, UseStand, TidyStand):
@@ -69,7 +75,7 @@ class LibvirtStand(CloudStand, DriftStand, UseStand, TidyStand):
         """Return a disk that boots."""
         content = bootable(content_of(str(desired.key), desired.listed.version))
         converted = converted_image(desired, directory, content)
-        return replace(converted, image=replace(converted.image, virtual_size_bytes=64 * 1024))
+        return replace(converted, image=replace(converted.image, virtual_size_bytes=DISK_BYTES))
 
     def of_site(self, site: str, **changes: Any) -> LibvirtCloud:
         """Return the driver of a site."""

@@ -109,7 +109,10 @@ class LibvirtCloud:
             with self._lock:
                 view = View.of_one(host, self.site, identifier)
                 written = self._one(view, identifier)
-                return self._enforce(host, view, written, replace(written.record, whole=True), written.marker)
+                whole = replace(written.record, whole=True)
+                # What cannot be listed now is whole all the same, and is not sent again.
+                self._define(host, whole, written.definition.name, disk=disk_path(host, whole))
+                return self._enforce(host, view, written, whole, written.marker)
 
         return self.session.run(f"registering image {marker.key} version {marker.version}", register)
 

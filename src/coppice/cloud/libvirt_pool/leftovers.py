@@ -72,7 +72,8 @@ def _files(host: Host, view: View, cloud: str, files: dict[str, frozenset[str]])
     ]
     if not candidates:
         return
-    used = _used(host)
+    own = frozenset(view.currents) | {image.definition.identifier for image in view.images}
+    used = _used(host, own)
     for pool, name in candidates:
         if naming.OVERLAY in name and name in used:
             # What a machine writes that runs.
@@ -87,10 +88,12 @@ def _files(host: Host, view: View, cloud: str, files: dict[str, frozenset[str]])
         )
 
 
-def _used(host: Host) -> frozenset[str]:
+def _used(host: Host, own: frozenset[str]) -> frozenset[str]:
+    """Return the names of files that something has or is based on; Coppice's own definitions while they run alone."""
     used: set[str] = set()
     for machine in host.machines():
-        for live in (True, False):
+        is_active = host.is_active(machine)
+        for live in (True, False) if machine.UUIDString() not in own else (True,) if is_active else ():
             definition = host.definition(machine, live=live)
             if definition is not None:
                 used |= set(map(_name, definition.files))
