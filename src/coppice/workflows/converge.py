@@ -320,13 +320,16 @@ class _CloudRun:
     def _round(self, desired: Desired, policy: Policy) -> list[DesiredImage]:
         """Do what can be done now; return what is to be registered and is not here yet."""
         site, cloud, done = self._site, self._cloud, self._done
-        registered = observe(cloud, site.database, site.clock)
+        # A run of many rounds keeps what it saw first and last.
+        registered = observe(cloud, site.database, site.clock, is_kept=done.plan is None)
         made = self._planned(desired, registered, policy)
         done.plan = done.plan or made
         events = CloudEvents(site.database, cloud.name, site.clock)
         events.catch_up(registered)
         todo = [action for action in made.actions if _tried(action) not in done.tried]
         if not todo:
+            if done.results:
+                registered = observe(cloud, site.database, site.clock)
             self._tell_expiring(registered)
             return []
         images = [each.desired for each in todo if each.kind is ActionKind.REGISTER and each.desired is not None]
@@ -347,13 +350,14 @@ class _CloudRun:
             images_at_once=site.settings.plan.images_at_once,
             stop=self._stop,
         )
-        if applied.results:
-            self._tell_expiring(observe(cloud, site.database, site.clock))
-        return [
+        awaited = [
             each.desired
             for each in applied.awaited
             if each.kind is ActionKind.REGISTER and each.desired is not None and _tried(each) not in done.tried
         ]
+        if not awaited:
+            self._tell_expiring(observe(cloud, site.database, site.clock))
+        return awaited
 
     def _tell_expiring(self, registered: Sequence[RegisteredImage]) -> None:
         site = self._site

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from coppice.database import Database
 
 
-def observe(cloud: Cloud, database: Database, clock: Clock) -> tuple[RegisteredImage, ...]:
+def observe(cloud: Cloud, database: Database, clock: Clock, *, is_kept: bool = True) -> tuple[RegisteredImage, ...]:
     """Return all that ``cloud`` has of this site; what it says is kept for `coppice status` and the metrics.
 
     That a cloud fails, and that it answers again, is told once each.
+
+    Args:
+        cloud: Which cloud.
+        database: Where it is kept.
+        clock: Tells the time.
+        is_kept: Whether what it says is kept: not, where the same caller looks again soon. That it fails always is.
 
     Raises:
         CloudError: It could not be asked, or its answer was incomplete.
@@ -30,5 +36,6 @@ def observe(cloud: Cloud, database: Database, clock: Clock) -> tuple[RegisteredI
     except CoppiceError as problem:
         observations.record_failure(cloud.name, problem, clock.now())
         raise
-    observations.record(cloud.name, images, clock.now())
+    if is_kept:
+        observations.record(cloud.name, images, clock.now())
     return images
