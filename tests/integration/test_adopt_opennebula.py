@@ -9,7 +9,8 @@ import pytest
 from coppice.clock import FixedClock
 from coppice.cloud.adoption_plan import Proof, Verdict, plan_adoption
 from coppice.cloud.apply.adoption import adopt_images
-from coppice.cloud.model import Desired, Policy
+from coppice.cloud.model import Desired, Policy, Visibility
+from coppice.cloud.opennebula.options import Placing
 from coppice.cloud.plan import plan
 from coppice.monitor import SILENT
 from coppice.testing.desired import NOW, content_of, desired_image, desired_list
@@ -81,6 +82,26 @@ def test_images_are_taken_over_as_they_are_with_their_templates(stand, program):
     assert plan(desired, cloud.describe(), POLICY, NOW, "test").actions == ()
     assert take(cloud, desired, trust=True) == ((), ())
     stand.simulator.end_machine(machine)
+
+
+def test_copies_in_several_datastores_are_one_image(tmp_path):
+    stand = OpenNebulaStand(tmp_path, Placing(visibility=Visibility.PUBLIC, datastores=("default", "second")))
+    second = stand.simulator.world.add_datastore("second")
+    (image, _), _ = wanted()
+    desired = Desired(lists=(desired_list(image),))
+    prepared = POPULATIONS["nifty"](image, content_of("alma", "2"))
+    copy = replace(prepared, name="alma image@second", template={})
+    with stand.simulator:
+        for each, datastore in ((prepared, 1), (copy, second.identifier)):
+            keep_in_opennebula(
+                stand.simulator.endpoint, "oneadmin:secret", each, stand.path / "offers", datastore=datastore
+            )
+        _, results = take(stand.driver, desired, trust=True)
+        assert [each.error for each in results] == [None, None]
+        (registered,) = stand.driver.describe()
+        assert registered.ready, registered.problem
+        assert plan(desired, (registered,), POLICY, NOW, "test").actions == ()
+        assert take(stand.driver, desired, trust=True) == ((), ())
 
 
 def test_an_image_that_another_user_owns_is_neither_shown_nor_taken(stand):

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from coppice.model.identifiers import ImageKey
 
 
+DATASTORE = "DATASTORE"
+"""Of a foreign image, where a cloud has several places: in which it lies."""
+
+
 class Proof(StrEnum):
     """What shows that an image is the one that a list names."""
 
@@ -81,7 +85,7 @@ class _Known:
 
     by_image: dict[str, list[DesiredImage]] = field(default_factory=dict)
     by_mpuri: dict[str, list[DesiredImage]] = field(default_factory=dict)
-    by_list: dict[str, list[DesiredImage]] = field(default_factory=dict)
+    by_title: dict[tuple[str, str], list[DesiredImage]] = field(default_factory=dict)
 
 
 def plan_adoption(
@@ -111,26 +115,32 @@ def plan_adoption(
         registered=_by_key(registered),
         trust_markers=trust_markers,
     )
-    taken = {
+    there = {
         (image.marker.key, Version(image.marker.version)): f"it is registered already, as {image.cloud_identifier}"
         for image in registered
+        # A registration that did not end need not be done anew where another program has brought the bytes.
+        if image.ready
     }
     found = [
         judge.judge(image, claim)
         for image in sorted(foreign, key=lambda each: each.cloud_identifier)
         if (claim := recognise(image)) is not None
     ]
-    # What is proven goes first: of two with one version, it is the one that is taken.
+    # What is proven goes first: of two with one version in one place, it is the one that is taken.
     order = sorted(range(len(found)), key=lambda place: (_RANK[found[place].proof], place))
+    taken: dict[tuple[ImageKey, Version, str], str] = {}
     for place in order:
         each = found[place]
         if each.desired is None or each.version is None or each.verdict is Verdict.LEAVE:
             continue
-        identity = (each.desired.key, Version(each.version))
-        if identity in taken:
-            found[place] = _left(each, f"of version {each.version}, one is enough: {taken[identity]}")
+        key, version = each.desired.key, Version(each.version)
+        # A copy in each datastore is one image.
+        where = each.foreign.properties.get(DATASTORE, "")
+        other = there.get((key, version)) or taken.get((key, version, where))
+        if other is not None:
+            found[place] = _left(each, f"of version {each.version}, one is enough: {other}")
         elif each.verdict is Verdict.TAKE:
-            taken[identity] = f"{each.foreign.cloud_identifier} is taken"
+            taken[key, version, where] = f"{each.foreign.cloud_identifier} is taken"
     return tuple(found)
 
 
@@ -142,7 +152,7 @@ def _known(desired: Desired) -> _Known:
     for wanted in desired.lists:
         for image in wanted.images:
             known.by_image.setdefault(image.key.image_identifier, []).append(image)
-            known.by_list.setdefault(image.key.list_identifier, []).append(image)
+            known.by_title.setdefault((image.key.list_identifier, image.listed.title), []).append(image)
             if image.listed.mpuri:
                 known.by_mpuri.setdefault(image.listed.mpuri, []).append(image)
     return known
@@ -245,8 +255,7 @@ def _matching(claim: Claim, known: _Known) -> list[DesiredImage]:
     elif claim.mpuri is not None:
         found = known.by_mpuri.get(claim.mpuri, [])
     else:
-        found = [] if claim.title is None else known.by_list.get(claim.list or "", [])
-        found = [each for each in found if each.listed.title == claim.title]
+        found = known.by_title.get((claim.list or "", claim.title or ""), [])
     if claim.list is not None:
         found = [each for each in found if each.key.list_identifier == claim.list]
     if len(found) > 1 and claim.vo is not None:

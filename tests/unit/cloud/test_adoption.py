@@ -243,6 +243,8 @@ def test_what_is_registered_already_is_not_taken_a_second_time():
     (found,) = judged(foreign_of(prepared("atrope")), registered=[registered_image(listed())])
     assert found.verdict is Verdict.LEAVE
     assert "registered already" in found.reason
+    (found,) = judged(foreign_of(prepared("atrope")), registered=[registered_image(listed(), ready=False)])
+    assert found.verdict is Verdict.TAKE
 
 
 def test_one_image_of_several_lists_is_settled_by_its_list_its_vo_or_not_at_all():
