@@ -36,7 +36,7 @@ def open_libvirt(settings: CloudSettings, formats: Formats) -> LibvirtCloud:
     options = Options(settings.options, of="the cloud driver libvirt")
     uri = read_uri(options, where)
     placing = read_placing(settings, options)
-    seconds = options.seconds("call_seconds", DEFAULT_CALL_SECONDS)
+    seconds = options.seconds("timeout", DEFAULT_CALL_SECONDS)
     options.finish()
     return LibvirtCloud(
         settings.name,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coppice.settings.clouds import CloudSettings
     from coppice.settings.driver_options import Options
 
-OPTIONS = frozenset({"uri", "pool", "hypervisor", "network", "verify", "call_seconds"})
+OPTIONS = frozenset({"uri", "pool", "hypervisor", "network", "verify", "timeout"})
 DEFAULT_URI = "qemu:///system"
 DEFAULT_POOL = "default"
 DEFAULT_CALL_SECONDS = 120.0

@@ -137,7 +137,7 @@ class Session:
                 self._connection = None
             raise CloudTimeoutError(
                 f"cloud {self.cloud}: {doing} failed: {self.uri} did not answer for {self.call_seconds:g} seconds",
-                resolution="Look whether that libvirtd is well, then run again; a longer `call_seconds` waits longer.",
+                resolution="Look whether that libvirtd is well, then run again; a longer `timeout` waits longer.",
                 context={"cloud": self.cloud},
             ) from problem
 
