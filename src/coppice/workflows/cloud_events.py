@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coppice.clock import to_rfc3339
 from coppice.cloud.model import ImageState
 from coppice.cloud.steps import ActionKind
 from coppice.events.intended import IntendedEvent, IntendedEvents
@@ -116,8 +117,20 @@ def _expected(action: Action) -> dict[str, object]:
         "digest": str(action.digest),
         "state": None if action.state is None else str(action.state),
         "cloud_identifier": None if image is None else image.cloud_identifier,
-        "metadata_before": None if image is None else image.marker.metadata_digest,
+        "described_before": None if image is None else _described(image),
     }
+
+
+def _described(image: RegisteredImage) -> list[str | None]:
+    """Return what of a marker a new description changes: the digest, or only what a newer list confirms."""
+    marker = image.marker
+    return [
+        marker.metadata_digest,
+        marker.list_version,
+        None if marker.expires is None else to_rfc3339(marker.expires),
+        marker.vo,
+        marker.set_version,
+    ]
 
 
 def _was_done(intended: IntendedEvent, registered: Sequence[RegisteredImage]) -> bool:
@@ -133,8 +146,9 @@ def _was_done(intended: IntendedEvent, registered: Sequence[RegisteredImage]) ->
     if expected["action"] == ActionKind.REMOVE or not there:
         return expected["action"] == ActionKind.REMOVE and not there
     if expected["action"] == ActionKind.CHANGE_STATE:
-        return str(there[0].marker.state) == expected["state"]
-    return there[0].marker.metadata_digest != expected["metadata_before"]
+        # What was only brought back to its state bore that before as well.
+        return str(there[0].marker.state) == expected["state"] and there[0].drift is None
+    return _described(there[0]) != expected.get("described_before")
 
 
 def _is_meant(expected: Mapping[str, object], image: RegisteredImage) -> bool:

@@ -337,3 +337,24 @@ def test_an_interrupted_run_begins_nothing_more_and_waits_shortly_for_what_is_at
     assert len(cloud.describe()) == 1
     site.run(desired_image("a"), desired_image("b"))
     assert len(cloud.describe()) == 2
+
+
+@pytest.mark.threat("T79")
+def test_a_killed_run_that_only_confirmed_an_image_anew_is_told_of_by_the_next_one(site: Site):
+    class Cut(MemoryCloud):
+        cuts = False
+
+        def update_metadata(self, *arguments: Any, **options: Any) -> Any:
+            done = super().update_metadata(*arguments, **options)
+            if self.cuts:
+                raise KeyboardInterrupt
+            return done
+
+    site.clouds = {"b": (cloud := Cut("b", SITE))}
+    site.run(desired_image())
+    cloud.cuts = True
+    with pytest.raises(KeyboardInterrupt):
+        site.run(desired_image(list_version="2"))
+    cloud.cuts = False
+    site.run(desired_image(list_version="2"))
+    assert site.told() == ["ImageRegistered", "ImageUpdated"]
