@@ -63,7 +63,13 @@ class OpenStackStand(CloudStand, DriftStand, UseStand, AudienceStand, TidyStand,
 
     def of_site(self, site: str) -> Cloud:
         """Return the driver of another site, as the same user."""
-        return open_openstack(self.openstack.settings(self._entry, site=site, **self._options), (DiskFormat.RAW,))
+        key = (self._entry, site, json.dumps(self._options, sort_keys=True))
+        # Who has logged in stays so: a driver keeps nothing else.
+        drivers = self.openstack.kept
+        if key not in drivers:
+            settings = self.openstack.settings(self._entry, site=site, **self._options)
+            drivers[key] = open_openstack(settings, (DiskFormat.RAW,))
+        return cast("Cloud", drivers[key])
 
     def convert(self, desired: DesiredImage, directory: Path) -> ConvertedImage:
         """Return an image of a format that is taken whatever its bytes are."""

@@ -3,15 +3,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from coppice.cloud.clouds import open_cloud
 from coppice.cloud.openstack.failures import Asked, error_of_status, line_of
 from coppice.cloud.openstack.settings import ServerCheck, Transport, read_settings
-from coppice.errors import CloudError, CloudFaultError, CloudQuotaError, SettingsError
+from coppice.errors import (
+    CloudCredentialError,
+    CloudDriverError,
+    CloudError,
+    CloudFaultError,
+    CloudQuotaError,
+    SettingsError,
+)
 from coppice.settings.clouds import CloudSettings, VoSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -92,3 +103,30 @@ def test_every_status_is_an_error_with_something_to_do(status: int):
     assert str(status) in problem.message
     assert isinstance(problem, CloudFaultError) == (status >= 500 or status == 429)
     assert isinstance(problem, CloudQuotaError) == (status == 413)
+
+
+def test_a_machine_without_the_library_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    cloud = open_cloud(settings(cloud="site"))
+    monkeypatch.delitem(sys.modules, "coppice.cloud.openstack.session", raising=False)
+    monkeypatch.setitem(sys.modules, "keystoneauth1.adapter", None)
+    with pytest.raises(CloudDriverError, match="openstacksdk") as caught:
+        cloud.describe()
+    assert "coppice[openstack]" in (caught.value.resolution or "")
+
+
+def test_a_file_of_clouds_that_is_not_there_is_told(tmp_path: Path):
+    cloud = open_cloud(settings(cloud="site", clouds_file=str(tmp_path / "clouds.yaml")))
+    with pytest.raises(CloudCredentialError, match=r"clouds\.yaml"):
+        cloud.describe()
+
+
+@pytest.mark.parametrize(
+    "text", ["clouds: [", "clouds: {other: {}}", "\x00", "[]", "clouds: {site: {auth: {auth_url: 7}}}"]
+)
+def test_a_file_of_clouds_that_says_too_little_is_told(tmp_path: Path, text: str):
+    path = tmp_path / "clouds.yaml"
+    path.write_text(text)
+    cloud = open_cloud(settings(cloud="site", clouds_file=str(path)))
+    with pytest.raises(CloudError) as caught:
+        cloud.describe()
+    assert caught.value.resolution

@@ -25,7 +25,7 @@ from coppice.cloud.openstack.settings import ServerCheck, read_settings
 from coppice.cloud.openstack.sharing import share
 from coppice.cloud.openstack.words import escape
 from coppice.cloud.properties import IMAGE, LIST, SITE
-from coppice.errors import CloudDriverError, CloudError, CloudForbiddenError
+from coppice.errors import CloudDriverError, CloudError, CloudForbiddenError, CoppiceError
 from coppice.model.image import DiskFormat
 from coppice.monitor import Unit
 
@@ -107,7 +107,7 @@ class OpenStackCloud:
             with monitor.task(label, total=converted.image.size_bytes, unit=Unit.BYTES) as task:
                 Sender(self._settings, self.images).send(identifier, converted, task)
             return self._finish(identifier, marker, presentation)
-        except Exception:
+        except CoppiceError:
             self._try_to_discard(identifier)
             raise
 

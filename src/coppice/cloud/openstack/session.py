@@ -206,7 +206,9 @@ class Api:
         """
         asked = Asked(cloud=self._settings.name, method="PUT", what=what)
         headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
-        response = self._send(asked, "image", "PUT", path, data=content, headers=headers)
+        # When the last byte was sent, Glance may still be at work with its store.
+        timeout = (self._settings.timeout, self._settings.upload_timeout)
+        response = self._send(asked, "image", "PUT", path, data=content, headers=headers, timeout=timeout)
         return self._answer(asked, response, allowed)
 
     def retrying(self, attempt: Callable[[], Result]) -> Result:
@@ -236,12 +238,17 @@ class Api:
         """
         other = Api(self._settings)
         asked = Asked(cloud=self._settings.name, method="POST", what=f"log in to project {project}")
-        other._connection = self._wrapped(asked, lambda: self.connection().connect_as_project(project))
+        connection = self.connection()
+        with self._lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            other._connection = self._wrapped(asked, lambda: connection.connect_as_project({"id": project}))
         return other
 
     def _connect(self) -> Connection:
         settings = self._settings
         asked = Asked(cloud=settings.name, method="GET", what="read clouds.yaml")
+
+        overrides = self._overrides()
 
         def session(**options: Any) -> Session:
             return Session(session=_BoundedSession(10 * settings.timeout), **options)
@@ -255,8 +262,12 @@ class Api:
                 session_constructor=session,  # type: ignore[arg-type]
                 app_name="coppice",
             )
-            region = config.get_one(cloud=settings.cloud, **self._overrides())
-            return Connection(config=region, strict_proxies=True)
+            try:
+                region = config.get_one(cloud=settings.cloud, **overrides)
+                return Connection(config=region, strict_proxies=True)
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as problem:
+                # What the library thinks of a file with other kinds of values than it expects.
+                raise login_failed(asked, problem) from problem
 
         if settings.clouds_file is not None and not settings.clouds_file.is_file():
             raise CloudCredentialError(
@@ -318,8 +329,7 @@ class Api:
                 log=False,
                 connect_retries=0,
                 status_code_retries=0,
-                timeout=self._settings.timeout,
-                **options,
+                **{"timeout": self._settings.timeout, **options},
             )
 
         return self._wrapped(asked, send)

@@ -28,7 +28,7 @@ OPTIONS = frozenset(
         *("application_credential_id", "application_credential_secret_file", "application_credential_secret_env"),
         *("transport", "web_directory", "web_url"),
         *("accept_members", "protected", "check_servers"),
-        *("attempts", "retry_delay", "timeout", "import_timeout", "stuck_after"),
+        *("attempts", "retry_delay", "timeout", "upload_timeout", "import_timeout", "stuck_after"),
     }
 )
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -105,6 +105,7 @@ class OpenStackSettings:
         attempts: How often something is tried that may be tried again.
         retry_delay: Seconds before the second attempt; doubled each time.
         timeout: Seconds that the cloud has to answer.
+        upload_timeout: Seconds that it has to answer when it got the last byte of an image.
         import_timeout: Seconds that Glance has to import an image.
         stuck_after: Seconds after which an unfinished image is nobody's work any more.
         visibility: How far images are seen whose presentation does not say; None: private, or shared with members.
@@ -126,6 +127,7 @@ class OpenStackSettings:
     attempts: int = 4
     retry_delay: float = 1.0
     timeout: float = 60.0
+    upload_timeout: float = 600.0
     import_timeout: float = 3600.0
     stuck_after: float = 6 * 3600.0
     visibility: str | None = None
@@ -184,6 +186,7 @@ def _read(settings: CloudSettings) -> OpenStackSettings:
         attempts=_attempts(settings.options.get("attempts", 4)),
         retry_delay=options.seconds("retry_delay", 1.0),
         timeout=options.seconds("timeout", 60.0),
+        upload_timeout=options.seconds("upload_timeout", 600.0),
         import_timeout=options.seconds("import_timeout", 3600.0),
         stuck_after=options.seconds("stuck_after", 6 * 3600.0),
         visibility=settings.visibility,
