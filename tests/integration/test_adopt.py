@@ -21,6 +21,7 @@ from coppice.testing.authority import Authority
 from coppice.testing.populations import POPULATIONS, keep_in_memory
 from coppice.testing.simulator import Simulator
 from coppice.workflows.adopt import adopt
+from coppice.workflows.cloud_lock import cloud_lock
 from coppice.workflows.listed import recall_lists
 from coppice.workflows.select import select
 from coppice.workflows.tidy import tidy
@@ -152,12 +153,21 @@ def test_what_no_checksum_proves_is_taken_only_where_that_is_asked_for(site):
     }
 
 
+def test_while_another_run_changes_the_cloud_nothing_is_taken_over_or_cleared(site):
+    site.populate()
+    with cloud_lock(site.settings, "main"):
+        for words in ("adopt", "tidy"):
+            assert site.run("cloud", words, "main")[0] == 75
+    assert site.cloud.describe() == ()
+
+
 def test_what_this_cloud_does_not_take_is_not_taken_over(site):
     site.config.write_text(SETTINGS.replace("vo.example.org", "other.example.org"))
     site.populate()
     code, said = site.run("cloud", "adopt", "main", "--trust-markers")
     assert code == 0
     assert {each["outcome"] for each in said["data"]["images"]} == {"left"}
+    assert any("'vo.example.org'?" in each for each in site.run("status")[1]["messages"])
 
 
 def test_what_of_one_image_goes_wrong_is_told_and_the_others_are_taken(site, monkeypatch):

@@ -102,6 +102,7 @@ def cloud_messages(found: SiteOutlook | None) -> tuple[str, ...]:
             "image_name tells them apart."
             for each in cloud.shared_names
         ]
+        said += cloud.unused
     return tuple(said)
 
 

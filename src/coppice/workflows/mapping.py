@@ -6,6 +6,7 @@ What is said of an image goes before what is said of its VO, and that before wha
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -115,6 +116,37 @@ def shared_names(desired: Desired) -> tuple[SharedName, ...]:
             if image.presentation is not None:
                 by_name.setdefault(image.presentation.name, []).append(image)
     return tuple(SharedName(name, tuple(images)) for name, images in sorted(by_name.items()) if len(images) > 1)
+
+
+def unused_settings(cloud: CloudSettings, desired: Desired) -> tuple[str, ...]:
+    """Return which settings of a cloud are about nothing that the site wants, one sentence each: they may be misspelt.
+
+    Args:
+        cloud: The settings.
+        desired: What the site wants, of all clouds together.
+    """
+    wanted = [image for each in desired.lists for image in each.images]
+    vos = {image.vo.casefold(): image.vo for image in wanted if image.vo is not None}
+    images = {str(image.key.image_identifier) for image in wanted}
+    images |= {str(identifier) for each in desired.lists for identifier in each.unknown}
+    where = f"clouds.{cloud.name}"
+    named = [(f"{where}.only_vos", vo) for vo in cloud.only_vos] + [(f"{where}.vos", vo) for vo in cloud.vos]
+    said = [
+        f"{setting}: no list is for the VO {vo!r}{_near(vo, vos.values())}"
+        for setting, vo in named
+        if vo.casefold() not in vos
+    ]
+    said += [
+        f"{where}.images: no list names an image {name!r}{_near(name, images)}"
+        for name in cloud.images
+        if name not in images
+    ]
+    return tuple(said)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name[:200], sorted(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 class CloudMapping:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from coppice.cloud.observations import Observations
 from coppice.errors import CoppiceError
-from coppice.workflows.mapping import desired_for, policy_for, shared_names
+from coppice.workflows.mapping import desired_for, policy_for, shared_names, unused_settings
 from coppice.workflows.observe import observe
 from coppice.workflows.outlook import outlook
 from coppice.workflows.wanted import wanted_today
@@ -37,6 +37,8 @@ class CloudOutlook:
         error: What that error said.
         appliances: By title.
         shared_names: Names that images of several lists have in it.
+        unused: Settings of it that are about nothing that is wanted, one sentence each; not told while a list is not
+            known.
     """
 
     cloud: str
@@ -46,6 +48,7 @@ class CloudOutlook:
     error: str | None
     appliances: tuple[ApplianceOutlook, ...]
     shared_names: tuple[SharedName, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,7 @@ def site_outlook(
                 error=None if last is None else last.error,
                 appliances=outlook(name, desired, known, policy_for(settings, name), now),
                 shared_names=shared_names(desired),
+                unused=() if wanted.unknown or not wanted.desired.lists else unused_settings(target, wanted.desired),
             )
         )
     return SiteOutlook(clouds=tuple(clouds), unknown=wanted.unknown, unanswered=tuple(unanswered))

@@ -24,7 +24,7 @@ from coppice.testing.desired import (
     marker_of,
     registered_image,
 )
-from coppice.workflows.mapping import CloudMapping, desired_for, policy_for, shared_names
+from coppice.workflows.mapping import CloudMapping, desired_for, policy_for, shared_names, unused_settings
 
 pytestmark = pytest.mark.unit
 
@@ -293,3 +293,17 @@ def test_how_long_is_kept_is_said_of_the_image_then_its_vo_then_the_cloud(name, 
     )
     retention = policy_for_file(settings)().retention_of(replace(marker_of(desired_image(name)), vo=vo))
     assert (retention.grace, retention.keep_versions) == (timedelta(days=kept[0]), kept[1])
+
+
+def test_settings_about_nothing_that_is_wanted_are_told_with_what_may_have_been_meant():
+    settings = cloud(
+        only_vos=("VO.example.org", "ops"),
+        vos={"vo.exmaple.org": VoSettings(), "vo.example.org": VoSettings()},
+        images={image_identifier("debian"): ImageSettings(), "x": ImageSettings()},
+    )
+    assert unused_settings(settings, Desired(lists=(desired_list(image(), unknown=("alma",)),))) == (
+        "clouds.main.only_vos: no list is for the VO 'ops'",
+        "clouds.main.vos: no list is for the VO 'vo.exmaple.org'; did you mean 'vo.example.org'?",
+        "clouds.main.images: no list names an image 'x'",
+    )
+    assert unused_settings(cloud(), Desired(lists=())) == ()
