@@ -39,7 +39,7 @@ def plot(table: Path, picture: Path) -> None:
         values = [float(row[column]) / unit if row.get(column) else float("nan") for row in rows]
         axis.plot(minutes, values, color="tab:blue", linewidth=1)
         axis.set_title(title, loc="left", fontsize=9)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max([value for value in values if value == value], default=1) or 1)  # noqa: PLR0124 - no NaN
         axis.grid(visible=True, alpha=0.3)
         for minute, row in zip(minutes, rows, strict=True):
             if row["up"] == "0":

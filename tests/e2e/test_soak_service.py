@@ -173,7 +173,8 @@ def campaign(site, kit, place, table, *, seconds, every, kills, seed):
         while (now := time.monotonic() - begun) < seconds:
             if now >= publish_at:
                 publisher.publish()
-                publish_at, fault_at = publish_at + every, now + every * chance.uniform(0.1, 0.6)
+                # Half of the faults are there before anybody has asked for the new version.
+                publish_at, fault_at = publish_at + every, now + every * chance.choice([0.0, chance.uniform(0.1, 0.6)])
             if now >= fault_at:
                 publisher.fail()
                 fault_at = publish_at + every

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from coppice.errors import InterruptedRunError, SettingsError
+from coppice.errors import InterruptedRunError, MachineError, SettingsError
 from coppice.schedule.announce import Announcer
 from coppice.schedule.due import delay_seconds, jobs_of
 from coppice.schedule.listener import Listener
@@ -95,7 +95,7 @@ def serve(
         stack.enter_context(run_lock(settings.state_directory / LOCK))
         board, records = Board(), JobRecords(database)
         pages = Pages(settings=settings, database=database, board=board, tally=Tally(database), clock=clock)
-        door = _Door(pages, on_listen)
+        door = Door(pages, on_listen)
         stack.callback(door.close)
         door.open(settings.service.listen)
         runs = Runs(command, environ, clock)
@@ -196,7 +196,7 @@ def _check_same_place(before: Settings, after: Settings) -> None:
         )
 
 
-class _Door:
+class Door:
     """Where the service listens just now, if anywhere."""
 
     def __init__(self, pages: Pages, on_listen: Callable[[int], None]) -> None:
@@ -206,13 +206,28 @@ class _Door:
 
     def open(self, text: str | None) -> None:
         """Listen there, and nowhere else; where that fails, all stays as it was."""
-        if self._listener is not None and self._listener.text == text:
+        before = self._listener.text if self._listener is not None else None
+        if before == text:
             return
-        opened = None if text is None else Listener(text, self._pages.answer)
+        try:
+            opened = self._listen(text)
+        except MachineError:
+            if before is None:
+                raise
+            # What is in the way may be the address that is given up: the same port, on all addresses or on one.
+            self.close()
+            try:
+                opened = self._listen(text)
+            except MachineError:
+                self._listener = self._listen(before)
+                raise
         self.close()
         self._listener = opened
         if opened is not None:
             self._on_listen(opened.port)
+
+    def _listen(self, text: str | None) -> Listener | None:
+        return None if text is None else Listener(text, self._pages.answer)
 
     def close(self) -> None:
         """Listen nowhere."""
