@@ -12,6 +12,7 @@ import json
 import threading
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,7 +35,7 @@ from coppice.cloud.openstack.failures import (
 from coppice.errors import CloudCredentialError, CloudError, CloudFaultError, CloudTimeoutError, CloudUnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from coppice.cloud.openstack.settings import OpenStackSettings
 
@@ -46,6 +47,7 @@ _ERROR, _UNAUTHORIZED = 400, 401
 _SERVER_ERROR, _UNAVAILABLE = 500, 503
 TRANSIENT = (CloudUnreachableError, CloudTimeoutError, CloudFaultError)
 """What may be otherwise the next time."""
+_warnings_lock = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,17 @@ class Answer:
         if not isinstance(self.said, dict):
             raise not_understood(asked, "it is no JSON object")
         return self.said
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hear no warnings: the library warns of what it does itself.
+
+    What is heard is a matter of the whole process, and putting it back as it was of one thread at a time.
+    """
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _TooLongError(requests.RequestException):
@@ -239,8 +252,7 @@ class Api:
         other = Api(self._settings)
         asked = Asked(cloud=self._settings.name, method="POST", what=f"log in to project {project}")
         connection = self.connection()
-        with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with self._lock, _quiet():
             other._connection = self._wrapped(asked, lambda: connection.connect_as_project({"id": project}))
         return other
 
@@ -274,9 +286,7 @@ class Api:
                 f"cloud {settings.name}: there is no {settings.clouds_file}",
                 resolution="Write the file as openstacksdk's documentation has it, or correct `clouds_file`.",
             )
-        with warnings.catch_warnings():
-            # The library warns of what it does itself.
-            warnings.simplefilter("ignore")
+        with _quiet():
             return self._wrapped(asked, connect)
 
     def _overrides(self) -> dict[str, Any]:
@@ -312,8 +322,7 @@ class Api:
         connection = self.connection()
         with self._lock:
             if service not in self._adapters:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with _quiet():
                     self._adapters[service] = getattr(connection, service)
             return self._adapters[service]
 
