@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -100,7 +99,7 @@ class Execution:
         if failed.error is None:
             return tuple(results)
         # The one that failed may have been listed all the same: an answer was lost.
-        self._take_back_in_doubt(failed.action)
+        failed = self._take_back_in_doubt(failed)
         undone = [self._take_back(result) for result in reversed(results[:-1])]
         untried = [not_tried(action, "another image of its set failed") for action in actions[len(results) :]]
         return (*reversed(undone), failed, *untried)
@@ -136,11 +135,26 @@ class Execution:
         self._note(back)
         return replace(result, registered=back, taken_back=True)
 
-    def _take_back_in_doubt(self, action: Action) -> None:
+    def _take_back_in_doubt(self, failed: ActionResult) -> ActionResult:
+        action = failed.action
         before = action.registered or self._made.get((action.key, action.version))
-        if before is not None:
-            with contextlib.suppress(CoppiceError):
-                self._undo(action, self._current.get(before.cloud_identifier, before), before)
+        if before is None:
+            return failed
+        try:
+            self._undo(action, self._current.get(before.cloud_identifier, before), before)
+        except CoppiceError as problem:
+            cause = failed.error or problem
+            return replace(
+                failed,
+                error=CloudError(
+                    f"image {action.key} version {action.version} may be available in cloud {self._cloud.name}, and "
+                    "others of its set are not",
+                    details=f"[{cause.code}] {cause.message}\n[{problem.code}] {problem.message}",
+                    resolution="Run again: the set is made available, or taken back, as a whole.",
+                    context={"image": str(action.key), "cause": cause.as_dict()},
+                ),
+            )
+        return failed
 
     def _undo(self, action: Action, registered: RegisteredImage, before: RegisteredImage) -> RegisteredImage:
         predecessor = self._predecessors.get(action.key)
