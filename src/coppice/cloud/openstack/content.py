@@ -21,6 +21,7 @@ from coppice.errors import (
     CloudChecksumError,
     CloudError,
     CloudFaultError,
+    CloudImageGoneError,
     CloudRefusedImageError,
     CloudTimeoutError,
     CloudUnreachableError,
@@ -218,20 +219,21 @@ class Sender:
     def _upload(self, identifier: str, path: str, content: Content) -> None:
         api, what = self._images.api, f"upload the bytes of image {identifier}"
         for number in range(1, self._settings.attempts + 1):
+            problem: CloudError
             try:
-                answer = api.put_bytes(path, what, content, allowed=[_CONFLICT])
-            except (CloudUnreachableError, CloudTimeoutError, CloudFaultError):
-                status = self._after_cut(identifier)
-                # It may have heard all of it, and only its answer was lost.
-                if status in {ACTIVE, "uploading"}:
+                if api.put_bytes(path, what, content, allowed=[_CONFLICT]).status != _CONFLICT:
                     return
-                if status != "queued" or number == self._settings.attempts:
-                    raise
-                api.pause(number)
-            else:
-                if answer.status == _CONFLICT and self._after_cut(identifier) not in {ACTIVE, "uploading"}:
-                    raise broken(self._images.name, identifier, "Glance says that its bytes are there, and has none")
+                problem = broken(self._images.name, identifier, "Glance says that its bytes are there, and has none")
+            except (CloudUnreachableError, CloudTimeoutError, CloudFaultError, CloudImageGoneError) as failure:
+                # "Gone" and "in conflict" are said too while Glance gives up an earlier attempt that was cut.
+                problem = failure
+            status = self._after_cut(identifier)
+            # It may have heard all of it, and only its answer was lost.
+            if status in {ACTIVE, "uploading"}:
                 return
+            if status != "queued" or number == self._settings.attempts:
+                raise problem
+            api.pause(number)
 
     def _after_cut(self, identifier: str) -> str:
         """Return the status of an image when Glance is done with what it got."""
