@@ -161,8 +161,10 @@ class Execution:
         if predecessor is not None and predecessor.cloud_identifier != registered.cloud_identifier:
             # Where one version alone can be shown, the older must be shown again before the newer is not.
             self._cloud.change_state(predecessor, predecessor.marker)
-        # Time has not begun anew: as far as anybody is concerned, the image never left its state.
-        return self._cloud.change_state(registered, before.marker)
+        # Time has not begun anew: as far as anybody is concerned, the image never left its state. What its list said of
+        # it meanwhile stays: the floor against older lists never sinks.
+        marker = before.marker if action.desired is None else _confirmed(before.marker, action.desired)
+        return self._cloud.change_state(registered, marker)
 
     def _note(self, registered: RegisteredImage) -> None:
         # Each image is worked on by one thread at a time, so that no two write the same entry.
