@@ -12,13 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from coppice.testing.site_world import World
-from coppice.testing.used_clouds import (
-    UsedDirectory,
-    UsedLibvirt,
-    UsedMemory,
-    UsedOpenNebula,
-    UsedOpenStack,
-)
+from coppice.testing.used_clouds import UsedDirectory, UsedMemory
+from coppice.testing.used_servers import UsedLibvirt, UsedOpenNebula, UsedOpenStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
