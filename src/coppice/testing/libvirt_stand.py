@@ -137,7 +137,7 @@ class LibvirtStand(CloudStand, DriftStand, UseStand, TidyStand):
         self.connection.defineXML(xml)
         os.truncate(path, path.stat().st_size // 2)
         current = self.current(image)
-        if current is not None and str(path) in self._inactive(current).disks:
+        if current is not None and str(path) in self.inactive(current).disks:
             current.undefine()
 
     def damage_marker(self, image: RegisteredImage) -> None:
@@ -155,7 +155,7 @@ class LibvirtStand(CloudStand, DriftStand, UseStand, TidyStand):
         """Start the image's own machine, without letting it run; or look at whether it has a disk that is there."""
         machine = self.machine(image)
         if not self.starts:
-            disks = self._inactive(machine).disks
+            disks = self.inactive(machine).disks
             return disks == {str(path) for path in self.pool.glob("coppice-*") if str(path) in disks} != set()
         try:
             machine.createWithFlags(library().VIR_DOMAIN_START_PAUSED)
@@ -170,7 +170,7 @@ class LibvirtStand(CloudStand, DriftStand, UseStand, TidyStand):
     def is_listed(self, image: RegisteredImage) -> bool:
         """Tell whether what leads to the current version leads to this one."""
         current = self.current(image)
-        return current is not None and str(self.path(image)) in self._inactive(current).disks
+        return current is not None and str(self.path(image)) in self.inactive(current).disks
 
     def check_shown(self, image: RegisteredImage, presentation: Presentation) -> None:
         """Look at title and description, as ``virsh desc`` shows them."""
@@ -230,7 +230,8 @@ class LibvirtStand(CloudStand, DriftStand, UseStand, TidyStand):
         xml: str = self.machine(image).XMLDesc(library().VIR_DOMAIN_XML_INACTIVE)
         return xml.replace(f"{path}.not-startable-{state}'", f"{path}'")
 
-    def _inactive(self, machine: Any) -> Definition:
+    def inactive(self, machine: Any) -> Definition:
+        """Return what a machine has from its next start on."""
         return read_definition(machine.XMLDesc(library().VIR_DOMAIN_XML_INACTIVE))
 
     def _pool(self) -> Any:
