@@ -115,6 +115,9 @@ class Watch:
         self._end.set()
         for thread in self._threads:
             thread.join(timeout=120)
+        if self.service is not None and self.service.program.poll() is None:
+            # The test failed: its service, and the jobs of that, are left no more than when it passes.
+            self.service.kill()
         with self.table.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in self.rows for key in row)))
             writer.writeheader()
