@@ -32,6 +32,7 @@ from coppice.errors import (
 )
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat
+from coppice.model.requirements import DiskBus, Requirements
 from coppice.monitor import SILENT, SILENT_TASK
 from coppice.testing.contracts.stand import described, register, to_state
 from coppice.testing.desired import converted_image, desired_image, marker_of
@@ -168,6 +169,42 @@ def test_libvirt_itself_starts_what_may_start_and_says_why_not(
         with pytest.raises(library().libvirtError, match=f"not-startable-{state}"):
             stand.machine(image).create()
         assert f"Version 1: {state}" in stand.machine(image).metadata(0, None)
+
+
+def test_a_machine_is_of_the_best_kind_that_there_is_and_has_a_network_of_its_own(
+    stand: LibvirtStand, store: Path
+) -> None:
+    desired = desired_image()
+    cloud = stand.of_site(stand.cloud.site, hypervisor="auto", network="user")
+    image = cloud.register(stand.convert(desired, store), marker_of(desired), presentation_of(desired), SILENT)
+    xml = stand.machine(image).XMLDesc(0)
+    assert "<domain type='kvm'" in xml or "<domain type='qemu'" in xml
+    assert "<interface type='user'>" in xml
+    assert naming.network_address(image.cloud_identifier) in xml
+
+
+@pytest.mark.parametrize("bus", [DiskBus.SCSI, DiskBus.SATA, DiskBus.IDE])
+def test_a_machine_starts_from_a_disk_on_the_bus_that_its_image_asks_for(
+    stand: LibvirtStand, store: Path, bus: DiskBus
+) -> None:
+    desired = desired_image()
+    converted = replace(stand.convert(desired, store), hardware=Requirements(disk_bus=bus))
+    image = stand.cloud.register(converted, marker_of(desired), presentation_of(desired), SILENT)
+    before = stand.path(image).read_bytes()
+    stand.starts = True
+    assert stand.can_start(image)
+    assert stand.path(image).read_bytes() == before
+
+
+def test_what_this_libvirt_cannot_do_is_said_before_anything_is_sent(stand: LibvirtStand, store: Path) -> None:
+    desired = desired_image()
+    shown = presentation_of(desired)
+    arm = replace(shown, facts={**shown.facts, "architecture": "aarch64"})
+    with pytest.raises(CloudError) as caught:
+        stand.cloud.register(stand.convert(desired, store), marker_of(desired), arm, SILENT)
+    assert caught.value.resolution
+    assert stand.connection.listAllDomains(0) == []
+    assert list(stand.pool.iterdir()) == []
 
 
 @pytest.mark.threat("T37")

@@ -228,7 +228,7 @@ class LibvirtCloud:
     def _fill(self, host: Host, record: Record, converted: ConvertedImage, monitor: Monitor) -> None:
         if host.volume(record.pool, record.volume) is not None:
             # Of a run that was killed, or of a definition that somebody took away; its name says what is in it.
-            if use.is_used(host, record, frozenset(), self.session.uri):
+            if use.is_used(host, record):
                 self._verify(host, record, monitor)
                 return
             host.delete_volume(record.pool, record.volume)
@@ -254,7 +254,7 @@ class LibvirtCloud:
     def _clean(self, host: Host, record: Record, identifier: str) -> None:
         # What cannot be cleaned bears the marker of an image that is not whole: the next run knows it by that.
         with suppress(CloudError, host.library.libvirtError), self._lock:
-            if use.is_used(host, record, frozenset(), self.session.uri):
+            if use.is_used(host, record):
                 return
             host.delete_volume(record.pool, record.volume)
             machine = host.machine(identifier)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from coppice.cloud.libvirt_pool.record import Record
 
 
-def is_used(host: Host, record: Record, own: frozenset[str], uri: str) -> bool:
+def is_used(host: Host, record: Record, own: frozenset[str] = frozenset(), uri: str | None = None) -> bool:
     """Tell whether anything uses an image's file.
 
     Files are compared by their names alone, which end in a hash: a directory can have several paths.
@@ -26,7 +26,8 @@ def is_used(host: Host, record: Record, own: frozenset[str], uri: str) -> bool:
         host: The libvirt.
         record: Of the image.
         own: UUIDs of the definitions that Coppice made for it; they use it only while they run.
-        uri: Of the libvirt: on this machine, the file's locks are looked at as well.
+        uri: Of the libvirt: on this machine, it is looked at as well which processes have the file open; None: it is
+            not, for libvirt itself may still have it open, from a transfer that was cut.
     """
     names: set[str] = set()
     for machine in host.machines():
@@ -41,7 +42,7 @@ def is_used(host: Host, record: Record, own: frozenset[str], uri: str) -> bool:
                 # What a machine wrote whose host went down; nothing will ever read it.
                 continue
             return True
-    return _is_open_here(disk_path(host, record), uri)
+    return uri is not None and _is_open_here(disk_path(host, record), uri)
 
 
 def _refers(host: Host, machine: Any, volume: str, own: frozenset[str], *, is_active: bool) -> bool:
