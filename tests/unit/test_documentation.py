@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = re.compile(
-    r"^ *```toml\n((?: *#.*\n)* *\[(?:cache|clouds|events|hooks|plan|publishers|publishing|service|transfer)[.\]][^`]*)^ *```",
+    r"^ *```toml\n((?: *#.*\n)* *"
+    r"\[(?:cache|clouds|events|hooks|plan|publishers|publishing|service|transfer)[.\]][^`]*)^ *```",
     re.MULTILINE,
 )
 OTHER_EXITS = {0, 2, 143}
