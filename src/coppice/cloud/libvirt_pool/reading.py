@@ -6,14 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coppice.cloud.libvirt_pool.document import parse
 from coppice.cloud.libvirt_pool.record import CURRENT, IMAGE, NAMESPACE
-from coppice.errors import CloudAnswerError, OvfError
-from coppice.formats.ovf_xml import parse_xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from coppice.formats.ovf_xml import Element
+    from coppice.cloud.libvirt_pool.document import Element
 
 _NAMES = ("file", "dev", "volume", "name", "dir")
 """Attributes of a disk's source that say which file or device it is."""
@@ -48,21 +47,21 @@ def read_definition(xml: str) -> Definition:
     Raises:
         CloudAnswerError: It is something else.
     """
-    root = _parsed(xml, "a machine")
+    root = parse(xml, "a machine")
     disks: set[str] = set()
     lasting: set[str] = set()
     files: set[str] = set()
-    for devices in root.all("", "devices"):
-        for disk in devices.all("", "disk"):
-            own = {path for source in disk.all("", "source") for path in _paths(source)}
+    for devices in root.all("devices"):
+        for disk in devices.all("disk"):
+            own = {path for source in disk.all("source") for path in _paths(source)}
             disks |= own
-            if not any(disk.all("", "transient")):
+            if not any(disk.all("transient")):
                 lasting |= own
             files |= set(_chain(disk))
     kind, text = _written(root)
     return Definition(
-        identifier=_text(root, "uuid"),
-        name=_text(root, "name"),
+        identifier=root.text_of("uuid"),
+        name=root.text_of("name"),
         kind=kind,
         text=text,
         disks=frozenset(disks),
@@ -77,10 +76,8 @@ def read_backing(xml: str) -> frozenset[str]:
     Raises:
         CloudAnswerError: It is something else.
     """
-    root = _parsed(xml, "a volume")
-    return frozenset(
-        path.text for backing in root.all("", "backingStore") for path in backing.all("", "path") if path.text
-    )
+    root = parse(xml, "a volume")
+    return frozenset(path.text for backing in root.all("backingStore") for path in backing.all("path") if path.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +99,9 @@ def read_pool(xml: str) -> PoolFacts:
     Raises:
         CloudAnswerError: It is something else.
     """
-    root = _parsed(xml, "a storage pool")
-    paths = [path.text for target in root.all("", "target") for path in target.all("", "path")]
-    return PoolFacts(kind=root.attributes.get(("", "type"), ""), path=paths[0] if paths else "")
+    root = parse(xml, "a storage pool")
+    paths = [path.text for target in root.all("target") for path in target.all("path")]
+    return PoolFacts(kind=root.attributes.get("type", ""), path=paths[0] if paths else "")
 
 
 def read_hypervisor(xml: str) -> str:
@@ -113,13 +110,13 @@ def read_hypervisor(xml: str) -> str:
     Raises:
         CloudAnswerError: It is something else.
     """
-    return _text(_parsed(xml, "a machine's capabilities"), "domain")
+    return parse(xml, "a machine's capabilities").text_of("domain")
 
 
 def _written(root: Element) -> tuple[str | None, str]:
-    for metadata in root.all("", "metadata"):
+    for metadata in root.all("metadata"):
         for kind in (IMAGE, CURRENT):
-            for element in metadata.all(NAMESPACE, kind):
+            for element in metadata.all(f"{NAMESPACE} {kind}"):
                 return kind, element.text
     return None, ""
 
@@ -134,23 +131,6 @@ def _chain(element: Element) -> Iterator[str]:
 
 def _paths(source: Element) -> Iterator[str]:
     for name in _NAMES:
-        path = source.attributes.get(("", name))
+        path = source.attributes.get(name)
         if path:
             yield path
-
-
-def _text(root: Element, tag: str) -> str:
-    for element in root.all("", tag):
-        return element.text
-    return ""
-
-
-def _parsed(xml: str, of: str) -> Element:
-    try:
-        return parse_xml(xml.encode("utf-8", "replace"), name=of)
-    except OvfError as problem:
-        raise CloudAnswerError(
-            f"what libvirt says of {of} cannot be read: {problem.message}",
-            details=xml[:2000],
-            resolution="Nothing was changed. Look at it with virsh.",
-        ) from problem
