@@ -169,9 +169,11 @@ class UsedOpenNebula(UsedCloud):
         """Return the front-end as a context."""
         return self.simulator
 
-    def opened(self) -> Cloud:
-        """Return a driver that waits less than the settings let one."""
-        return self.stand.driver
+    def opened(self, **seconds: float) -> Cloud:
+        """Return a driver that waits less than the settings let one; ``seconds``: how long, where another is meant."""
+        driver = self.stand.of_site(SITE, **seconds)
+        driver.name = self.name
+        return driver
 
     def seen(self) -> dict[tuple[str, str], Seen]:
         """Look at images and VM templates with an ordinary user's rights."""
