@@ -22,6 +22,7 @@ from coppice.errors import (
     CloudChecksumError,
     CloudError,
     CloudFaultError,
+    CloudForbiddenError,
     CloudImageInUseError,
     CloudNameTakenError,
     CloudQuotaError,
@@ -472,6 +473,33 @@ def test_a_pool_that_cannot_be_looked_into_is_an_error_and_no_absence(stand: Lib
     assert stand.cloud.describe() == (image,)
     with pytest.raises(CloudError, match="no storage pool nowhere"):
         stand.of_site("test-site", pool="nowhere").describe()
+
+
+@pytest.mark.threat("T88")
+def test_a_pool_that_may_not_be_written_is_told_and_nothing_is_left(stand: LibvirtStand, store: Path) -> None:
+    stand.pool.chmod(0o555)
+    try:
+        with pytest.raises(CloudForbiddenError) as caught:
+            register(stand, desired_image(), store)
+    finally:
+        stand.pool.chmod(0o755)
+    assert caught.value.resolution
+    assert stand.cloud.describe() == ()
+    assert stand.connection.listAllDomains(0) == []
+
+
+@pytest.mark.threat("T88")
+def test_an_image_whose_file_somebody_deleted_is_not_ready_and_is_made_anew(stand: LibvirtStand, store: Path) -> None:
+    image = register(stand, desired_image(), store)
+    stand.path(image).unlink()
+    found = described(stand.cloud, image)
+    assert not found.ready
+    assert found.problem is not None
+    assert "is not in the pool" in found.problem
+    assert not stand.cloud.in_use(found)
+    assert register(stand, desired_image(), store) == image
+    assert stand.can_start(image)
+    assert stand.is_listed(image)
 
 
 def test_a_pool_of_another_kind_is_refused(stand: LibvirtStand) -> None:
