@@ -19,7 +19,7 @@ from coppice.cloud.opennebula.document import texts
 from coppice.cloud.opennebula.options import Placing
 from coppice.cloud.properties import presentation_digest, presentation_of
 from coppice.cloud.transports.by_http import open_http
-from coppice.errors import AdoptionError, CloudError, CloudForbiddenError, CloudRefusedImageError
+from coppice.errors import AdoptionError, CloudError, CloudForbiddenError, CloudQuotaError, CloudRefusedImageError
 from coppice.monitor import SILENT
 from coppice.settings.clouds import CloudSettings
 from coppice.settings.driver_options import Options
@@ -305,7 +305,14 @@ def test_pieces_and_properties_of_the_site_stand_in_the_template(stand: OpenNebu
     found = texts(template.attributes)
     assert (found["MEMORY"], found["SCHED_REQUIREMENTS"]) == ("4096", 'CLUSTER_ID="100"')
     assert found["LOGO"] == "images/logos/debian.png"
-    assert dict(dict(template.attributes)["NIC"]) == {"NETWORK": "public"}
+    assert dict(dict(template.attributes)["NIC"]) == {"NETWORK": "public", "NETWORK_UNAME": "oneadmin"}
+
+
+def test_a_full_datastore_is_told_to_an_administrator_too(stand: OpenNebulaStand, store: Path):
+    stand.simulator.world.datastores[1].capacity = (10, 0, 10)
+    with pytest.raises(CloudQuotaError, match="Not enough space"):
+        register(stand, desired_image(), store)
+    assert stand.simulator.images() == []
 
 
 def test_what_somebody_wrote_into_a_template_stays(stand: OpenNebulaStand, store: Path):

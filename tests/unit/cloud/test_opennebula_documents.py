@@ -228,8 +228,13 @@ def test_a_template_can_be_instantiated_at_once():
 
 def test_a_template_has_an_interface_in_each_network():
     (appliance,) = view_of([registered()], [], SITE).appliances
-    found = machine.template_attributes(appliance, Placing(networks=("public", "private")))
-    assert [value for name, value in found if name == "NIC"] == [(("NETWORK", "public"),), (("NETWORK", "private"),)]
+    found = machine.template_attributes(appliance, Placing(networks=("public", "ann/private", "7")))
+    # A name without its owner is looked for among the networks of whoever instantiates.
+    assert [value for name, value in found if name == "NIC"] == [
+        (("NETWORK", "public"), ("NETWORK_UNAME", "oneadmin")),
+        (("NETWORK", "private"), ("NETWORK_UNAME", "ann")),
+        (("NETWORK_ID", "7"),),
+    ]
 
 
 def test_a_template_has_the_firmware_and_the_disk_that_the_image_needs():

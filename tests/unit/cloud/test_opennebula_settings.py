@@ -74,6 +74,8 @@ def test_a_cloud_is_opened_without_asking_it(tmp_path: Path):
         ({"datastores": ["a", "a"]}, "datastores"),
         ({"networks": [""]}, "networks"),
         ({"networks": [True]}, "networks"),
+        ({"networks": ["/public"]}, "networks"),
+        ({"networks": ["a/b/c"]}, "networks"),
         ({"datastore": ["a"]}, "datastores"),
         ({"timeout": -1}, "timeout"),
         ({"template_file": "/nowhere/pieces"}, "No such file"),

@@ -35,8 +35,8 @@ EVERYBODYS = -2
 MYSELF = -1
 WHOLE_POOL = (-1, -1)
 REPLACE, MERGE = 0, 1
-COMPARE_CAPACITY = True
-"""The front-end compares what is free in a datastore with what an image needs."""
+SKIP_CAPACITY_CHECK = False
+"""True, from an administrator, has the front-end not compare what is free in a datastore with what an image needs."""
 WITH_IMAGES = False
 """Images go by themselves, when nothing needs them."""
 UNCHANGED = -1
@@ -120,7 +120,7 @@ class FrontEnd:
 
     def allocate_image(self, attributes: Attributes, datastore: int) -> int:
         """Make an image; whether one was made is not known when this fails with a fault or in time."""
-        return self._number(self._one().image.allocate(document.document(attributes), datastore, COMPARE_CAPACITY))
+        return self._number(self._one().image.allocate(document.document(attributes), datastore, SKIP_CAPACITY_CHECK))
 
     def allocate_template(self, attributes: Attributes) -> int:
         """Make a VM template; whether one was made is not known when this fails with a fault or in time."""

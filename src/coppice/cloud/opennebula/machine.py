@@ -37,6 +37,8 @@ _ARCHITECTURES: Mapping[str, str] = {
 _PREFIXES: Mapping[str, str] = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 """Bus of a disk, and the prefix of device names that stands for it (``DEV_PREFIX``)."""
 DEFAULT_PREFIX = "vd"
+NETWORK_OWNER = "oneadmin"
+"""Of virtual networks whose owner is not named."""
 _RAW_ONLY_DRIVERS = frozenset({"ceph", "dev", "iscsi", "iscsi_libvirt", "rbd", "vmfs"})
 _RAW_ONLY_TRANSFERS = ("fs_lvm", "ceph", "dev", "iscsi")
 """Datastores from which machines have raw devices, whatever an image's file was."""
@@ -72,7 +74,7 @@ def template_attributes(appliance: Appliance, placing: Placing) -> Attributes:
         ("GRAPHICS", (("TYPE", "VNC"), ("LISTEN", "0.0.0.0"))),  # noqa: S104 - of the machine's host, as OpenNebula's own
         ("CONTEXT", _context()),
         ("USER_INPUTS", (("USER_DATA", "O|text64|User data for cloud-init, if any| |"),)),
-        *(("NIC", (("NETWORK", network),)) for network in placing.networks),
+        *(("NIC", _interface(network)) for network in placing.networks),
     ]
     replaced = {name for name, _ in placing.pieces}
     pieces = (*((name, value) for name, value in mine if name not in replaced), *placing.pieces)
@@ -142,6 +144,14 @@ def _system(facts: Mapping[str, str], hardware: written.Hardware, placing: Placi
     if hardware.firmware == "uefi":
         parts.append(("FIRMWARE", placing.uefi_firmware))
     return tuple(parts)
+
+
+def _interface(network: str) -> Value:
+    if network.isdecimal():
+        return (("NETWORK_ID", network),)
+    # A name alone is one of the networks of whoever instantiates, who has none.
+    owner, _, name = network.rpartition("/")
+    return (("NETWORK", name), ("NETWORK_UNAME", owner or NETWORK_OWNER))
 
 
 def _context() -> Value:

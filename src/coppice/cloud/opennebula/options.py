@@ -92,7 +92,8 @@ class Placing:
         datastores: Names or numbers; the first is the one that machines start from.
         group: Whose members may use what has no other audience; None: nobody's.
         visibility: Of what has no other.
-        networks: Names of virtual networks that a machine gets an interface in, in this order.
+        networks: Virtual networks that a machine gets an interface in, in this order: a name of ``oneadmin``'s, an
+            owner's with ``owner/name``, or a number.
         pieces: What the administrator adds to VM templates, or has otherwise in them.
         uefi_firmware: What ``OS/FIRMWARE`` is for an image that starts by UEFI.
     """
@@ -149,7 +150,7 @@ def read_placing(settings: CloudSettings, options: Options) -> Placing:
         datastores=_names(settings.options, "datastores", where) or ("default",),
         group=options.optional_text("group"),
         visibility=None if settings.visibility is None else Visibility(settings.visibility),
-        networks=_names(settings.options, "networks", where),
+        networks=_networks(settings.options, where),
         pieces=() if file is None else read_pieces(file),
         uefi_firmware=options.text("uefi_firmware", "UEFI"),
     )
@@ -197,6 +198,18 @@ def _check_properties(settings: CloudSettings) -> None:
                     resolution=f"Write it as {name.upper().replace('-', '_')}, for example.",
                 )
             check_name(name, f"clouds.{settings.name}.{table}.{name}")
+
+
+def _networks(options: Mapping[str, object], where: str) -> tuple[str, ...]:
+    found = _names(options, "networks", where)
+    for each in found:
+        if not all(each.split("/")) or each.count("/") > 1:
+            raise SettingsError(
+                f"{where}.networks: {each!r} is no network",
+                resolution="Write its name, where it is oneadmin's; `owner/name`, where it is another user's; or its "
+                "number.",
+            )
+    return found
 
 
 def _names(options: Mapping[str, object], name: str, where: str) -> tuple[str, ...]:
