@@ -18,6 +18,7 @@ SIZE_UNITS = {
     "TiB": 1024**4,
 }
 DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+LONGEST_DURATION_SECONDS = 100 * 366 * 86400.0
 _QUANTITY = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([A-Za-z]*)")
 
 
@@ -46,15 +47,23 @@ def parse_duration(value: object, *, bare_unit: str = "s") -> float:
     """Return a number of ``bare_unit``: a number of them, or text such as ``30 d``, ``90 min``.
 
     Raises:
-        ValueError: It is neither, is negative, or is not finite.
+        ValueError: It is neither, is negative, is not finite, or is longer than a hundred years.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-        return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(_bearable(value, bare_unit, value))
     match = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or (match[2] or bare_unit) not in DURATION_UNITS:
         unit = {"s": "seconds", "d": "days"}.get(bare_unit, bare_unit)
         raise ValueError(_expected(f'a duration such as 10 ({unit}) or "30 min", "6 h", "7 d"', value))
-    return float(match[1]) * DURATION_UNITS[match[2] or bare_unit] / DURATION_UNITS[bare_unit]
+    count = float(match[1]) * DURATION_UNITS[match[2] or bare_unit] / DURATION_UNITS[bare_unit]
+    return _bearable(count, bare_unit, value)
+
+
+def _bearable(count: float, unit: str, value: object) -> float:
+    # From any instant that is met, so long a time ends before the last year that a date can have.
+    if count > LONGEST_DURATION_SECONDS / DURATION_UNITS[unit]:
+        raise ValueError(_expected("a duration of at most a hundred years", value))
+    return count
 
 
 def format_size(size_bytes: int) -> str:
