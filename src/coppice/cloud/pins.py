@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from coppice.cloud.draft import Step
-    from coppice.cloud.model import RegisteredImage
+    from coppice.cloud.model import RegisteredImage, Revocation
     from coppice.cloud.steps import Plan
     from coppice.model.identifiers import ImageKey
 
@@ -35,6 +35,7 @@ def plan_rollback(
     cloud: str,
     *,
     alone: bool = False,
+    revocations: Sequence[Revocation] = (),
 ) -> Plan:
     """Return what makes an earlier version of an image, and of all of its set, the one to use, and fixes it.
 
@@ -45,15 +46,16 @@ def plan_rollback(
         now: This instant.
         cloud: Name of the target.
         alone: Leave the other parts of its set as they are.
+        revocations: What an administrator revoked: the cloud may not have learned of it yet.
 
     Raises:
         NotFoundError: No such version is registered in this cloud.
         PlanError: Nothing may be started from it, or a part of its set is not there in the release that it is of.
         ValueError: ``version`` has no place in the order of versions.
     """
-    draft = _draft(now)
-    target = _target(registered, key, version, now, cloud)
-    parts = [target] if alone else [target, *_others_of_its_set(registered, target, now, cloud)]
+    draft = _draft(now, Revoked(revocations, Desired(lists=()), registered))
+    target = _target(draft, registered, key, version, cloud)
+    parts = [target] if alone else [target, *_others_of_its_set(draft, registered, target, cloud)]
     marker = target.marker
     together = f"{key.list_identifier}/{marker.set_identifier}" if len(parts) > 1 else None
     for part in parts:
@@ -63,7 +65,7 @@ def plan_rollback(
 
 def plan_release(registered: Sequence[RegisteredImage], key: ImageKey, now: datetime, cloud: str) -> Plan:
     """Return what takes the pins from an image and from all of its set; the next sync makes the newest available."""
-    draft = _draft(now)
+    draft = _draft(now, Revoked((), Desired(lists=()), ()))
     sets = {each.marker.set_identifier for each in registered if each.marker.key == key} - {None}
     for each in sorted(registered, key=lambda image: image.cloud_identifier):
         marker = each.marker
@@ -73,12 +75,12 @@ def plan_release(registered: Sequence[RegisteredImage], key: ImageKey, now: date
     return draft.finish(cloud, registered)
 
 
-def _draft(now: datetime) -> Draft:
-    return Draft(policy=Policy(grace=timedelta(0)), now=now, revoked=Revoked((), Desired(lists=()), ()))
+def _draft(now: datetime, revoked: Revoked) -> Draft:
+    return Draft(policy=Policy(grace=timedelta(0)), now=now, revoked=revoked)
 
 
 def _target(
-    registered: Iterable[RegisteredImage], key: ImageKey, version: str, now: datetime, cloud: str
+    draft: Draft, registered: Iterable[RegisteredImage], key: ImageKey, version: str, cloud: str
 ) -> RegisteredImage:
     group = [each for each in registered if each.marker.key == key]
     order = Version(version)
@@ -91,8 +93,8 @@ def _target(
             resolution="Only what a cloud still has can be gone back to: [plan] keep_versions says how many stay.",
             context={"image": str(key), "version": version, "cloud": cloud},
         )
-    best = min(found, key=lambda each: (_obstacle(each, now) is not None, each.cloud_identifier))
-    why = _obstacle(best, now)
+    best = min(found, key=lambda each: (_obstacle(draft, each) is not None, each.cloud_identifier))
+    why = _obstacle(draft, best)
     if why is not None:
         raise PlanError(
             f"version {version} of image {key} in cloud {cloud} cannot be gone back to: {why}",
@@ -102,19 +104,20 @@ def _target(
     return best
 
 
-def _obstacle(image: RegisteredImage, now: datetime) -> str | None:
+def _obstacle(draft: Draft, image: RegisteredImage) -> str | None:
     marker = image.marker
     if not image.ready:
         return f"it is not whole: {image.problem or 'its registration did not end'}"
     if marker.state in {ImageState.REVOKED, ImageState.EXPIRED}:
         return f"it is {marker.state}{f': {marker.reason}' if marker.reason else ''}"
-    if marker.expires is not None and marker.expires <= now:
+    if marker.expires is not None and marker.expires <= draft.now:
         return "its endorsement has ended"
-    return None
+    why = draft.revoked.why_registered(image)
+    return None if why is None else f"it is revoked: {why}"
 
 
 def _others_of_its_set(
-    registered: Iterable[RegisteredImage], target: RegisteredImage, now: datetime, cloud: str
+    draft: Draft, registered: Iterable[RegisteredImage], target: RegisteredImage, cloud: str
 ) -> list[RegisteredImage]:
     """Return, of each other part of the set, what is of the same release, or its one version."""
     marker = target.marker
@@ -129,7 +132,7 @@ def _others_of_its_set(
         of_set = [each for each in group if each.marker.set_identifier == marker.set_identifier]
         if not of_set:
             continue
-        usable = [each for each in of_set if _obstacle(each, now) is None]
+        usable = [each for each in of_set if _obstacle(draft, each) is None]
         of_release = [each for each in usable if each.marker.set_version == marker.set_version]
         # An image that is the same in both releases bears the version of the newer one.
         chosen = of_release or (usable if len({each.marker.version for each in of_set}) == 1 else [])

@@ -63,7 +63,10 @@ def plan_set(draft: Draft, parts: Sequence[Part]) -> None:
     pins = [pinned_of(draft, group) for _, group in parts]
     if any(pins):
         for (image, group), pinned, keeper in zip(parts, pins, keepers, strict=True):
-            if pinned is None:
+            if pinned is None and _is_without_any(draft, image, group, keeper):
+                # Its pinned version is gone: the newer one is better than none.
+                _replace(draft, image, group, keeper)
+            elif pinned is None:
                 # The whole set was taken back: the other parts wait as well.
                 keep(draft, group, listed=True)
             else:
@@ -102,6 +105,21 @@ def pinned_of(draft: Draft, group: Group) -> RegisteredImage | None:
         and (each.marker.expires is None or each.marker.expires > draft.now)
     ]
     return min(matching, key=_preference, default=None)
+
+
+def _is_without_any(draft: Draft, image: DesiredImage, group: Group, keeper: RegisteredImage | None) -> bool:
+    """Tell whether users had an image and find none of its versions any more, while the listed one may be used."""
+    found = [
+        each
+        for each in group
+        if each.ready
+        and each.marker.state is ImageState.AVAILABLE
+        and each.cloud_identifier not in draft.touched
+        and (each.marker.expires is None or each.marker.expires > draft.now)
+    ]
+    had = any(each.marker.state is ImageState.SUPERSEDED for each in group)
+    is_changed = keeper is None and _of_version(draft, image, group)[1] is not None
+    return had and not found and not is_changed and draft.revoked.why_listed(image, group) is None
 
 
 def _of_version(
@@ -223,13 +241,17 @@ def _seconds(instant: datetime | None) -> datetime | None:
 
 def _plan_pinned(draft: Draft, image: DesiredImage, group: Group, pinned: RegisteredImage, *, is_listed: bool) -> None:
     # An administrator went back to this version: it stays the available one, and newer ones wait.
+    step = None
     if is_listed:
-        _make_available(draft, image, pinned)
+        step = _make_available(draft, image, pinned)
     elif pinned.marker.state is not ImageState.AVAILABLE:
-        draft.change(pinned, ImageState.AVAILABLE, "it is pinned", Phase.REACTIVATE)
+        step = draft.change(pinned, ImageState.AVAILABLE, "it is pinned", Phase.REACTIVATE)
     for other in group:
-        if other is not pinned:
-            draft.expire_by_own_date(other)
+        is_left = other is pinned or other.cloud_identifier in draft.touched or draft.expire_by_own_date(other)
+        if not is_left and other.marker.state is ImageState.AVAILABLE:
+            # Going back did not come to its end.
+            reason = f"version {pinned.marker.version} is pinned"
+            draft.change(other, ImageState.SUPERSEDED, reason, Phase.DEPENDENT, after=step)
     draft.remove_old(group, listed=True, never=pinned)
 
 

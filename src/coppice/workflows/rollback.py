@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coppice.cloud.model import Desired
 from coppice.cloud.pins import plan_release, plan_rollback
+from coppice.cloud.revocations import Revocations
 from coppice.errors import NotFoundError, UsageError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
@@ -49,7 +50,8 @@ def rollback(
     def planner(
         _desired: Desired, registered: Sequence[RegisteredImage], _policy: Policy, now: datetime, cloud: str
     ) -> Plan:
-        return plan_rollback(registered, key, version, now, cloud, alone=alone)
+        revoked = Revocations(site.database).in_force()
+        return plan_rollback(registered, key, version, now, cloud, alone=alone, revocations=revoked)
 
     reports = converge(Desired(lists=()), clouds, site, dry_run=dry_run, wait_seconds=wait_seconds, planner=planner)
     for report in reports:

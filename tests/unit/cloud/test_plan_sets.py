@@ -167,6 +167,19 @@ def test_while_one_part_is_pinned_the_others_wait_as_well():
     assert made.held == ()
 
 
+def test_a_part_whose_pinned_version_somebody_deleted_is_made_available_as_it_is_listed():
+    registered = []
+    for name in PARTS:
+        old = there(name, "1", release="1")
+        old = replace(old, marker=replace(old.marker, pin="1"))
+        registered += [old, there(name, "2", release="2", state=ImageState.SUPERSEDED)]
+    del registered[2]
+    made = make(registered, *(part(name, "2", release="2") for name in PARTS))
+    assert [(each.version, each.state, each.registered) for each in made.actions] == [
+        ("2", ImageState.AVAILABLE, registered[2])
+    ]
+
+
 def test_the_parts_of_a_set_that_is_not_whole_end_by_their_dates_all_the_same():
     old = [there(name, "1", release="1", expires=NOW) for name in PARTS]
     wanted = [replace(part(name, "2", release="2"), set_problem="not whole") for name in PARTS]

@@ -15,7 +15,7 @@ from coppice.cloud.memory import MemoryCloud
 from coppice.cloud.model import Desired, ImageState
 from coppice.cloud.revocations import Revocations, Target
 from coppice.database import Database
-from coppice.errors import CloudError, NotFoundError, UsageError
+from coppice.errors import CloudError, NotFoundError, PlanError, UsageError
 from coppice.events.journal import Journal
 from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
@@ -361,6 +361,30 @@ def test_all_of_a_set_goes_back_and_forward_together(world: World):
     release(a_set("1")[1].key, world.clouds, world.site)
     world.sync()
     assert world.memory.listed() == all_of("2")
+
+
+def test_what_is_revoked_is_not_gone_back_to_although_the_cloud_has_not_learned_of_it(world: World):
+    old = desired_image(version="1")
+    world.publish(old)
+    world.publish(desired_image(version="2"))
+    world.memory.silent = True
+    revoke(Target(digest=old.listed.checksum), "a door", world.clouds, world.site)
+    world.memory.silent = False
+    report = rollback(KEY, "1", world.clouds, world.site)
+    assert [type(error) for error in report.errors] == [PlanError, PlanError]
+    assert "it is revoked: a door" in str(report.errors[-1])
+    assert world.versions() == {"1": "superseded", "2": "available"}
+
+
+def test_going_back_that_did_not_come_to_its_end_is_ended_by_the_next_sync(world: World):
+    world.publish(desired_image(version="1"))
+    world.publish(desired_image(version="2"))
+    world.memory.refuses.add(("superseded", "debian image"))
+    assert len(rollback(KEY, "1", world.clouds, world.site).errors) == 1
+    assert world.memory.listed() == {"debian 1", "debian 2"}
+    world.memory.refuses.clear()
+    assert world.sync().errors == ()
+    assert world.memory.listed() == {"debian 1"}
 
 
 def test_a_version_that_one_cloud_does_not_have_fails_there_alone(world: World):
