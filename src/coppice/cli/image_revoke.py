@@ -9,6 +9,7 @@ import click
 
 from coppice.cli.envelope import Result
 from coppice.cli.words import examples, pass_context, verb
+from coppice.cloud.model import ImageState
 from coppice.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from coppice.cli.output import Output
     from coppice.cloud.revocations import KeptRevocation
     from coppice.workflows.converge import Site, SyncReport
+    from coppice.workflows.revoke import RevokeReport
 
 _MAX_REASON_LENGTH = 1000
 _EXITS = "0 done, 1 some clouds failed, 8 all did, 12 no such image"
@@ -83,7 +85,8 @@ def revoke_command(
     target = target_of(image, version=image_version, every_version=every_version, site=site)
     report = revoke(target, reason, _open(context, clouds), site, dry_run=dry_run, wait_seconds=wait)
     said = "would be revoked" if dry_run else "is revoked" if report.is_new else "was revoked already"
-    return _result(context, "image revoke", report.run, f"{target} {said}.", report.revocations, dry_run=dry_run)
+    told = f"{target} {said}.{_if_unknown(report)}"
+    return _result(context, "image revoke", report.run, told, report.revocations, dry_run=dry_run)
 
 
 @verb(
@@ -234,6 +237,16 @@ def _open(context: Context, names: tuple[str, ...]) -> dict[str, Any]:
 
     # What is revoked here before any cloud is set up is revoked when one is.
     return dict(open_clouds(context, names)) if names or context.settings.clouds else {}
+
+
+def _if_unknown(report: RevokeReport) -> str:
+    """Return what makes a name that was mistyped be noticed."""
+    plans = [each.plan for each in report.run.clouds]
+    if not report.is_new or not plans:
+        return ""
+    if any(plan is None or any(action.state is ImageState.REVOKED for action in plan.actions) for plan in plans):
+        return ""
+    return " No cloud has it; it counts for what comes."
 
 
 def _result(

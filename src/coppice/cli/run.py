@@ -62,7 +62,8 @@ def run_result(command: str, report: SyncReport, *, dry_run: bool, **more: objec
         messages=_summary(report, done, dry_run=dry_run),
         errors=errors_by_name(errors, report.refreshed.outcomes) if report.refreshed else errors,
         show=render,
-        exit_code=None if len(errors) == 1 else 1 if errors else 0,
+        # Where everything failed, and alike, the code says how.
+        exit_code=None if len({each.exit_code for each in errors}) == 1 else 1 if errors else 0,
     )
 
 

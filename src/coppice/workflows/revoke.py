@@ -15,6 +15,8 @@ from coppice.errors import NotFoundError, UsageError
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
 from coppice.model.version import Version
+from coppice.subscription.rows import canonical
+from coppice.subscription.store import SubscriptionStore
 from coppice.workflows.converge import Site, SyncReport, converge
 from coppice.workflows.image_comparison import followed_image
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from coppice.cloud.driver import Cloud
     from coppice.cloud.model import Policy, RegisteredImage
     from coppice.cloud.steps import Plan
+
+_DIGESTS = ("sha256:", "sha384:", "sha512:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,8 @@ class RevokeReport:
 def key_of(text: str, site: Site) -> ImageKey:
     """Return the image that ``text`` means: LIST/IMAGE, or what a list that is followed names so.
 
+    LIST is a list's identifier or the name of its subscription.
+
     Raises:
         NotFoundError: It is no LIST/IMAGE, and no list names it.
         StateError: Several lists do.
@@ -58,7 +64,7 @@ def key_of(text: str, site: Site) -> ImageKey:
         of_list, slash, image = text.partition("/")
         if not (slash and of_list and image):
             raise
-        return ImageKey(ListIdentifier(of_list), ImageIdentifier(image))
+        return ImageKey(_list_of(of_list, site), ImageIdentifier(canonical(image)))
     return ImageKey(found.list_identifier, found.image.identifier)
 
 
@@ -66,7 +72,7 @@ def target_of(text: str, *, version: str | None, every_version: bool, site: Site
     """Return what ``text`` and the options mean.
 
     Raises:
-        UsageError: They do not say one thing.
+        UsageError: They do not say one thing, or a digest is none.
         NotFoundError: No image is meant.
         StateError: Several are.
     """
@@ -143,8 +149,27 @@ def take_back(
     return RevokeReport(target=target, revocations=meant, is_new=bool(meant), run=run)
 
 
+def _list_of(text: str, site: Site) -> ListIdentifier:
+    """Return the list that ``text`` means; a subscription's name is not taken for a list's identifier."""
+    for subscription in SubscriptionStore(site.database).all():
+        if subscription.name != text:
+            continue
+        if subscription.list_identifier is None:
+            raise NotFoundError(
+                f"which list the subscription {text!r} is to is not known yet",
+                resolution=f"`coppice subscription refresh {text}` fetches it; or write the list's identifier.",
+            )
+        return subscription.list_identifier
+    return ListIdentifier(canonical(text))
+
+
 def _digest(text: str) -> Checksum | None:
+    if not text.startswith(_DIGESTS):
+        return None
     try:
         return Checksum.parse(text)
-    except ValueError:
-        return None
+    except ValueError as problem:
+        # Somebody meant a digest; as an image's name it would revoke nothing.
+        raise UsageError(
+            str(problem), resolution="`coppice cloud images --json` shows the whole digest of what is registered."
+        ) from problem

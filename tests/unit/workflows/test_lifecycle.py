@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,8 +18,11 @@ from coppice.cloud.revocations import Revocations, Target
 from coppice.database import Database
 from coppice.errors import CloudError, NotFoundError, PlanError, UsageError
 from coppice.events.journal import Journal
+from coppice.model.endorser import DistinguishedName
 from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
+from coppice.subscription.model import PinnedEndorser, Subscription, TrustPolicy
+from coppice.subscription.store import SubscriptionStore
 from coppice.testing.desired import LATER, NOW, SITE, content_of, converted_image, desired_image, desired_list
 from coppice.workflows.converge import Site, SyncReport, converge
 from coppice.workflows.retire import retire
@@ -28,11 +32,11 @@ from coppice.workflows.rollback import release, rollback
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from coppice.cloud.driver import Cloud
     from coppice.cloud.model import DesiredImage, OwnershipMarker, Presentation, RegisteredImage
     from coppice.conversion.model import ConvertedImage, Formats
+    from coppice.model.identifiers import ListIdentifier
     from coppice.monitor import Monitor
 
 pytestmark = pytest.mark.unit
@@ -151,6 +155,17 @@ def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
     world.database.close()
+
+
+def followed(name: str, identifier: ListIdentifier | None) -> Subscription:
+    jane = DistinguishedName.parse("/CN=Jane")
+    return Subscription(
+        name=name,
+        uri=f"https://example.org/{name}.list",
+        list_identifier=identifier,
+        trust=TrustPolicy(endorsers=(PinnedEndorser(subject=jane, issuer=jane),), anchors=Path("/anchors")),
+        added_at=NOW,
+    )
 
 
 def a_set(version: str, *, release: str | None = None, **changes: Any) -> tuple[DesiredImage, ...]:
@@ -442,3 +457,21 @@ def test_that_an_image_ends_soon_is_told_once_for_each_date(world: World):
     world.clock.advance(timedelta(days=7))
     world.sync()
     assert world.told().count("ImageExpiring") == 2
+
+
+def test_a_subscription_s_name_is_its_list_s_even_when_the_list_names_the_image_no_more(world: World):
+    store = SubscriptionStore(world.database)
+    store.add(followed("science", KEY.list_identifier))
+    store.add(followed("young", None))
+    world.publish(desired_image())
+    target = target_of(f"science/{KEY.image_identifier}", version=None, every_version=True, site=world.site)
+    assert target.key == KEY
+    with pytest.raises(NotFoundError, match="not known yet"):
+        target_of(f"young/{KEY.image_identifier}", version="1", every_version=False, site=world.site)
+    revoke(target, "its mirror was broken into", world.clouds, world.site)
+    assert set(world.versions().values()) == {"revoked"}
+
+
+def test_half_a_digest_is_taken_for_no_image(world: World):
+    with pytest.raises(UsageError, match="not a sha512 digest"):
+        target_of("sha512:3f9a1c", version=None, every_version=True, site=world.site)
