@@ -9,7 +9,8 @@ from coppice.cloud.libvirt_pool.reading import read_definition
 from coppice.cloud.libvirt_pool.record import IMAGE, CurrentRecord, Record
 from coppice.testing.libvirtd import POOL, library
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# The gate has whole lives by the workflows (tests/integration/test_full_life.py): this is the same by the command line.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 SETTINGS = """
 state_directory = "{root}/state"

@@ -10,7 +10,8 @@ import pytest
 from coppice.testing.opennebula.objects import Right, State
 from coppice.testing.opennebula_stand import OpenNebulaStand
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# The gate has whole lives by the workflows (tests/integration/test_full_life.py): this is the same by the command line.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 SETTINGS = """
 state_directory = "{root}/state"

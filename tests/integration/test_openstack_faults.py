@@ -44,8 +44,11 @@ from coppice.testing.openstack_stand import OpenStackStand
 from coppice.testing.server import StaticServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+    from typing import Any
+
+    from _pytest.mark import ParameterSet
 
     from coppice.testing.fault_proxy import Fault
     from coppice.testing.openstack import OpenStack
@@ -96,8 +99,21 @@ def one_whole(stand: OpenStackStand) -> bool:
     return stand.is_listed(image) and stand.can_start(image)
 
 
-@pytest.mark.parametrize("call", sorted(CALLS))
-@pytest.mark.parametrize("fault", sorted(set(PASSING) - {"time-out after it was done", "time-out before"}))
+def _pairs(calls: Iterable[str], others: Iterable[Any]) -> list[ParameterSet]:
+    """Return every call with every other; the gate takes each once at least, and the campaign all of them."""
+    first, second = sorted(calls), sorted(others)
+    most = max(len(first), len(second))
+    chosen = {(first[each % len(first)], second[each % len(second)]) for each in range(most)}
+    return [
+        pytest.param(call, other, marks=() if (call, other) in chosen else pytest.mark.soak)
+        for call in first
+        for other in second
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"), _pairs(CALLS, set(PASSING) - {"time-out after it was done", "time-out before"})
+)
 def test_what_passes_at_whichever_call_is_tried_again_and_makes_one_image(
     stand: OpenStackStand, store: Path, call: str, fault: str
 ):
@@ -119,8 +135,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for(openstack: OpenStack, st
     assert one_whole(stand)
 
 
-@pytest.mark.parametrize("call", sorted(CALLS))
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize(("call", "status"), _pairs(CALLS, {500, 503}))
 def test_what_does_not_pass_is_an_error_and_the_next_run_converges(
     stand: OpenStackStand, store: Path, call: str, status: int
 ):
