@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
@@ -33,14 +34,23 @@ ENTRY_POINT_GROUP = "coppice.clouds"
 class _BuiltIn:
     module: str
     function: str
+    place: tuple[str, ...] = ()
+    """The options that say which place it is; none: each target is a place of its own."""
 
 
 BUILT_IN: dict[str, _BuiltIn] = {
-    "directory": _BuiltIn("coppice.cloud.directory", "open_directory"),
-    "libvirt": _BuiltIn("coppice.cloud.libvirt_pool", "open_libvirt"),
+    "directory": _BuiltIn("coppice.cloud.directory", "open_directory", ("path",)),
+    "libvirt": _BuiltIn("coppice.cloud.libvirt_pool", "open_libvirt", ("uri", "pool")),
     "memory": _BuiltIn("coppice.cloud.memory", "open_memory"),
-    "opennebula": _BuiltIn("coppice.cloud.opennebula", "open_opennebula"),
-    "openstack": _BuiltIn("coppice.cloud.openstack", "open_openstack"),
+    "opennebula": _BuiltIn("coppice.cloud.opennebula", "open_opennebula", ("endpoint", "secret_file", "secret_env")),
+    "openstack": _BuiltIn(
+        "coppice.cloud.openstack",
+        "open_openstack",
+        (
+            *("cloud", "clouds_file", "region", "auth_url", "username", "project_name", "project_id"),
+            "application_credential_id",
+        ),
+    ),
 }
 
 
@@ -58,6 +68,30 @@ def open_cloud(settings: CloudSettings) -> Cloud:
         )
     formats = tuple(_format(text, where) for text in settings.formats)
     return _opener(settings, where)(settings, formats)
+
+
+def refuse_shared_places(clouds: Iterable[CloudSettings]) -> None:
+    """Refuse targets that are one place, as one site: each would withdraw what the other registers.
+
+    Raises:
+        SettingsError: There are two such; the message names them.
+    """
+    known: dict[tuple[object, ...], str] = {}
+    for each in clouds:
+        built_in = BUILT_IN.get(each.driver)
+        if built_in is None or not built_in.place:
+            continue
+        place = [each.options.get(option) for option in built_in.place]
+        if each.driver == "directory" and isinstance(place[0], str) and "\0" not in place[0]:
+            place[0] = os.path.realpath(place[0])
+        other = known.setdefault((each.driver, each.site, *map(repr, place)), each.name)
+        if other != each.name:
+            raise SettingsError(
+                f"clouds.{other} and clouds.{each.name} are the same place, as the same site",
+                details="each would take what the other registers for its own, and withdraw what it does not want",
+                resolution="Join them to one, or give each a site of its own.",
+                context={"setting": f"clouds.{each.name}.site"},
+            )
 
 
 def _opener(settings: CloudSettings, where: str) -> OpenCloud:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from coppice.cloud.clouds import refuse_shared_places
 from coppice.cloud.model import Audience, Policy, Presentation, Retention, Visibility
 from coppice.cloud.properties import MAX_TITLE_LENGTH, clean, metadata_of
 from coppice.errors import InputError, SettingsError
@@ -85,10 +86,12 @@ def check_clouds(clouds: Iterable[CloudSettings]) -> None:
     """Read the templates and expressions of all clouds, so that a mistake is found before anything is done.
 
     Raises:
-        SettingsError: One is none; the message names the setting.
+        SettingsError: One is none, or two clouds are one; the message names the setting.
     """
+    clouds = tuple(clouds)
     for cloud in clouds:
         CloudMapping(cloud)
+    refuse_shared_places(clouds)
 
 
 @dataclass(frozen=True, slots=True)

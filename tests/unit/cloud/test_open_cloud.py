@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from coppice.cloud.clouds import BUILT_IN, open_cloud
+from coppice.cloud.clouds import BUILT_IN, open_cloud, refuse_shared_places
 from coppice.cloud.directory import DirectoryCloud
 from coppice.cloud.image_folder import Description, start_script
 from coppice.errors import SettingsError
@@ -82,3 +83,30 @@ def test_a_start_script_contains_nothing_that_a_list_wrote(hostile: str):
     assert "id)" not in script
     assert "-m 1024 -smp 1 " in script
     assert "snapshot=on" in script
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (target(path="/pool"), target(path="/x/../pool/")),
+        (target("openstack", cloud="main", region="a"), target("openstack", region="a", cloud="main", timeout=3)),
+        (target("opennebula", endpoint="http://one:2633/RPC2"), target("opennebula", endpoint="http://one:2633/RPC2")),
+        (target("libvirt"), target("libvirt", timeout=3)),
+    ],
+)
+def test_two_targets_that_are_one_place_as_one_site_are_refused(one: CloudSettings, other: CloudSettings):
+    with pytest.raises(SettingsError, match=r"clouds\.local and clouds\.other are the same place"):
+        refuse_shared_places([one, replace(other, name="other")])
+
+
+def test_targets_of_other_places_or_sites_stand_beside_each_other():
+    refuse_shared_places(
+        replace(each, name=str(number))
+        for number, each in enumerate(
+            [
+                *(target(path="/pool"), target(path="/pool", site="t"), target(path="/other"), target(path=7)),
+                *(target("openstack", cloud="main", region="a"), target("openstack", cloud="main", region="b")),
+                *(target("memory"), target("memory"), target("of-somebody"), target("of-somebody")),
+            ]
+        )
+    )
