@@ -21,6 +21,7 @@ _IDENTIFIER = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _MEMBER = re.compile(r"[A-Za-z0-9_\-]{1,255}")
 _PAGE = 500
 _MAX_IMAGES = 200_000
+_MAX_LIST_BYTES = 512 * 1024 * 1024
 _NOT_FOUND, _CONFLICT, _FORBIDDEN = 404, 409, 403
 FAILED_IMPORT = "os_glance_failed_import"
 ACTIVE, DEACTIVATED = "active", "deactivated"
@@ -155,6 +156,7 @@ class Images:
         asked = Asked(cloud=self.name, method="GET", what="describe images")
         found: list[GlanceImage] = []
         seen: set[str] = set()
+        size_bytes = 0
         marker: dict[str, str] = {}
         order = {"limit": str(_PAGE), "sort": "created_at:asc,id:asc"}
         while True:
@@ -170,7 +172,8 @@ class Images:
                 raise not_understood(asked, f"the image {repeated} is on two pages")
             seen.update(image.identifier for image in images)
             found += images
-            if len(found) > _MAX_IMAGES or len(seen) != len(found):
+            size_bytes += answer.size_bytes
+            if size_bytes > _MAX_LIST_BYTES or len(found) > _MAX_IMAGES or len(seen) != len(found):
                 raise not_understood(asked, "it does not end, or an image is in it twice")
             marker = {"marker": images[-1].identifier}
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import requests
 from keystoneauth1 import exceptions as auth_problems
 from keystoneauth1.adapter import Adapter
-from keystoneauth1.session import Session, TCPKeepAliveAdapter
+from keystoneauth1.session import Session
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 from openstack.exceptions import ConfigException, SDKException, ServiceDiscoveryException
 
+from coppice.cloud.openstack.bounded import BoundedSession, UnusableAnswerError
 from coppice.cloud.openstack.failures import (
     Asked,
     error_of_status,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from coppice.cloud.openstack.settings import OpenStackSettings
 
 Result = TypeVar("Result")
-ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
-_PIECE_BYTES = 256 * 1024
 _MAX_DELAY_SECONDS = 30.0
 _ERROR, _UNAUTHORIZED = 400, 401
 _SERVER_ERROR, _UNAVAILABLE = 500, 503
@@ -57,10 +56,12 @@ class Answer:
     Attributes:
         status: Of HTTP; below 400, or one that was allowed.
         said: The document; None: there was none.
+        size_bytes: How long it was.
     """
 
     status: int
     said: Any = None
+    size_bytes: int = 0
 
     def document(self, asked: Asked) -> dict[str, Any]:
         """Return the object that was answered.
@@ -82,42 +83,6 @@ def _quiet() -> Iterator[None]:
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-class _TooLongError(requests.RequestException):
-    """An answer is longer than any that makes sense."""
-
-
-class _BoundedSession(requests.Session):
-    """Reads answers to an end that is set beforehand: of every service, Keystone's and discovery's included."""
-
-    def __init__(self, total_seconds: float) -> None:
-        super().__init__()
-        self._total_seconds = total_seconds
-        self.headers["Accept-Encoding"] = "identity"
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, TCPKeepAliveAdapter(pool_maxsize=32))
-
-    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        options["stream"] = True
-        response = super().send(request, **options)
-        deadline = time.monotonic() + self._total_seconds
-        content = bytearray()
-        try:
-            for piece in response.iter_content(_PIECE_BYTES):
-                content += piece
-                if len(content) > ANSWER_LIMIT_BYTES:
-                    raise _TooLongError(f"more than {ANSWER_LIMIT_BYTES} bytes")
-                if time.monotonic() > deadline:
-                    raise requests.exceptions.ReadTimeout(f"it took more than {self._total_seconds:g} s")
-            announced = response.headers.get("Content-Length", "")
-            if request.method != "HEAD" and announced.isdecimal() and int(announced) != len(content):
-                raise requests.exceptions.ChunkedEncodingError(f"it ended after {len(content)} of {announced} bytes")
-        finally:
-            response.close()
-        response._content = bytes(content)  # noqa: SLF001 - there is no other way to give a response its body
-        response._content_consumed = True  # noqa: SLF001
-        return response
 
 
 class Api:
@@ -262,10 +227,12 @@ class Api:
 
         overrides = self._overrides()
 
-        def session(**options: Any) -> Session:
-            return Session(session=_BoundedSession(10 * settings.timeout), **options)
-
         def connect() -> Connection:
+            login_url = ""
+
+            def session(**options: Any) -> Session:
+                return Session(session=BoundedSession(10 * settings.timeout, login_url), **options)
+
             config = OpenStackConfig(
                 config_files=None if settings.clouds_file is None else [str(settings.clouds_file)],
                 load_yaml_config=settings.cloud is not None,
@@ -276,6 +243,7 @@ class Api:
             )
             try:
                 region = config.get_one(cloud=settings.cloud, **overrides)
+                login_url = str(region.config["auth"]["auth_url"])
                 return Connection(config=region, strict_proxies=True)
             except (AttributeError, IndexError, KeyError, TypeError, ValueError) as problem:
                 # What the library thinks of a file with other kinds of values than it expects.
@@ -353,19 +321,19 @@ class Api:
         if not response.content or status >= _ERROR:
             return Answer(status=status)
         try:
-            return Answer(status=status, said=json.loads(response.content))
+            return Answer(status=status, said=json.loads(response.content), size_bytes=len(response.content))
         except (ValueError, RecursionError) as problem:
             raise not_understood(asked, "it is no JSON, or not all of it") from problem
 
     def _wrapped(self, asked: Asked, work: Callable[[], Result]) -> Result:
         """Return what ``work`` returns; the errors of the libraries become Coppice's."""
         try:
-            return work()
+            return _understood(asked, work)
         except CloudError:
             raise
         except auth_problems.UnknownConnectionError as problem:
-            if isinstance(problem.original, _TooLongError):
-                raise not_understood(asked, f"it is longer than {ANSWER_LIMIT_BYTES} bytes") from problem
+            if isinstance(problem.original, UnusableAnswerError):
+                raise not_understood(asked, str(problem.original)) from problem
             raise unreachable(asked, problem) from problem
         except auth_problems.ConnectTimeout as problem:
             raise timed_out(asked) from problem
@@ -385,3 +353,13 @@ class Api:
             raise login_failed(asked, problem) from problem
         except (requests.RequestException, OSError) as problem:
             raise unreachable(asked, problem) from problem
+
+
+def _understood(asked: Asked, work: Callable[[], Result]) -> Result:
+    try:
+        return work()
+    except (requests.RequestException, OSError):
+        raise
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as problem:
+        # What the libraries make of an answer of Keystone, or of discovery, that is JSON and nothing else.
+        raise not_understood(asked, f"the library fails at it ({type(problem).__name__})") from problem
