@@ -9,11 +9,9 @@ again. A user of each cloud looks all the time for a version that can be started
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -78,8 +76,7 @@ class Trouble:
             while time.monotonic() < moment and child.poll() is None:
                 time.sleep(0.01)
             if kind == "kill":
-                self._count("sync killed" if child.poll() is None else "sync ended before it was killed")
-                os.killpg(child.pid, signal.SIGKILL)
+                self._count("sync killed" if world.kill(child) else "sync ended before it was killed")
             elif kind == "libvirtd":
                 self._count("libvirtd killed")
                 self.libvirt.libvirtd.kill()
@@ -87,7 +84,8 @@ class Trouble:
             said, _ = child.communicate(timeout=RUN_SECONDS)
             assert "Traceback" not in said
         finally:
-            _end(child)
+            world.kill(child)
+            child.communicate(timeout=60)
 
     def _in_glance(self) -> None:
         chance = self.chance
@@ -133,12 +131,6 @@ class Trouble:
         self.done[what] = self.done.get(what, 0) + 1
 
 
-def _end(child: Any) -> None:
-    if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
-    child.communicate(timeout=60)
-
-
 def run_whole(world: World) -> float:
     """Run a sync that nothing disturbs; it must end well. Return how many seconds it took."""
     begun = time.monotonic()
@@ -146,7 +138,8 @@ def run_whole(world: World) -> float:
     try:
         said, _ = child.communicate(timeout=RUN_SECONDS)
     finally:
-        _end(child)
+        world.kill(child)
+        child.communicate(timeout=60)
     assert child.returncode == 0, said
     return time.monotonic() - begun
 

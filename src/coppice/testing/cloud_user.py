@@ -20,6 +20,7 @@ class CloudUser:
     Args:
         cloud: Where.
         image: Which, by its identifier.
+        look_seconds: Between two looks.
 
     Attributes:
         looks: How often it did.
@@ -28,8 +29,8 @@ class CloudUser:
         versions: Those found.
     """
 
-    def __init__(self, cloud: UsedCloud, image: str) -> None:
-        self.cloud, self.image = cloud, image
+    def __init__(self, cloud: UsedCloud, image: str, look_seconds: float = LOOK_SECONDS) -> None:
+        self.cloud, self.image, self._look_seconds = cloud, image, look_seconds
         self.looks = self.unanswered = 0
         self.without: list[object] = []
         self.versions: list[str] = []
@@ -46,7 +47,7 @@ class CloudUser:
         assert not self._thread.is_alive()
 
     def _look(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.wait(self._look_seconds):
             try:
                 found = self.cloud.usable(self.image)
             except library().libvirtError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -206,6 +207,15 @@ class World:
             text=True,
             start_new_session=True,
         )
+
+    @staticmethod
+    def kill(child: subprocess.Popen[str]) -> bool:
+        """Kill a command and all that it started; tell whether it was still at work."""
+        if child.poll() is not None:
+            return False
+        # It is not waited for yet: its number is nobody else's.
+        os.killpg(child.pid, signal.SIGKILL)
+        return True
 
     # -- what is seen ------------------------------------------------------------------------------
 
