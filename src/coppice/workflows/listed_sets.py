@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice.cloud.properties import MAX_LINEAGE, clean
@@ -11,9 +11,10 @@ from coppice.imagelist.compose import BUILT_ON_KEY, SET_KEY, SET_SIZE_KEY, SET_V
 from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from coppice.cloud.model import DesiredImage
     from coppice.imagelist.model import ImageList, ListedImage
 
 MAX_NAME_LENGTH = 200
@@ -66,6 +67,14 @@ def built_on(listed: ListedImage) -> tuple[Checksum, ...]:
         except ValueError:
             continue
     return tuple(found)
+
+
+def with_sets_in_doubt(images: Iterable[DesiredImage], sets: Collection[str | None]) -> Iterator[DesiredImage]:
+    """Give what is wanted, each image of one of ``sets`` with why that is not whole: of a part, nothing is known."""
+    why = "of one of its images it cannot be told whether, or in which version, it is wanted"
+    for image in images:
+        is_in_doubt = image.set_identifier is not None and image.set_identifier in sets and image.set_problem is None
+        yield replace(image, set_problem=why) if is_in_doubt else image
 
 
 def _problem(images: Sequence[ListedImage], *, is_whole: bool) -> str | None:

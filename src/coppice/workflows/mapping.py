@@ -21,6 +21,7 @@ from coppice.settings.clouds import ImageSettings, VoSettings
 from coppice.settings.name_template import NameTemplate, parse_template
 from coppice.subscription.expression import parse_expression
 from coppice.subscription.selection import Wish
+from coppice.workflows.listed_sets import with_sets_in_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -185,10 +186,12 @@ class CloudMapping:
         """Return what the cloud takes of a list."""
         wishes = [(image, self.wish(image)) for image in wanted.images]
         taken = [(image, self.present(image)) for image, wish in wishes if wish is Wish.WANTED]
-        doubted = {image.key.image_identifier for image, wish in wishes if wish is Wish.UNKNOWN}
+        in_doubt = [image for image, wish in wishes if wish is Wish.UNKNOWN]
+        doubted = {image.key.image_identifier for image in in_doubt}
         named = _told_apart(taken)
         images = tuple(replace(image, presentation=shown) for (image, _), shown in zip(taken, named, strict=True))
-        return replace(wanted, images=images, unknown=wanted.unknown | doubted)
+        whole = tuple(with_sets_in_doubt(images, {image.set_identifier for image in in_doubt}))
+        return replace(wanted, images=whole, unknown=wanted.unknown | doubted)
 
     def wish(self, image: DesiredImage) -> Wish:
         """Tell whether the cloud takes an image; to leave out goes before all else."""

@@ -12,7 +12,7 @@ from coppice.errors import DocumentError
 from coppice.model.identifiers import ImageKey
 from coppice.model.version import Version
 from coppice.subscription.selection import Selector, Wish
-from coppice.workflows.listed_sets import MAX_NAME_LENGTH, built_on, set_of, sets_of
+from coppice.workflows.listed_sets import MAX_NAME_LENGTH, built_on, set_of, sets_of, with_sets_in_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -118,7 +118,7 @@ def unreadable_entries(outcomes: Iterable[ListOutcome]) -> tuple[CoppiceError, .
 
 def _desired_list(content: ImageList, about: _Followed, taken_back: str | None, *, nameless: bool) -> DesiredList:
     unknown: set[ImageIdentifier] = set()
-    images = []
+    images, in_doubt = [], set()
     sets = sets_of(content)
     for entry in content.unreadable:
         wishes = {each.wish_unreadable(entry.identifier) for each in (*about.known, *about.in_doubt)}
@@ -128,13 +128,14 @@ def _desired_list(content: ImageList, about: _Followed, taken_back: str | None, 
         wish = _wish(listed, content.vo, about, nameless=nameless)
         if wish is Wish.UNKNOWN or (wish is Wish.WANTED and not _has_order(listed)):
             unknown.add(listed.identifier)
+            in_doubt.add(set_of(listed)[0])
         elif wish is Wish.WANTED:
             images.append(_desired_image(content, listed, sets))
     return DesiredList(
         identifier=content.identifier,
         version=content.version,
         expires=content.validity.expires,
-        images=tuple(images),
+        images=tuple(with_sets_in_doubt(images, in_doubt)),
         unknown=frozenset(unknown),
         taken_back=taken_back,
     )

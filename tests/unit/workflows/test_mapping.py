@@ -295,6 +295,14 @@ def test_how_long_is_kept_is_said_of_the_image_then_its_vo_then_the_cloud(name, 
     assert (retention.grace, retention.keep_versions) == (timedelta(days=kept[0]), kept[1])
 
 
+def test_a_set_of_a_part_of_which_it_cannot_be_told_whether_the_cloud_takes_it_is_held():
+    parts = [replace(image(name, "2"), set_identifier="s", set_version="2") for name in ("x", "y")]
+    parts[0] = replace(parts[0], listed=replace(parts[0].listed, expires=NOW + timedelta(days=99)))
+    found = only(cloud(include="expires > 2026-12-01"), *parts)
+    assert found.unknown == {image_identifier("y")}
+    assert [bool(each.set_problem) for each in found.images] == [True]
+
+
 def test_settings_about_nothing_that_is_wanted_are_told_with_what_may_have_been_meant():
     settings = cloud(
         only_vos=("VO.example.org", "ops"),

@@ -232,6 +232,15 @@ def test_an_image_whose_list_names_no_whole_set_is_of_none(extra):
     assert (image.set_identifier, image.set_version) == (None, None)
 
 
+def test_a_set_of_a_part_of_which_nothing_can_be_told_is_not_whole():
+    parts = [with_extra(listed(name, version), set="s", set_version="2") for name, version in (("x", "2"), ("y", ""))]
+    other = with_extra(listed("z"), set="t", set_version="1")
+    images = {each.key.image_identifier: each for each in select([outcome(*parts, other)], ()).lists[0].images}
+    assert set(images) == {image_identifier("x"), image_identifier("z")}
+    assert images[image_identifier("x")].set_problem
+    assert images[image_identifier("z")].set_problem is None
+
+
 @pytest.mark.parametrize(("vo", "found"), [(None, None), ("", None), ("\u200b", None), ("a\nb", "a b")])
 def test_the_name_of_a_vo_is_one_line_that_can_be_seen(vo, found):
     known = outcome(listed("debian"))
