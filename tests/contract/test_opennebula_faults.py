@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coppice.cloud.model import ImageState, Visibility
+from coppice.cloud.opennebula import wire
 from coppice.cloud.opennebula.failures import Failures
 from coppice.cloud.opennebula.options import Placing
 from coppice.cloud.opennebula.wire import connect
@@ -465,6 +467,51 @@ def test_a_front_end_that_answers_byte_by_byte_is_given_up(stand: OpenNebulaStan
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}/RPC2"
         with pytest.raises(CloudTimeoutError):
             connect(replace(settings, endpoint=endpoint), Failures("test", endpoint)).system.version()
+
+
+def test_a_front_end_whose_tls_comes_byte_by_byte_is_given_up(stand: OpenNebulaStand):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    # The beginning of a handshake of 16,000 bytes.
+                    for byte in b"\x16\x03\x03\x3e\x80\x02\x00\x3e\x7c\x03\x03" + bytes(16_000):
+                        connection.sendall(bytes([byte]))
+                        time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        settings = stand.settings(call_seconds=0.4)
+        endpoint = f"https://127.0.0.1:{server.getsockname()[1]}/RPC2"
+        with pytest.raises(CloudTimeoutError):
+            connect(replace(settings, endpoint=endpoint), Failures("test", endpoint)).system.version()
+
+
+LIES = {
+    "a number that no call can name": (r"<ID>\d+</ID><UID>", "<ID>99999999999</ID><UID>"),
+    "a time that no clock shows": (r"<REGTIME>\d+<", "<REGTIME>999999999999999999<"),
+    "a number with 5000 digits": (r"<SIZE>\d+<", f"<SIZE>{'9' * 5000}<"),
+    "a state that is none": (r"<STATE>\d+<", "<STATE>77<"),
+    "everything twice": (r"(<IMAGE>.*</IMAGE>)", r"\1\1"),
+    "what somebody else owns": (r"<UID>0</UID>", "<UID>5</UID>"),
+}
+
+
+@pytest.mark.threat("T88")
+@pytest.mark.parametrize("name", sorted(LIES))
+def test_a_pool_with_what_cannot_be_is_an_error_and_no_pool(
+    stand: OpenNebulaStand, store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    register(stand, desired_image(), store)
+    pattern, lie = LIES[name]
+    parsed = wire.parsed
+    monkeypatch.setattr(
+        wire, "parsed", lambda text: parsed(re.sub(pattern, lie, text, count=1) if "<IMAGE_POOL>" in text else text)
+    )
+    with pytest.raises(CloudAnswerError):
+        stand.cloud.describe()
+    assert len(stand.simulator.images()) == 2
 
 
 @pytest.mark.parametrize("pool", ["one.imagepool.info", "one.templatepool.info"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coppice.cloud.model import Audience, Presentation, Visibility
-from coppice.cloud.opennebula import document, machine, written
+from coppice.cloud.opennebula import document, machine, wire, written
 from coppice.cloud.opennebula.objects import NOBODY, Datastore, Rights, State, StoredImage, StoredTemplate
 from coppice.cloud.opennebula.options import Placing
 from coppice.cloud.opennebula.publishing import image_names, template_names
@@ -365,3 +365,12 @@ def test_an_answer_that_is_not_plain_xml_is_refused(text: str):
 
 def test_an_answer_may_say_anything_in_a_value():
     assert parsed("<a><![CDATA[<!DOCTYPE a>&b;]]></a>").text == "<!DOCTYPE a>&b;"
+
+
+@pytest.mark.parametrize(
+    "text", ["<A " + " ".join(f"a{n}=''" for n in range(101)) + "/>", "<A>" + "<B/>" * 101 + "</A>"]
+)
+def test_what_would_grow_in_memory_is_not_read(monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setattr(wire, "MAXIMUM_MARKS", 100)
+    with pytest.raises(ValueError, match="too many"):
+        wire.parsed(text)

@@ -255,8 +255,8 @@ class OpenNebulaCloud:
         return CloudRefusedImageError(
             f"cloud {self.name} has no datastore {name!r} for images"
             + (f". Did you mean {near[0]!r}?" if near else ""),
-            resolution=f"Use some of: {', '.join(sorted(known)) or 'none is seen'}. One that this user may not see is "
-            "named by its number.",
+            resolution=(f"Use some of: {', '.join(sorted(known))}." if known else "This user sees no datastore.")
+            + " One that it may not see is named by its number.",
             context={"cloud": self.name, "datastore": name},
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coppice.cloud.opennebula import document, wire
 from coppice.cloud.opennebula.objects import (
@@ -22,12 +22,14 @@ from coppice.cloud.opennebula.objects import (
 from coppice.errors import CloudFaultError, CloudImageGoneError, CloudTimeoutError, CloudUnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from coppice.cloud.opennebula.document import Attributes
     from coppice.cloud.opennebula.failures import Failures
     from coppice.cloud.opennebula.objects import Datastore, Rights, StoredImage, StoredTemplate
     from coppice.cloud.opennebula.options import FrontEndSettings
+
+_Thing = TypeVar("_Thing", "StoredImage", "StoredTemplate")
 
 MINE = -3
 """Only what the connected user owns. A marker on somebody else's image would be that person's word, not ours."""
@@ -63,7 +65,7 @@ class FrontEnd:
         root = wire.require_root(
             self._repeat(lambda one: one.imagepool.info(MINE, *WHOLE_POOL)), "IMAGE_POOL", self.failures
         )
-        return tuple(sorted((image_of(each) for each in root.findall("IMAGE")), key=lambda image: image.identifier))
+        return self._mine(image_of(each) for each in root.findall("IMAGE"))
 
     def all_images(self) -> tuple[StoredImage, ...]:
         """Return every image of everybody that the connected user may see."""
@@ -86,8 +88,16 @@ class FrontEnd:
         root = wire.require_root(
             self._repeat(lambda one: one.templatepool.info(MINE, *WHOLE_POOL)), "VMTEMPLATE_POOL", self.failures
         )
-        found = (template_of(each) for each in root.findall("VMTEMPLATE"))
-        return tuple(sorted(found, key=lambda template: template.identifier))
+        return self._mine(template_of(each) for each in root.findall("VMTEMPLATE"))
+
+    def _mine(self, given: Iterable[_Thing]) -> tuple[_Thing, ...]:
+        """Return what was given by number, when each is there once and all have one owner: who asked."""
+        found = tuple(sorted(given, key=lambda each: each.identifier))
+        if len({each.identifier for each in found}) != len(found):
+            raise self.failures.unreadable("it names something twice")
+        if len({each.owner for each in found}) > 1:
+            raise self.failures.unreadable("it names what other users own, who were not asked for")
+        return found
 
     def datastores(self) -> tuple[Datastore, ...]:
         """Return every datastore that may be seen."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from coppice.cloud.opennebula.document import Attributes
 
+_NUMBER = re.compile(r"-?[0-9]{1,10}")
+_MOST = 2**31 - 1
 USE_OWNER = (1, 1, 0)
 """The owner's own rights: use and manage; never administer."""
 
@@ -120,7 +123,7 @@ class StoredTemplate:
         for name, value in self.attributes:
             if name == "DISK":
                 text = dict(value).get("IMAGE_ID", "") if not isinstance(value, str) else ""
-                numbers.append(int(text) if text.isascii() and text.isdecimal() else -1)
+                numbers.append(int(text) if _NUMBER.fullmatch(text) and 0 <= int(text) <= _MOST else -1)
         return tuple(numbers)
 
 
@@ -244,10 +247,10 @@ def _text(element: Element, name: str) -> str:
 
 def _number(element: Element, name: str) -> int:
     text = _text(element, name)
-    try:
-        return int(text)
-    except ValueError as problem:
-        raise _unreadable(element, f"{name} is no number: {text[:50]!r}") from problem
+    # What is larger no call could name (XML-RPC's `i4`); times go on after 2038.
+    if _NUMBER.fullmatch(text) is None or (abs(int(text)) > _MOST and name != "REGTIME"):
+        raise _unreadable(element, f"{name} is no number: {text[:50]!r}")
+    return int(text)
 
 
 def _unreadable(element: Element, why: str) -> CloudAnswerError:

@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import re
 import socket
+import ssl
 import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from xml.etree.ElementTree import ParseError, XMLParser
 from coppice.errors import CloudDriverError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
     from xml.etree.ElementTree import Element
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAXIMUM_ANSWER_BYTES = 64 * 1024 * 1024
 """About 10,000 images with what Coppice writes on them."""
 MAXIMUM_MARKS = 4_000_000
-"""Beginnings and ends of elements: what an answer grows to in memory is bounded by them."""
+"""Beginnings and ends of elements, and equals signs: what an answer grows to in memory is bounded by them."""
 _PLAIN = re.compile(rb"\s*(?:<\?xml[^<>]{0,200}\?>)?\s*<[A-Za-z_]")
 _BOOLEANS = {"0": False, "1": True}
 _LEAST_VALUES = 3
@@ -54,8 +54,8 @@ def _tree(data: bytes) -> Element:
     if _PLAIN.match(data) is None:
         message = "it is no plain XML, or has a document type before it"
         raise ValueError(message)
-    if data.count(b"<") > MAXIMUM_MARKS:
-        message = "it has too many elements"
+    if max(data.count(b"<"), data.count(b"=")) > MAXIMUM_MARKS:
+        message = "it has too many elements or attributes"
         raise ValueError(message)
     parser = XMLParser(encoding="utf-8")  # noqa: S314 - see above
     try:
@@ -116,9 +116,11 @@ class _Transport:
         watch = threading.Timer(self._settings.call_seconds, _give_up, (connection, expired))
         watch.daemon = True
         try:
-            connection.connect()
-            connection.sock.settimeout(self._settings.call_seconds)
+            self._connect(connection)
             watch.start()
+            if isinstance(connection.sock, ssl.SSLSocket):
+                connection.sock.do_handshake()
+            connection.sock.settimeout(self._settings.call_seconds)
             connection.request("POST", self._path, body=body, headers=_HEADERS)
             data = self._body(connection.getresponse())
             if expired.is_set():
@@ -134,11 +136,17 @@ class _Transport:
         return self._values(data)
 
     def _new_connection(self) -> http.client.HTTPConnection:
-        if self._context is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._settings.connect_seconds)
-        return http.client.HTTPSConnection(
-            self._host, self._port, timeout=self._settings.connect_seconds, context=self._context
-        )
+        default = http.client.HTTP_PORT if self._context is None else http.client.HTTPS_PORT
+        port = self._port or default
+        return http.client.HTTPConnection(self._host, port, timeout=self._settings.connect_seconds)
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        """Connect, and leave what TLS has to say to when the call is watched: it may come byte by byte, too."""
+        connection.connect()
+        if self._context is not None:
+            connection.sock = self._context.wrap_socket(
+                connection.sock, server_hostname=self._host, do_handshake_on_connect=False
+            )
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         if response.status != HTTPStatus.OK:
