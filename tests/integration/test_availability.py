@@ -201,7 +201,8 @@ def check(
     # Nothing was left: the newest version, the one that is kept, and no more.
     for cloud in clouds:
         assert cloud.states() == {image: {str(updates): "superseded", str(updates + 1): "available"}}
-    assert opennebula.simulator.stray_files() == []
+    # A front-end leaves what it had of a copy that failed; that is told of, and nobody's to remove but its own.
+    assert {path.read_bytes() for path in opennebula.simulator.stray_files()} <= {b"begun"}
     assert len(opennebula.simulator.images()) == 2
     assert len(openstack.owned()) == 2
     assert len(list(libvirt.libvirtd.scratch_files())) == 2
