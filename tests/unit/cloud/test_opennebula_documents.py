@@ -374,3 +374,9 @@ def test_what_would_grow_in_memory_is_not_read(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(wire, "MAXIMUM_MARKS", 100)
     with pytest.raises(ValueError, match="too many"):
         wire.parsed(text)
+
+
+def test_blanks_that_opennebula_took_off_are_no_change():
+    before = (("DESCRIPTION", "Debian"), ("OS", (("ARCH", "x86_64"),)))
+    assert machine.to_write(before, (("DESCRIPTION", " Debian\n"), ("OS", (("ARCH", "x86_64 "),)))) is None
+    assert machine.to_write(before, (("DESCRIPTION", "De bian"),)) is not None

@@ -206,6 +206,7 @@ RECORDED = [
     (0x2000, "Cannot parse image SIZE: Runtime error during size estimation", CloudRefusedImageError),
     (0x0400, "[one.image.info] Error getting image [9999].", CloudImageGoneError),
     (0x0800, "[one.image.delete] Cannot delete image. There are 1 VMs using it.", CloudImageInUseError),
+    (0x0800, "[one.image.delete] Cannot delete image. There are 2 active clone operations.", CloudImageInUseError),
     (0x2000, "[one.image.enable] Could not disable image: Image cannot be in state USED.", CloudImageInUseError),
     (
         0x2000,

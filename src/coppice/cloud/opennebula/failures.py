@@ -48,7 +48,11 @@ _BY_TEXT: tuple[tuple[int, re.Pattern[str], type[CloudError]], ...] = (
     (AUTHORIZATION, re.compile(r"limit of .* reached|quota", re.IGNORECASE), CloudQuotaError),
     (ACTION, re.compile(r"not enough space", re.IGNORECASE), CloudQuotaError),
     (ACTION, re.compile(r"collides with", re.IGNORECASE), CloudNameTakenError),
-    (ACTION, re.compile(r"VMs using it|being used|in state USED", re.IGNORECASE), CloudImageInUseError),
+    (
+        ACTION,
+        re.compile(r"VMs using it|active clone operations|being used|in state USED", re.IGNORECASE),
+        CloudImageInUseError,
+    ),
     (INTERNAL, re.compile(r"NAME is already taken", re.IGNORECASE), CloudNameTakenError),
     (INTERNAL, re.compile(r"Image locked|cannot be in state (?:USED|LOCKED|CLONE)"), CloudImageInUseError),
     (INTERNAL, re.compile(r"Cannot parse image SIZE|Parse error", re.IGNORECASE), CloudRefusedImageError),

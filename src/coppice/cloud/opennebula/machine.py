@@ -127,10 +127,15 @@ def to_write(before: Attributes, wanted: Attributes) -> tuple[Attributes, bool] 
 
 def _values(attributes: Attributes, name: str) -> list[object]:
     return [
-        document.writable(value) if isinstance(value, str) else {part: document.writable(text) for part, text in value}
+        _kept(value) if isinstance(value, str) else {part: _kept(text) for part, text in value}
         for key, value in attributes
         if key == name
     ]
+
+
+def _kept(text: str) -> str:
+    # Some versions take blanks off both ends (`Template::trim_attributes`): no reason to write it again and again.
+    return document.writable(text).strip(" \t\n\v\f")
 
 
 def _is_kept(value: Value) -> bool:
