@@ -53,9 +53,10 @@ def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy
         ValueError: A version in ``desired`` has no place in the order of versions.
     """
     draft = Draft(policy=policy, now=now, revoked=Revoked(desired.revocations, desired, registered))
-    draft.revoke(registered)
+    ordered = sorted(registered, key=_order)
+    draft.revoke(ordered)
     wanted_lists = {wanted.identifier: wanted for wanted in desired.lists}
-    by_list = _grouped(registered)
+    by_list = _grouped(ordered)
     for identifier in sorted({*wanted_lists, *by_list}):
         groups = by_list.get(identifier, {})
         wanted = wanted_lists.get(identifier)
@@ -74,7 +75,7 @@ def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy
 
 def _grouped(registered: Sequence[RegisteredImage]) -> dict[ListIdentifier, dict[ImageIdentifier, Group]]:
     by_list: dict[ListIdentifier, dict[ImageIdentifier, Group]] = {}
-    for image in sorted(registered, key=_order):
+    for image in registered:
         key = image.marker.key
         by_list.setdefault(key.list_identifier, {}).setdefault(key.image_identifier, []).append(image)
     return by_list

@@ -244,8 +244,9 @@ def _plan_pinned(draft: Draft, image: DesiredImage, group: Group, pinned: Regist
     step = None
     if is_listed:
         step = _make_available(draft, image, pinned)
-    elif pinned.marker.state is not ImageState.AVAILABLE:
-        step = draft.change(pinned, ImageState.AVAILABLE, "it is pinned", Phase.REACTIVATE)
+    elif pinned.marker.state is not ImageState.AVAILABLE or pinned.drift is not None:
+        reason = "it is pinned" if pinned.drift is None else drift_reason(pinned)
+        step = draft.change(pinned, ImageState.AVAILABLE, reason, Phase.REACTIVATE)
     for other in group:
         is_left = other is pinned or other.cloud_identifier in draft.touched or draft.expire_by_own_date(other)
         if not is_left and other.marker.state is ImageState.AVAILABLE:

@@ -121,3 +121,13 @@ def test_a_version_past_its_own_date_is_no_pin_any_more():
         (ActionKind.CHANGE_STATE, "1"),
     ]
     assert made.actions[1].state is ImageState.EXPIRED
+
+
+def test_what_is_pinned_and_hidden_by_hand_is_shown_before_another_version_is_hidden():
+    pinned = replace(registered_image(desired_image(version="1"), pin="1"), drift="it is available and not listed")
+    other = registered_image(desired_image(version="2"))
+    made = make([pinned, other], desired_list(desired_image(version="3")))
+    assert [(each.version, each.state, each.after) for each in made.actions] == [
+        ("1", ImageState.AVAILABLE, ()),
+        ("2", ImageState.SUPERSEDED, (0,)),
+    ]

@@ -177,3 +177,9 @@ def test_what_was_revoked_and_is_listed_becomes_available_after_its_revocation_w
     withdrawn = registered_image(image, state=ImageState.WITHDRAWN)
     made = make([withdrawn], desired_list(image))
     assert [action.state for action in made.actions] == [ImageState.AVAILABLE]
+
+
+def test_the_order_in_which_a_cloud_says_what_it_has_does_not_matter_to_what_is_revoked():
+    there = [registered_image(desired_image(name)) for name in ("a", "b", "c")]
+    everything = [of(desired_image(name)) for name in ("a", "b", "c")]
+    assert make(there, revocations=everything) == make(there[::-1], revocations=everything)
