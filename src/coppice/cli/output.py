@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coppice.errors import CoppiceError
 
 __all__ = ["Output", "format_duration", "format_size"]
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 class Output:
@@ -128,9 +129,12 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def age(instant: datetime, now: datetime) -> str:
-    """Return how long ago, or in how long, ``instant`` is."""
+    """Return how long ago, or in how long, ``instant`` is, as roughly as people say it."""
     seconds = (now - instant).total_seconds()
-    return f"{format_duration(seconds)} ago" if seconds >= 0 else f"in {format_duration(-seconds)}"
+    far = abs(seconds)
+    unit = next((length for length in (_DAY, _HOUR, _MINUTE) if far >= 2 * length), 1)
+    said = format_duration(far // unit * unit)
+    return f"{said} ago" if seconds >= 0 else f"in {said}"
 
 
 def moment(instant: datetime | None, now: datetime) -> str:

@@ -10,7 +10,7 @@ from coppice.cli.envelope import Result, Status
 from coppice.cli.output import counted
 from coppice.cli.subscription_data import errors_by_name
 from coppice.cloud.model import ImageState
-from coppice.cloud.plan_data import action_as_dict, plan_as_dict
+from coppice.cloud.plan_data import action_as_dict, name_of, plan_as_dict
 from coppice.cloud.steps import ActionKind
 
 if TYPE_CHECKING:
@@ -83,14 +83,8 @@ def describe_action(action: Action) -> str:
     """Return one action in words."""
     is_stated = action.kind is ActionKind.CHANGE_STATE or action.state is ImageState.STAGED
     what = _STATES[action.state] if is_stated and action.state is not None else str(action.kind)
-    name = (
-        action.desired.listed.title
-        if action.desired is not None
-        else action.registered.name
-        if action.registered is not None
-        else str(action.key)
-    )
-    return f"{what.replace('-', ' ')} {name} {action.version} ({action.reason})"
+    name = name_of(action) or str(action.key)
+    return f"{what.replace('-', ' ')} {name}, version {action.version} ({action.reason})"
 
 
 def _show_cloud(output: Output, cloud: CloudReport) -> None:

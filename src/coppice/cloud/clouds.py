@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
@@ -100,7 +100,10 @@ def _opener(settings: CloudSettings, where: str) -> OpenCloud:
         module = importlib.import_module(built_in.module)
         for option in settings.options:
             if option not in module.OPTIONS:
-                raise _unknown(f"{where}.{option}", f"an option of driver {settings.driver}", option, module.OPTIONS)
+                of_all = (each.name for each in fields(settings))
+                raise _unknown(
+                    f"{where}.{option}", f"an option of driver {settings.driver}", option, module.OPTIONS, of_all
+                )
         return cast("OpenCloud", getattr(module, built_in.function))
     foreign = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     point = foreign.get(settings.driver)
@@ -122,9 +125,9 @@ def _format(text: str, where: str) -> DiskFormat:
         raise _unknown(f"{where}.formats", "a disk format", text, [str(each) for each in DiskFormat]) from problem
 
 
-def _unknown(where: str, what: str, given: str, known: Iterable[str]) -> SettingsError:
+def _unknown(where: str, what: str, given: str, known: Iterable[str], also: Iterable[str] = ()) -> SettingsError:
     choices = sorted(known)
-    near = difflib.get_close_matches(given, choices, n=1)
+    near = difflib.get_close_matches(given, [*choices, *also], n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     return SettingsError(
         f"{where}: {given!r} is not {what}.{meant}",

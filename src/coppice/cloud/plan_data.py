@@ -42,6 +42,7 @@ def action_as_dict(action: Action) -> dict[str, object]:
         "list": action.key.list_identifier,
         "image": action.key.image_identifier,
         "version": action.version,
+        "name": name_of(action),
         "digest": str(action.digest),
         "state": str(action.state) if action.state is not None else None,
         "cloud_identifier": action.registered.cloud_identifier if action.registered is not None else None,
@@ -53,10 +54,17 @@ def action_as_dict(action: Action) -> dict[str, object]:
     }
 
 
+def name_of(action: Action) -> str | None:
+    """Return what people call the image that a step is about: its title in the list, or its name in the cloud."""
+    if action.desired is not None:
+        return action.desired.listed.title
+    return None if action.registered is None else action.registered.name
+
+
 def plan_differences(agreed: Mapping[str, object], plan: Plan) -> tuple[str, ...]:
     """Return in what ``plan`` differs from one that was written as data, a line each; none: it is the same.
 
-    When it was made, and in which words it gives its reasons, does not matter.
+    When it was made, and in which words it gives names and reasons, does not matter.
     """
     now = plan_as_dict(plan)
     found = []
@@ -81,7 +89,7 @@ def _essence(steps: object) -> dict[str, None]:
 def _without_words(step: object) -> object:
     if not isinstance(step, dict):
         return step
-    left = {key: _without_words(value) for key, value in step.items() if key != "reason"}
+    left = {key: _without_words(value) for key, value in step.items() if key not in {"reason", "name"}}
     error = left.get("error")
     if isinstance(error, dict):
         left["error"] = error.get("code")
@@ -92,5 +100,9 @@ def _said(step: str) -> str:
     known = json.loads(step)
     inner = known.get("action", known) if isinstance(known, dict) else None
     facts = inner if isinstance(inner, dict) else known if isinstance(known, dict) else {}
-    parts = [str(facts[key])[:100] for key in ("kind", "state", "list", "image", "version") if facts.get(key)]
-    return " ".join(parts).encode("unicode_escape").decode("ascii") or "something that is no step of a plan"
+    shown = {key: str(facts[key])[:100] for key in ("kind", "list", "image", "version", "state") if facts.get(key)}
+    image = "/".join(shown[key] for key in ("list", "image") if key in shown)
+    version, state = shown.get("version"), shown.get("state")
+    parts = (shown.get("kind"), image, version and f"version {version}", state and f"({state})")
+    text = " ".join(part for part in parts if part)
+    return text.encode("unicode_escape").decode("ascii") or "something that is no step of a plan"

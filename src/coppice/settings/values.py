@@ -82,7 +82,12 @@ def _optional_size(value: object) -> int | None:
 
 
 def _count(value: object) -> int:
-    return 0 if value in (0, "0") and not isinstance(value, bool) else _number(value)
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0
+    try:
+        return _number(value)
+    except ValueError:
+        raise ValueError(f"expected a whole number, 0 or more, found {shown(value)}") from None
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def read_plan_file(path: Path) -> PlanFile:
         payload = stream.read(MAX_FILE_BYTES + 1)
     try:
         found = read_json(
-            payload, what=f"plan {path}", max_bytes=MAX_FILE_BYTES, max_values=MAX_VALUES, max_text_bytes=1024 * 1024
+            payload, what="file", max_bytes=MAX_FILE_BYTES, max_values=MAX_VALUES, max_text_bytes=1024 * 1024
         )
     except DocumentError as problem:
         raise _no_plan(path, problem.message) from problem

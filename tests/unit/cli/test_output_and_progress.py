@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from coppice.cli.envelope import plain
-from coppice.cli.output import Output
+from coppice.cli.output import Output, age
 from coppice.cli.progress import PlainMonitor, RichMonitor, make_monitor
 from coppice.monitor import SILENT, Unit
 
@@ -37,6 +37,23 @@ def test_an_instant_is_shown_in_one_form_everywhere():
     out = io.StringIO()
     Output(stdout=out).pairs({"expires": datetime(2026, 12, 9, 16, 39, 13, 280781, tzinfo=UTC)})
     assert out.getvalue() == "expires  2026-12-09T16:39:13Z\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (4.4, "4 s ago"),
+        (72, "1 min 12 s ago"),
+        (332, "5 min ago"),
+        (5400, "1 h 30 min ago"),
+        (9000, "2 h ago"),
+        (100_000, "1 d 3 h ago"),
+        (-600_000, "in 6 d"),
+    ],
+)
+def test_how_far_away_something_is_is_said_roughly(seconds, said):
+    now = datetime(2026, 12, 9, tzinfo=UTC)
+    assert age(now - timedelta(seconds=seconds), now) == said
 
 
 def test_an_empty_table_still_has_its_headings():

@@ -41,6 +41,7 @@ def test_without_formats_a_driver_takes_its_own():
     [
         (target("directroy", path="/x"), "Did you mean 'directory'"),
         (target(pth="/x"), "Did you mean 'path'"),
+        (target(path="/x", visiblity="shared"), "Did you mean 'visibility'"),
         (target(path="/x", formats=("qcow",)), "Did you mean 'qcow2'"),
         (target("memory", path="/x"), "not an option of driver memory"),
         (target(path="relative"), "absolute"),

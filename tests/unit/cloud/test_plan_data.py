@@ -34,12 +34,19 @@ def test_a_plan_that_was_written_is_the_same_when_it_is_read_whatever_its_words(
     assert len(document["actions"]) == 2
     document["made_at"] = "another time"
     document["actions"][0]["reason"] = "other words"
+    assert document["actions"][0]["name"] == desired_image().listed.title
+    document["actions"][0]["name"] = "another name"
+    del document["actions"][1]["name"]
     assert plan_differences(document, made()) == ()
 
 
 def test_what_was_planned_then_or_now_alone_is_said():
     found = plan_differences(written(), made(version="3"))
-    assert [each.partition(":")[0] for each in found] == ["planned then, and not now", "planned now, and not then"]
+    image = desired_image().key
+    assert found == (
+        f"planned then, and not now: register {image} version 2 (available)",
+        f"planned now, and not then: register {image} version 3 (available)",
+    )
 
 
 FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {

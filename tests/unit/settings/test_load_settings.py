@@ -115,6 +115,8 @@ def test_a_misspelt_switch_in_a_variable_is_refused(load):
         ("transfer.attempts = 0", "a whole number above zero"),
         ("transfer.attempts = 2.5", "a whole number above zero"),
         ("transfer.attempts = true", "a whole number above zero"),
+        ('plan.keep_versions = "two"', "a whole number, 0 or more"),
+        ("plan.keep_versions = -1", "a whole number, 0 or more"),
         ('transfer.list_size_limit_bytes = "8 apples"', "a size"),
         ("transfer.list_size_limit_bytes = -1", "a size"),
         ("transfer.connect_timeout_seconds = 0", "a duration above zero"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from coppice.cloud.apply.execution import not_tried
 from coppice.cloud.apply.order import Order
+from coppice.cloud.plan_data import name_of
 from coppice.cloud.steps import ActionKind, ApplyResult
 from coppice.errors import CloudError, CloudImageBrokenError
 
@@ -128,7 +129,7 @@ class Application:
                 self._settle(unit, tuple(not_tried(each, "what it depends on failed") for each in actions))
                 continue
             first = actions[0]
-            self._task.note(f"{first.kind} {first.key} version {first.version}")
+            self._task.note(f"{_doing(first)} {name_of(first) or first.key}, version {first.version}")
             if self._images_at_once == 1:
                 self._settle(unit, self._carry_out(actions))
                 continue
@@ -217,3 +218,7 @@ class Application:
         )
         self._results[position] = failed = replace(result, registered=None, error=error)
         self._on_result(failed)
+
+
+def _doing(action: Action) -> str:
+    return f"to {action.state}:" if action.kind is ActionKind.CHANGE_STATE else str(action.kind).replace("-", " ")
