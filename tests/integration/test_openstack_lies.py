@@ -15,7 +15,7 @@ from coppice.cloud.openstack.driver import OpenStackCloud
 from coppice.cloud.openstack.images import Images
 from coppice.cloud.openstack.session import Answer
 from coppice.cloud.openstack.settings import Login, OpenStackSettings
-from coppice.errors import CloudAnswerError, CloudCredentialError, CloudError, CloudTimeoutError
+from coppice.errors import CloudAnswerError, CloudCredentialError, CloudError, CloudFaultError, CloudTimeoutError
 from coppice.settings.driver_options import Secret
 
 if TYPE_CHECKING:
@@ -128,6 +128,11 @@ def test_an_answer_that_is_none_of_keystones_is_an_error(tmp_path: Path, name: s
 def test_what_wants_a_login_before_it_says_how_to_log_in_is_not_waited_for(tmp_path: Path):
     with liar(answer(401, b'{"error": {"message": "no"}}', b"Content-Type: application/json")) as cloud:
         assert isinstance(problem_with(cloud.url, tmp_path / "secret"), CloudCredentialError)
+
+
+def test_a_keystone_that_is_asked_too_often_says_nothing_of_the_credentials(tmp_path: Path):
+    with liar(answer(429, b"{}", b"Content-Type: application/json")) as cloud:
+        assert isinstance(problem_with(cloud.url, tmp_path / "secret"), CloudFaultError)
 
 
 @pytest.mark.parametrize(

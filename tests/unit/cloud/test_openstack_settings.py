@@ -43,6 +43,11 @@ def test_a_cloud_of_clouds_yaml_is_enough():
         ({}, "either `cloud`"),
         ({"cloud": "x", "auth_url": "https://x", "username": "u", "password_env": "P", "project_name": "p"}, "either"),
         ({"auth_url": "https://x"}, "no credentials"),
+        ({"auth_url": "keystone.example.org"}, "not the address"),
+        ({"auth_url": "https://u:p@keystone.example.org"}, "not the address"),
+        ({"auth_url": "http://[::1"}, "not the address"),
+        ({"auth_url": "http://keystone.example.org/v3", "username": "u", "password_env": "P", "project_name": "p"},
+         "in the clear"),
         ({"username": "u", "password_env": "P"}, "no `auth_url`"),
         ({"auth_url": "https://x", "username": "u"}, "password_file"),
         ({"auth_url": "https://x", "username": "u", "password_env": "P"}, "project_name"),
@@ -67,6 +72,18 @@ def test_a_mistake_is_told_with_its_place(options: dict[str, Any], told: str):
     with pytest.raises(SettingsError, match=told) as caught:
         read_settings(settings(**options))
     assert caught.value.message.startswith("clouds.site: ")
+
+
+def test_a_password_goes_in_the_clear_where_that_is_allowed_only():
+    login = {"username": "u", "password_env": "P", "project_name": "p"}
+    for url, others in (
+        ("http://keystone.example.org/v3", {"allow_plain_http": True}),
+        ("http://127.0.0.1:5000/v3", {}),
+        ("https://keystone.example.org/v3", {}),
+    ):
+        found = read_settings(settings(auth_url=url, **login, **others)).login
+        assert found is not None
+        assert found.auth_url == url
 
 
 def test_an_option_that_does_not_exist_is_told_with_the_nearest():

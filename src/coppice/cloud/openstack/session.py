@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _MAX_DELAY_SECONDS = 30.0
-_ERROR, _UNAUTHORIZED = 400, 401
+_ERROR, _TOO_OFTEN = 400, 429
 _SERVER_ERROR, _UNAVAILABLE = 500, 503
 TRANSIENT = (CloudUnreachableError, CloudTimeoutError, CloudFaultError)
 """What may be otherwise the next time."""
@@ -243,7 +243,7 @@ class Api:
             )
             try:
                 region = config.get_one(cloud=settings.cloud, **overrides)
-                login_url = str(region.config["auth"]["auth_url"])
+                login_url = str(region.config["auth"].get("auth_url", ""))
                 return Connection(config=region, strict_proxies=True)
             except (AttributeError, IndexError, KeyError, TypeError, ValueError) as problem:
                 # What the library thinks of a file with other kinds of values than it expects.
@@ -344,7 +344,7 @@ class Api:
         except auth_problems.HttpError as problem:
             # Of Keystone, or of a service that was asked where it is; what is asked for itself raises none.
             status = problem.http_status or _SERVER_ERROR
-            if status < _SERVER_ERROR:
+            if status < _SERVER_ERROR and status != _TOO_OFTEN:
                 raise login_failed(asked, problem) from problem
             raise error_of_status(asked, status, str(problem)) from problem
         except ServiceDiscoveryException as problem:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OPTIONS = frozenset(
     {
         *("cloud", "clouds_file", "region", "interface", "ca_file"),
-        *("auth_url", "username", "password_file", "password_env", "project_name", "project_id"),
+        *("auth_url", "allow_plain_http", "username", "password_file", "password_env", "project_name", "project_id"),
         *("user_domain_name", "project_domain_name"),
         *("application_credential_id", "application_credential_secret_file", "application_credential_secret_env"),
         *("transport", "web_directory", "web_url"),
@@ -194,7 +194,9 @@ def _read(settings: CloudSettings) -> OpenStackSettings:
 
 
 def _login(options: Options) -> Login | None:
-    url = options.optional_text("auth_url")
+    url, plain = options.optional_text("auth_url"), options.switch("allow_plain_http", default=False)
+    if url is not None:
+        _check_auth_url(url, plain=plain)
     user, password = options.optional_text("username"), options.secret("password")
     credential, secret = (
         options.optional_text("application_credential_id"),
@@ -227,6 +229,24 @@ def _login(options: Options) -> Login | None:
         user_domain_name=domains[0] or "Default",
         project_domain_name=domains[1] or "Default",
     )
+
+
+def _check_auth_url(url: str, *, plain: bool) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if not host or parts.scheme not in {"http", "https"} or parts.username is not None or parts.query:
+        raise SettingsError(
+            "the option `auth_url` is not the address of a Keystone",
+            resolution='Write for example: auth_url = "https://keystone.example.org/v3". No password belongs in it.',
+        )
+    if parts.scheme == "http" and not plain and host not in _LOOPBACK:
+        raise SettingsError(
+            f"the option `auth_url`: the password or secret would go to {host} in the clear",
+            resolution="Write https://; where the network is trusted, set `allow_plain_http = true`.",
+        )
 
 
 def _interface(options: Options) -> str | None:
