@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from coppice.clock import Clock
     from coppice.cloud.driver import Cloud
-    from coppice.cloud.model import Desired, DesiredImage, Policy, RegisteredImage
+    from coppice.cloud.model import Desired, DesiredImage, Policy, RegisteredImage, Revocation
     from coppice.cloud.steps import Action, ActionResult, Plan
     from coppice.conversion.model import Formats
     from coppice.database import Database
@@ -252,6 +252,7 @@ class _CloudRun:
         self._planner = planner
         self._stop = stop
         self._done = _Progress()
+        self._revocations: tuple[Revocation, ...] = ()
         self._begun, self._ended = threading.Event(), threading.Event()
 
     def guarded(self, *, dry_run: bool) -> Outcome[CloudReport]:
@@ -294,6 +295,9 @@ class _CloudRun:
         while not self._stop.is_set():
             with cloud_lock(settings, name, wait_seconds):
                 awaited = self._round(desired, policy)
+            if not awaited and self._is_overtaken():
+                # Something was revoked while this run held the cloud: it is not left for the next run.
+                continue
             if not awaited:
                 return
             # Without the lock: somebody may want to revoke something meanwhile.
@@ -303,11 +307,18 @@ class _CloudRun:
     def _planned(self, desired: Desired, registered: Sequence[RegisteredImage], policy: Policy) -> Plan:
         if self._registers:
             # An administrator may have revoked something since the lists were read: images are long in coming.
-            desired = replace(desired, revocations=Revocations(self._site.database).in_force())
+            self._revocations = Revocations(self._site.database).in_force()
+            desired = replace(desired, revocations=self._revocations)
         made = self._planner(desired, registered, policy, self._site.clock.now(), self._cloud.name)
         if self._agreed is not None:
             self._agreed(made)
         return made
+
+    def _is_overtaken(self) -> bool:
+        """Tell whether something was revoked, or let go, since the last plan of a run that makes its plans itself."""
+        if not self._registers or self._agreed is not None:
+            return False
+        return Revocations(self._site.database).in_force() != self._revocations
 
     def _bring_all(self, made: Plan) -> None:
         images = [each.desired for each in made.actions if each.kind is ActionKind.REGISTER and each.desired]

@@ -320,6 +320,19 @@ def test_a_cloud_that_does_not_answer_learns_of_a_revocation_later(world: World)
     assert world.versions() == {"1": "revoked"}
 
 
+def test_what_is_revoked_while_a_run_registers_it_is_revoked_by_that_very_run(world: World):
+    target, obtain = Target(digest=desired_image().listed.checksum), world.obtain
+
+    def obtain_slowly(desired: DesiredImage, formats: Formats, monitor: Monitor) -> ConvertedImage:
+        # Another process: the cloud is locked, and learns nothing of it from there.
+        Revocations(world.database).make(target, reason="a door", at=NOW)
+        return obtain(desired, formats, monitor)
+
+    world.obtain = obtain_slowly  # type: ignore[method-assign]
+    world.publish(desired_image())
+    assert world.versions() == world.versions("folder") == {"1": "revoked"}
+
+
 def test_what_is_revoked_in_a_cloud_stays_so_until_it_is_let_go_there(world: World):
     world.publish(desired_image())
     target = Target(key=KEY, version="1")
