@@ -216,6 +216,12 @@ RECORDED = [
     (0x0800, "Not enough space in datastore", CloudQuotaError),
     (0x0200, "user [3] limit of 1 reached for IMAGES quota in DATASTORE with ID: 1.", CloudQuotaError),
     (0x0200, "User [2] : Not authorized to perform MANAGE IMAGE [0].", CloudForbiddenError),
+    (0x0200, "Template includes a restricted attribute SOURCE", CloudForbiddenError),
+    (
+        0x2000,
+        "[one.template.update] Cannot update template. User Template includes a restricted attribute PCI",
+        CloudForbiddenError,
+    ),
     (0x2000, "Something else", CloudFaultError),
     (0x9999, "Something new", CloudError),
 ]

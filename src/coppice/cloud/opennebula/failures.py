@@ -55,6 +55,7 @@ _BY_TEXT: tuple[tuple[int, re.Pattern[str], type[CloudError]], ...] = (
     ),
     (INTERNAL, re.compile(r"NAME is already taken", re.IGNORECASE), CloudNameTakenError),
     (INTERNAL, re.compile(r"Image locked|cannot be in state (?:USED|LOCKED|CLONE)"), CloudImageInUseError),
+    (INTERNAL, re.compile(r"restricted attribute", re.IGNORECASE), CloudForbiddenError),
     (INTERNAL, re.compile(r"Cannot parse image SIZE|Parse error", re.IGNORECASE), CloudRefusedImageError),
     (ALLOCATE, re.compile(r"NAME is already taken", re.IGNORECASE), CloudNameTakenError),
     (ALLOCATE, re.compile(r"not enough space", re.IGNORECASE), CloudQuotaError),
