@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from coppice.cloud.openstack.driver import OpenStackCloud
 from coppice.cloud.openstack.images import Images
@@ -17,6 +18,9 @@ from coppice.cloud.openstack.session import Answer
 from coppice.cloud.openstack.settings import Login, OpenStackSettings
 from coppice.errors import CloudAnswerError, CloudCredentialError, CloudError, CloudFaultError, CloudTimeoutError
 from coppice.settings.driver_options import Secret
+from coppice.testing.authority import Authority
+from coppice.testing.server import LoopbackServer
+from coppice.testing.tls import server_tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,12 +77,13 @@ def answer(status: int, body: bytes, *heads: bytes) -> bytes:
     return b"\r\n".join([*lines, b"", body])
 
 
-def problem_with(url: str, secret: Path, *, timeout: float = 20.0) -> CloudError:
+def problem_with(url: str, secret: Path, *, timeout: float = 20.0, ca_file: Path | None = None) -> CloudError:
     """Return what describing ends with; that it does end is a part of each test."""
     secret.write_text(SECRET)
     secret.chmod(0o600)
     login = Login(auth_url=url, username="u", password=Secret(file=secret), project_name="p")
-    cloud = OpenStackCloud("liar", "s", OpenStackSettings(name="liar", login=login, attempts=1, timeout=timeout))
+    settings = OpenStackSettings(name="liar", login=login, attempts=1, timeout=timeout, ca_file=ca_file)
+    cloud = OpenStackCloud("liar", "s", settings)
     caught: list[BaseException] = []
 
     def ask() -> None:
@@ -150,6 +155,27 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up(tmp_path: Path, beginning
         problem = problem_with(cloud.url, tmp_path / "secret", timeout=0.1)
     # A head of too many lines is no answer either; which of the two is seen first is a matter of speed.
     assert isinstance(problem, CloudTimeoutError) or drop == b"A: b\r\n"
+
+
+def test_tls_that_comes_byte_by_byte_is_given_up(tmp_path: Path):
+    # The beginning of a handshake of 16,000 bytes.
+    with liar(b"\x16\x03\x03\x3e\x80\x02\x00\x3e\x7c\x03\x03", b"\0") as cloud:
+        problem = problem_with(cloud.url.replace("http:", "https:"), tmp_path / "secret", timeout=0.1)
+    assert isinstance(problem, CloudTimeoutError)
+
+
+def test_a_password_goes_to_a_keystone_that_was_verified_and_to_no_other(tmp_path: Path):
+    authority = Authority.create("Site CA")
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_bytes(authority.identity.certificate.public_bytes(Encoding.PEM))
+    with LoopbackServer(tls=server_tls(tmp_path, authority)) as server:
+        problem_with(server.url("v3"), tmp_path / "secret")
+        assert not server.requests
+        problem_with(server.url("v3"), tmp_path / "secret", ca_file=bundle)
+        assert server.requests
+    with LoopbackServer(tls=server_tls(tmp_path, authority, "other.example.org")) as server:
+        problem_with(server.url("v3"), tmp_path / "secret", ca_file=bundle)
+        assert not server.requests
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -39,6 +39,13 @@ class _Watch:
         self.seconds = seconds
         self.is_over = False
         self._timer: threading.Timer | None = None
+        self._handle: socket.socket | None = None
+
+    def begin_tls(self, connection: socket.socket) -> None:
+        """Count from now on, until TLS is agreed upon: who begins with that takes the connection out of its hands."""
+        handle = connection.dup()
+        self.begin(handle, None)
+        self._handle = handle
 
     def begin(self, connection: socket.socket, timeout: float | None) -> None:
         """Count from now on; ``timeout`` is how long the first piece of the answer may take."""
@@ -52,6 +59,9 @@ class _Watch:
         """Count no longer."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
 
     def _give_up(self, connection: socket.socket) -> None:
         self.is_over = True
@@ -74,6 +84,19 @@ class _Connection(HTTPConnection):
 
 
 class _TlsConnection(HTTPSConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        finally:
+            if _current.watch is not None:
+                _current.watch.end()
+
+    def _new_conn(self) -> socket.socket:
+        connection = super()._new_conn()
+        if _current.watch is not None:
+            _current.watch.begin_tls(connection)
+        return connection
+
     def getresponse(self) -> Any:
         _begin(self)
         return super().getresponse()

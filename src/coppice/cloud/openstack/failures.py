@@ -128,6 +128,17 @@ def unreachable(asked: Asked, problem: Exception) -> CloudUnreachableError:
     )
 
 
+def no_service(asked: Asked, problem: Exception) -> CloudUnreachableError:
+    """Return: where the catalogue says that the service is, there is none, or none that is understood."""
+    return CloudUnreachableError(
+        f"{asked}: no service that is understood answers at the address in the catalogue",
+        details=clean(str(problem), _MAX_SAID),
+        resolution="Look whether the service runs, the network leads there, and `region` and `interface` of this cloud "
+        "are meant; it is tried again with the next run.",
+        context={"cloud": asked.cloud},
+    )
+
+
 def timed_out(asked: Asked) -> CloudTimeoutError:
     """Return: there was no answer in time."""
     return CloudTimeoutError(

@@ -9,6 +9,7 @@ a cloud is asked first.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import warnings
@@ -22,13 +23,14 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.session import Session
 from openstack.config import OpenStackConfig
 from openstack.connection import Connection
-from openstack.exceptions import ConfigException, SDKException, ServiceDiscoveryException
+from openstack.exceptions import ConfigException, NotSupported, SDKException, ServiceDiscoveryException
 
 from coppice.cloud.openstack.bounded import BoundedSession, UnusableAnswerError
 from coppice.cloud.openstack.failures import (
     Asked,
     error_of_status,
     login_failed,
+    no_service,
     not_understood,
     timed_out,
     unreachable,
@@ -72,6 +74,10 @@ class Answer:
         if not isinstance(self.said, dict):
             raise not_understood(asked, "it is no JSON object")
         return self.said
+
+
+# What it warns of there is an error a moment later, with what to do.
+logging.getLogger("keystoneauth").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -342,11 +348,10 @@ class Api:
         except auth_problems.SSLError as problem:
             raise login_failed(asked, problem) from problem
         except auth_problems.HttpError as problem:
-            # Of Keystone, or of a service that was asked where it is; what is asked for itself raises none.
-            status = problem.http_status or _SERVER_ERROR
-            if status < _SERVER_ERROR and status != _TOO_OFTEN:
-                raise login_failed(asked, problem) from problem
-            raise error_of_status(asked, status, str(problem)) from problem
+            raise _of_login(asked, problem) from problem
+        except NotSupported as problem:
+            # So the library says it too when nobody answers where the catalogue says that the service is.
+            raise no_service(asked, problem) from problem
         except ServiceDiscoveryException as problem:
             raise error_of_status(asked, _UNAVAILABLE, str(problem)) from problem
         except (auth_problems.ClientException, ConfigException, SDKException) as problem:
@@ -363,3 +368,12 @@ def _understood(asked: Asked, work: Callable[[], Result]) -> Result:
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as problem:
         # What the libraries make of an answer of Keystone, or of discovery, that is JSON and nothing else.
         raise not_understood(asked, f"the library fails at it ({type(problem).__name__})") from problem
+
+
+def _of_login(asked: Asked, problem: auth_problems.HttpError) -> CloudError:
+    """Return what a refusal of Keystone means, or of a service that was asked where it is."""
+    # What is asked for itself raises none.
+    status = problem.http_status or _SERVER_ERROR
+    if status < _SERVER_ERROR and status != _TOO_OFTEN:
+        return login_failed(asked, problem)
+    return error_of_status(asked, status, str(problem))
