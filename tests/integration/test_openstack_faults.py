@@ -24,6 +24,7 @@ from coppice.errors import (
     CloudImageInUseError,
     CloudQuotaError,
     CloudRefusedImageError,
+    CloudUnreachableError,
 )
 from coppice.model.image import DiskFormat
 from coppice.monitor import SILENT
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from _pytest.logging import LogCaptureFixture
     from _pytest.mark import ParameterSet
 
     from coppice.testing.fault_proxy import Fault
@@ -349,6 +351,17 @@ def test_keystone_that_fails_is_tried_again_and_then_an_error(openstack: OpenSta
         stand.cloud.describe()
     assert caught.value.resolution
     openstack.keystone_faults.clear()
+    assert stand.cloud.describe() == ()
+
+
+def test_a_glance_that_does_not_run_is_no_matter_of_the_credentials(openstack: OpenStack, caplog: LogCaptureFixture):
+    stand = OpenStackStand(openstack, "faulty", check_servers="none", attempts=1, timeout=7.0)
+    openstack.faults.add(cuts_before(times=None))
+    with pytest.raises(CloudUnreachableError, match="the address in the catalogue") as caught:
+        stand.cloud.describe()
+    assert "runs" in (caught.value.resolution or "")
+    assert caplog.records == []
+    openstack.faults.clear()
     assert stand.cloud.describe() == ()
 
 

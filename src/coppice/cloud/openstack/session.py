@@ -349,13 +349,11 @@ class Api:
             raise login_failed(asked, problem) from problem
         except auth_problems.HttpError as problem:
             raise _of_login(asked, problem) from problem
-        except NotSupported as problem:
-            # So the library says it too when nobody answers where the catalogue says that the service is.
-            raise no_service(asked, problem) from problem
         except ServiceDiscoveryException as problem:
             raise error_of_status(asked, _UNAVAILABLE, str(problem)) from problem
         except (auth_problems.ClientException, ConfigException, SDKException) as problem:
-            raise login_failed(asked, problem) from problem
+            # The library calls it not supported, too, when nobody answers where the service should be.
+            raise (no_service if isinstance(problem, NotSupported) else login_failed)(asked, problem) from problem
         except (requests.RequestException, OSError) as problem:
             raise unreachable(asked, problem) from problem
 
