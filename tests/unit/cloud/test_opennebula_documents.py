@@ -195,7 +195,7 @@ def test_a_presentation_comes_back_as_it_was():
     assert written.read_presentation(as_stored, name="x") == presentation
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"name": 1}', "{" * 2000])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"name": 1}', "{" * 2000, "[" * 200_000])
 def test_a_damaged_presentation_is_one_by_name_alone(text: str):
     assert written.read_presentation([(written.PRESENTATION, text)], name="x") == Presentation(name="x", facts={})
 
@@ -380,3 +380,8 @@ def test_blanks_that_opennebula_took_off_are_no_change():
     before = (("DESCRIPTION", "Debian"), ("OS", (("ARCH", "x86_64"),)))
     assert machine.to_write(before, (("DESCRIPTION", " Debian\n"), ("OS", (("ARCH", "x86_64 "),)))) is None
     assert machine.to_write(before, (("DESCRIPTION", "De bian"),)) is not None
+
+
+def test_numbers_and_texts_that_coppice_never_wrote_are_no_traceback():
+    assert Hardware.read([(written.VIRTUAL_BYTES, "9" * 5000)]).virtual_size_bytes == 0
+    assert document.from_marker_value("json:" + "[" * 200_000).startswith("json:[")

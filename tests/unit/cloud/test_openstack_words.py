@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coppice.cloud.model import ImageState, Presentation
+from coppice.cloud.openstack import shape
+from coppice.cloud.openstack.failures import Asked
+from coppice.cloud.openstack.images import GlanceImage
 from coppice.cloud.openstack.words import (
     GLANCES_OWN,
+    VIRTUAL_SIZE,
     escape,
     fit,
     hardware_text,
@@ -163,3 +167,9 @@ def test_what_follows_from_the_marker_is_written_with_it():
     assert found["provided_until"] == "2026-12-01"
     assert found["coppice_reason"] == "a \\U0001f331 in it"
     assert "provided_until" not in marker_properties(replace(marker, expires=None))
+
+
+def test_a_size_that_coppice_never_wrote_is_none():
+    document = {"id": "12345678-1234-1234-1234-123456789012", "status": "active", VIRTUAL_SIZE: "9" * 5000}
+    image = GlanceImage.parse(document, Asked(cloud="c", method="GET", what="describe images"))
+    assert shape.virtual_size_of(image) is None

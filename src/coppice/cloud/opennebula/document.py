@@ -113,7 +113,7 @@ def from_marker_value(text: str) -> str:
         return text
     try:
         decoded = json.loads(text.removeprefix(_ENCODED))
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return decoded if isinstance(decoded, str) else text
 

@@ -8,6 +8,7 @@ repeated to make an older version the current one.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ FIRMWARE = "COPPICE_FIRMWARE"
 DISK_BUS = "COPPICE_DISK_BUS"
 VIRTUAL_BYTES = "COPPICE_VIRTUAL_BYTES"
 _MOST_DIGITS = 3
+_SIZE = re.compile(r"[0-9]{1,18}")
 _NOT_MARKER = frozenset({PRESENTATION, WRITTEN, UNFINISHED, COPIES, FIRMWARE, DISK_BUS, VIRTUAL_BYTES})
 
 _EVENTS: Mapping[str, str] = {
@@ -83,7 +85,7 @@ class Hardware:
         return cls(
             firmware=texts.get(FIRMWARE, ""),
             disk_bus=texts.get(DISK_BUS, ""),
-            virtual_size_bytes=int(size) if size.isascii() and size.isdecimal() else 0,
+            virtual_size_bytes=int(size) if _SIZE.fullmatch(size) else 0,
         )
 
 
@@ -175,7 +177,7 @@ def read_presentation(attributes: Iterable[Attribute], *, name: str) -> Presenta
             ),
             datastores=tuple(str(each) for each in given["datastores"]),
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Presentation(name=name, facts={})
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from coppice.cloud.model import ImageState, RegisteredImage, Visibility
@@ -167,7 +168,7 @@ def presentation_changes(image: GlanceImage, presentation: Presentation) -> list
 def virtual_size_of(image: GlanceImage) -> int | None:
     """Return how long the disk is that a guest sees; None: nobody knows."""
     kept = image.properties.get(VIRTUAL_SIZE, "")
-    return int(kept) if kept.isascii() and kept.isdecimal() else image.virtual_size_bytes
+    return int(kept) if re.fullmatch("[0-9]{1,18}", kept) else image.virtual_size_bytes
 
 
 def finishing_changes(image: GlanceImage) -> list[dict[str, Any]]:
