@@ -108,7 +108,7 @@ def pinned_of(draft: Draft, group: Group) -> RegisteredImage | None:
 
 
 def _is_without_any(draft: Draft, image: DesiredImage, group: Group, keeper: RegisteredImage | None) -> bool:
-    """Tell whether users had an image and find none of its versions any more, while the listed one may be used."""
+    """Tell whether users find no version of an image, be it that all were deleted, while the listed one may be used."""
     found = [
         each
         for each in group
@@ -117,7 +117,7 @@ def _is_without_any(draft: Draft, image: DesiredImage, group: Group, keeper: Reg
         and each.cloud_identifier not in draft.touched
         and (each.marker.expires is None or each.marker.expires > draft.now)
     ]
-    had = any(each.marker.state is ImageState.SUPERSEDED for each in group)
+    had = not group or any(each.marker.state is ImageState.SUPERSEDED for each in group)
     is_changed = keeper is None and _of_version(draft, image, group)[1] is not None
     return had and not found and not is_changed and draft.revoked.why_listed(image, group) is None
 

@@ -180,6 +180,18 @@ def test_a_part_whose_pinned_version_somebody_deleted_is_made_available_as_it_is
     ]
 
 
+def test_a_part_of_a_pinned_set_of_which_all_was_deleted_is_registered_as_it_is_listed():
+    registered = []
+    for name in PARTS[1:]:
+        old = there(name, "1", release="1")
+        registered.append(replace(old, marker=replace(old.marker, pin="1")))
+    wanted = [part(name, "2", release="2") for name in PARTS]
+    made = make(registered, *wanted)
+    assert [(each.kind, each.desired, each.state) for each in made.actions] == [
+        (ActionKind.REGISTER, wanted[0], ImageState.AVAILABLE)
+    ]
+
+
 def test_the_parts_of_a_set_that_is_not_whole_end_by_their_dates_all_the_same():
     old = [there(name, "1", release="1", expires=NOW) for name in PARTS]
     wanted = [replace(part(name, "2", release="2"), set_problem="not whole") for name in PARTS]
