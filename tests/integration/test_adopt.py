@@ -240,6 +240,7 @@ def test_how_a_cloud_is_set_up_is_shown_with_what_it_has(site):
     assert code == 0
     assert said["data"]["states"] == {"available": len(NAMES)}
     assert said["data"]["mapping"]["only_vos"] == ["vo.example.org"]
+    assert (said["data"]["grace_days"], said["data"]["keep_versions"]) == (7, 0)
 
 
 @pytest.mark.parametrize(

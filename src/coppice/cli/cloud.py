@@ -10,7 +10,7 @@ import click
 
 from coppice.cli.cloud_adopt import adopt, tidy
 from coppice.cli.envelope import Result, Status
-from coppice.cli.output import moment
+from coppice.cli.output import format_duration, moment
 from coppice.cli.words import examples, noun, pass_context
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from coppice.cloud.model import RegisteredImage
     from coppice.errors import CoppiceError
     from coppice.settings.clouds import CloudSettings
+
+_DAY_SECONDS = 86400
 
 command = noun("cloud", "The clouds that images are registered in.")
 for _verb in (adopt, tidy):
@@ -42,7 +44,9 @@ def list_clouds(context: Context) -> Result:
     return Result(
         command="cloud list",
         data={"clouds": clouds},
-        messages=() if clouds else ("No cloud is set up.",),
+        messages=()
+        if clouds
+        else ("No cloud is set up: write [clouds.NAME] into a file that `coppice config path` shows.",),
         show=render,
     )
 
@@ -104,7 +108,10 @@ def show(context: Context, name: str) -> Result:
         found = cloud.describe()
     except CoppiceError as problem:
         errors = (problem,)
-    data = _as_data(cloud, settings, found)
+    plan = context.settings.plan
+    grace = plan.grace_days if settings.grace_days is None else settings.grace_days
+    keep = plan.keep_versions if settings.keep_versions is None else settings.keep_versions
+    data = {**_as_data(cloud, settings, found), "grace_days": grace, "keep_versions": keep}
 
     def render(output: Output) -> None:
         output.pairs(
@@ -121,7 +128,10 @@ def show(context: Context, name: str) -> Result:
                 "only VOs": ", ".join(settings.only_vos),
                 "include": settings.include,
                 "exclude": settings.exclude,
+                "grace period": format_duration(grace * _DAY_SECONDS) if grace else "none",
+                "versions kept": keep,
                 "VOs with settings": ", ".join(sorted(settings.vos)),
+                "images with settings": ", ".join(sorted(settings.images)),
             }
         )
 

@@ -137,6 +137,15 @@ def test_a_file_of_clouds_that_is_not_there_is_told(tmp_path: Path):
         cloud.describe()
 
 
+def test_an_entry_that_is_not_in_the_file_of_clouds_is_told_with_those_that_are(tmp_path: Path):
+    path = tmp_path / "clouds.yaml"
+    path.write_text("clouds: {mine: {auth: {auth_url: https://x}}, yours: {}}")
+    cloud = open_cloud(settings(cloud="site", clouds_file=str(path)))
+    with pytest.raises(CloudCredentialError, match=r"no entry 'site' in .*clouds\.yaml") as caught:
+        cloud.describe()
+    assert "mine, yours" in (caught.value.resolution or "")
+
+
 @pytest.mark.parametrize(
     "text", ["clouds: [", "clouds: {other: {}}", "\x00", "[]", "clouds: {site: {auth: {auth_url: 7}}}"]
 )

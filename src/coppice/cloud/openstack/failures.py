@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coppice.cloud.properties import clean
 from coppice.errors import (
@@ -23,6 +24,9 @@ from coppice.errors import (
     CloudTimeoutError,
     CloudUnreachableError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAX_SAID = 300
 _SERVER_ERROR = 500
@@ -156,6 +160,15 @@ def login_failed(asked: Asked, problem: Exception) -> CloudCredentialError:
         resolution="Look at the cloud's entry in clouds.yaml or at the credentials in the settings: address, user, "
         "project, domain, region, interface, and the authority of its certificate.",
         context={"cloud": asked.cloud},
+    )
+
+
+def no_entry(cloud: str, entry: str, file: str, known: Sequence[str]) -> CloudCredentialError:
+    """Return: the file of clouds knows no such one."""
+    return CloudCredentialError(
+        f"cloud {cloud}: there is no entry {entry!r} in {file}",
+        resolution=f"Correct `cloud`: entries that are there: {clean(', '.join(known), _MAX_SAID) or 'none'}.",
+        context={"cloud": cloud},
     )
 
 

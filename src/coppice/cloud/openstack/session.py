@@ -30,6 +30,7 @@ from coppice.cloud.openstack.failures import (
     Asked,
     error_of_status,
     login_failed,
+    no_entry,
     no_service,
     not_understood,
     timed_out,
@@ -248,6 +249,7 @@ class Api:
                 app_name="coppice",
             )
             try:
+                _check_entry(settings, config)
                 region = config.get_one(cloud=settings.cloud, **overrides)
                 login_url = str(region.config["auth"].get("auth_url", ""))
                 return Connection(config=region, strict_proxies=True)
@@ -356,6 +358,13 @@ class Api:
             raise (no_service if isinstance(problem, NotSupported) else login_failed)(asked, problem) from problem
         except (requests.RequestException, OSError) as problem:
             raise unreachable(asked, problem) from problem
+
+
+def _check_entry(settings: OpenStackSettings, config: OpenStackConfig) -> None:
+    known = sorted(str(each) for each in config.get_cloud_names())
+    if settings.cloud is not None and settings.cloud not in known:
+        file = "clouds.yaml" if settings.clouds_file is None else str(settings.clouds_file)
+        raise no_entry(settings.name, settings.cloud, file, known)
 
 
 def _understood(asked: Asked, work: Callable[[], Result]) -> Result:
