@@ -315,6 +315,11 @@ def test_a_full_datastore_is_told_to_an_administrator_too(stand: OpenNebulaStand
     assert stand.simulator.images() == []
 
 
+def test_a_new_front_end_that_does_not_know_its_datastores_yet_takes_images(stand: OpenNebulaStand, store: Path):
+    stand.simulator.world.datastores[1].capacity = (0, 0, 0)
+    assert stand.is_listed(register(stand, desired_image(), store))
+
+
 def test_what_somebody_wrote_into_a_template_stays(stand: OpenNebulaStand, store: Path):
     register(stand, desired_image(version="1"), store)
     (template,) = stand.simulator.templates()

@@ -37,8 +37,6 @@ EVERYBODYS = -2
 MYSELF = -1
 WHOLE_POOL = (-1, -1)
 REPLACE, MERGE = 0, 1
-SKIP_CAPACITY_CHECK = False
-"""True, from an administrator, has the front-end not compare what is free in a datastore with what an image needs."""
 WITH_IMAGES = False
 """Images go by themselves, when nothing needs them."""
 UNCHANGED = -1
@@ -128,9 +126,15 @@ class FrontEnd:
         root = self._repeat(lambda one: one.template.info(identifier))
         return template_of(wire.require_root(root, "VMTEMPLATE", self.failures))
 
-    def allocate_image(self, attributes: Attributes, datastore: int) -> int:
-        """Make an image; whether one was made is not known when this fails with a fault or in time."""
-        return self._number(self._one().image.allocate(document.document(attributes), datastore, SKIP_CAPACITY_CHECK))
+    def allocate_image(self, attributes: Attributes, datastore: Datastore) -> int:
+        """Make an image; whether one was made is not known when this fails with a fault or in time.
+
+        Whether it fits is compared by the front-end; where it does not know yet how much room there is, it takes that
+        for none, and administrators may have it not look.
+        """
+        skip_capacity_check = not datastore.is_measured
+        text = document.document(attributes)
+        return self._number(self._one().image.allocate(text, datastore.identifier, skip_capacity_check))
 
     def allocate_template(self, attributes: Attributes) -> int:
         """Make a VM template; whether one was made is not known when this fails with a fault or in time."""

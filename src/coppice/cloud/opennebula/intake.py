@@ -173,7 +173,7 @@ class Intake:
         last: CloudNameTakenError | None = None
         for name in names:
             try:
-                return self.front_end.allocate_image((("NAME", name), *attributes), place.identifier)
+                return self.front_end.allocate_image((("NAME", name), *attributes), place)
             except CloudNameTakenError as problem:
                 last = problem
                 # By an image that this very call made, when an earlier answer was lost.

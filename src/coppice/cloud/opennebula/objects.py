@@ -138,6 +138,7 @@ class Datastore:
         driver: ``DS_MAD``: what copies images into it.
         transfer: ``TM_MAD``: what brings them to hosts.
         base_path: Where its files are on the front-end.
+        is_measured: Whether the front-end knows how much room there is; a new one finds out after a while.
     """
 
     identifier: int
@@ -146,6 +147,7 @@ class Datastore:
     driver: str
     transfer: str
     base_path: str
+    is_measured: bool = True
 
 
 def image_of(element: Element) -> StoredImage:
@@ -205,6 +207,7 @@ def datastore_of(element: Element) -> Datastore:
         driver=_text(element, "DS_MAD"),
         transfer=_text(element, "TM_MAD"),
         base_path=_text(element, "BASE_PATH"),
+        is_measured=element.findtext("TOTAL_MB", "0").strip() not in {"", "0"},
     )
 
 
