@@ -11,10 +11,12 @@ from __future__ import annotations
 import ast
 import itertools
 import random
+import signal
 import threading
 import time
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ import pytest
 from coppice.errors import CoppiceError, LockedError
 from coppice.testing.cloud_user import CloudUser
 from coppice.testing.fault_proxy import answers_after, answers_before, cuts_after, cuts_before, cuts_upload, stalls
+from coppice.testing.forked import CommandForge
 from coppice.testing.opennebula.faults import Act, Copying, Fault, When
 from coppice.testing.site_world import World
 from coppice.testing.used_clouds import UsedDirectory, UsedMemory
@@ -505,16 +508,37 @@ def test_of_two_syncs_at_once_one_is_refused_and_both_clouds_converge(making: Ca
     assert {cloud.usable(debian["dc:identifier"]) for cloud in world.used} == {"2"}
 
 
-def check_kills(world: World, *, points: int, seed: int) -> None:
+def spawned(world: World, kill_after: float | None = None) -> tuple[float, bool]:
+    """Sync as a process of its own; return how many seconds it took, and whether it was killed."""
+    begun = time.monotonic()
+    child = world.start("sync")
+    while kill_after is not None and time.monotonic() < begun + kill_after and child.poll() is None:
+        time.sleep(0.01)
+    killed = kill_after is not None and world.kill(child)
+    said, _ = child.communicate(timeout=300)
+    assert killed or child.returncode == 0, said
+    return time.monotonic() - begun, killed
+
+
+def forked(forge: CommandForge, world: World, kill_after: float | None = None) -> tuple[float, bool]:
+    """Do the same in a child that has everything loaded: what it takes to start is no matter here."""
+    interrupt = None if kill_after is None else (int(signal.SIGKILL), kill_after)
+    ended = forge.run(*world.argv("sync"), environment=world.environment(), interrupt=interrupt)
+    killed = ended.code == -signal.SIGKILL
+    assert killed or ended.code == 0, ended
+    return ended.seconds, killed
+
+
+def check_kills(
+    world: World, run: Callable[[World, float | None], tuple[float, bool]], *, points: int, seed: int
+) -> None:
     """Kill a sync at points by chance; after each, the next one ends where an undisturbed one does."""
     chance = random.Random(seed)  # noqa: S311 - when it is killed can be had again
     debian = world.add("Debian 12")
     image = debian["dc:identifier"]
     world.publish()
     world.subscribe()
-    begun = time.monotonic()
-    run_to_the_end(world)
-    seconds = time.monotonic() - begun
+    seconds, _ = run(world, None)
     users, killed = [CloudUser(cloud, image, look_seconds=0.2) for cloud in world.used], 0
     with ExitStack() as stack:
         for user in users:
@@ -522,19 +546,14 @@ def check_kills(world: World, *, points: int, seed: int) -> None:
         for version in range(2, points + 2):
             world.renew(debian, str(version))
             world.publish()
-            child = world.start("sync")
-            until = time.monotonic() + chance.uniform(0.3, 1.0) * seconds
-            while time.monotonic() < until and child.poll() is None:
-                time.sleep(0.01)
-            killed += world.kill(child)
-            child.communicate(timeout=60)
-            run_to_the_end(world)
+            killed += run(world, chance.uniform(0.1, 1.0) * seconds)[1]
+            run(world, None)
             for found in world.states().values():
                 assert found[image].pop(str(version)) == "available"
                 assert found[image].pop(str(version - 1)) == "superseded"
                 # While a version comes, its predecessors wait for their removal.
                 assert set(found[image].values()) <= {"superseded"}
-    run_to_the_end(world)
+    run(world, None)
     assert_same(world)
     assert set(world.states()["directory"][image]) == {str(points), str(points + 1)}
     print(f"seed {seed}: {points} points, {killed} killed, {[user.looks for user in users]} looks")  # noqa: T201 - figures of the long form
@@ -542,19 +561,17 @@ def check_kills(world: World, *, points: int, seed: int) -> None:
     assert [user.without for user in users] == [[]] * len(users)
 
 
-def run_to_the_end(world: World) -> None:
-    """Run a sync that nothing disturbs."""
-    child = world.start("sync")
-    said, _ = child.communicate(timeout=300)
-    assert child.returncode == 0, said
+KILLED = tuple(sorted(set(NAMES) - {"memory"}))
 
 
 @pytest.mark.threat("T79")
-def test_syncs_killed_at_some_points_are_ended_by_the_next_ones(making: Callable[..., World]):
-    check_kills(making(*sorted(set(NAMES) - {"memory"}), grace_days=0, plan="keep_versions = 1"), points=8, seed=8)
+def test_syncs_killed_at_some_points_are_ended_by_the_next_ones(making: Callable[..., World], tmp_path: Path):
+    world = making(*KILLED, grace_days=0, plan="keep_versions = 1")
+    with CommandForge(tmp_path / "forge") as forge:
+        check_kills(world, partial(forked, forge), points=4, seed=8)
 
 
 @pytest.mark.soak
 @pytest.mark.threat("T79")
 def test_syncs_killed_at_forty_points_are_ended_by_the_next_ones(making: Callable[..., World]):
-    check_kills(making(*sorted(set(NAMES) - {"memory"}), grace_days=0, plan="keep_versions = 1"), points=40, seed=40)
+    check_kills(making(*KILLED, grace_days=0, plan="keep_versions = 1"), spawned, points=40, seed=40)

@@ -191,16 +191,24 @@ class World:
 
     # -- the site, as processes of its own ---------------------------------------------------------
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command of Coppice's, in a process group of its own."""
-        argv = [sys.executable, "-m", "coppice", "--json", "--config", str(self.file), *words]
+    def argv(self, *words: str) -> list[str]:
+        """Return the arguments of a command of Coppice's at this site."""
+        return ["--json", "--config", str(self.file), *words]
+
+    def environment(self) -> dict[str, str]:
+        """Return all of a command's environment."""
         home = self.path / "home"
         home.mkdir(exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)}
+        return {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command of Coppice's, in a process group of its own."""
+        argv = [sys.executable, "-m", "coppice", *self.argv(*words)]
+        environment = self.environment()
         return subprocess.Popen(
             argv,
             env=environment,
-            cwd=home,
+            cwd=environment["HOME"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
