@@ -89,7 +89,7 @@ def describe_action(action: Action) -> str:
 
 def _show_cloud(output: Output, cloud: CloudReport) -> None:
     if cloud.plan is None:
-        output.heading(f"{cloud.cloud}: not known")
+        output.heading(f"{cloud.cloud}: {f'failed [{cloud.error.code}]' if cloud.error is not None else 'not known'}")
         return
     if cloud.applied is None:
         show_plan(output, cloud.plan)
@@ -129,7 +129,7 @@ def _summary(report: SyncReport, done: int, *, dry_run: bool) -> tuple[str, ...]
         )
     return (
         *_warnings(report),
-        f"{counted(done, 'action')} done in {counted(len(report.clouds), 'cloud')}.",
+        f"{counted(done, 'action')} done in {counted(sum(each.error is None for each in report.clouds), 'cloud')}.",
     )
 
 

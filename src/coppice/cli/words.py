@@ -16,6 +16,9 @@ pass_context = click.make_pass_decorator(Context)
 """Hands the `Context` to a command as its first argument."""
 
 
+_MAX_SENTENCE = 300
+
+
 class Command(click.Command):
     """A command that takes ``--json``; its callback returns a `coppice.cli.envelope.Result`."""
 
@@ -39,6 +42,14 @@ class Group(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(_json_option())
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, each with all of its first sentence: cut short, it says too little."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, each.get_short_help_str(_MAX_SENTENCE)) for name, each in found if each and not each.hidden]
+            )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the epilog; without one, say where the examples are."""
