@@ -454,7 +454,7 @@ def test_a_cloud_that_lists_half_is_left_alone(making: Callable[..., World], nam
     assert_same(world)
 
 
-@pytest.mark.threat("T80")
+@pytest.mark.threat("T87")
 def test_a_clock_that_is_moved_back_takes_nothing_away(making: Callable[..., World]):
     world = making(*NAMES)
     debian = begin(world)
