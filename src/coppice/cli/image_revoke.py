@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from coppice.cli.context import Context
     from coppice.cli.output import Output
     from coppice.cloud.revocations import KeptRevocation
-    from coppice.workflows.converge import Site, SyncReport
+    from coppice.workflows.converge import CloudReport, Site, SyncReport
     from coppice.workflows.revoke import RevokeReport
 
 _MAX_REASON_LENGTH = 1000
@@ -83,7 +84,9 @@ def revoke_command(
         raise InputError(f"a reason has 1 to {_MAX_REASON_LENGTH} characters")
     site = _site(context)
     target = target_of(image, version=image_version, every_version=every_version, site=site)
-    report = revoke(target, reason, _open(context, clouds), site, dry_run=dry_run, wait_seconds=wait)
+    opened, unopened = _open_each(context, clouds)
+    report = revoke(target, reason, opened, site, dry_run=dry_run, wait_seconds=wait)
+    report = replace(report, run=replace(report.run, clouds=(*report.run.clouds, *unopened)))
     said = "would be revoked" if dry_run else "is revoked" if report.is_new else "was revoked already"
     told = f"{target} {said}.{_if_unknown(report)}"
     return _result(context, "image revoke", report.run, told, report.revocations, dry_run=dry_run)
@@ -249,6 +252,21 @@ def _if_unknown(report: RevokeReport) -> str:
     return " No cloud has it; it counts for what comes."
 
 
+def _open_each(context: Context, names: tuple[str, ...]) -> tuple[dict[str, Any], list[CloudReport]]:
+    """Return the clouds that can be opened, and why others cannot: a mistake about one holds up no revocation."""
+    from coppice.errors import CloudError, SettingsError
+    from coppice.workflows.converge import CloudReport
+
+    opened: dict[str, Any] = {}
+    failed = []
+    for name in dict.fromkeys(names) or context.settings.clouds:
+        try:
+            opened |= _open(context, (name,))
+        except (CloudError, SettingsError) as problem:
+            failed.append(CloudReport(cloud=name, error=problem))
+    return opened, failed
+
+
 def _result(
     context: Context,
     command: str,
@@ -258,8 +276,6 @@ def _result(
     *,
     dry_run: bool,
 ) -> Result:
-    from dataclasses import replace
-
     from coppice.cli.run import run_result
 
     if not dry_run:

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``coppice image revoke`` where not all is well."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+SETTINGS = """\
+state_directory = "{path}/state"
+
+[clouds.good]
+driver = "directory"
+site = "here"
+path = "{path}/images"
+
+[clouds.wrong]
+driver = "directory"
+site = "here"
+"""
+
+
+def test_a_mistake_in_the_settings_of_one_cloud_holds_up_no_revocation(kit, tmp_path):
+    line = kit.CommandLine(tmp_path / "site", SETTINGS.format(path=tmp_path))
+    ended = line.run("--json", "image", "revoke", "a-list/an-image", "--every-version", "--reason", "a door")
+    assert ended.code != 0, ended
+    assert ended.codes == ["settings-invalid"]
+    clouds = {each["cloud"]: each["error"] for each in ended.data["run"]["clouds"]}
+    assert clouds["good"] is None
+    assert clouds["wrong"]["code"] == "settings-invalid"
+    (revoked,) = line.ok("image", "revoked")["revocations"]
+    assert (revoked["list"], revoked["image"]) == ("a-list", "an-image")
