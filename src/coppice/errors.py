@@ -51,7 +51,8 @@
     │   ├── AdoptionError                 └── CloudDriverError        a driver's library is not installed
     ├── PlanError                                                                              exit 9
     │   ├── DeletionCapError              ├── StalePlanError
-    │   ├── PlanFileError                 └── RevokedImageError
+    │   ├── PlanFileError                 ├── RevokedImageError
+    │   └── IncompleteSetError
     ├── StorageError                      disk or database                                     exit 10
     │   ├── NoSpaceError                  ├── DatabaseError
     │   └── QuotaError                    the cache's quota does not hold what is needed
@@ -63,6 +64,8 @@
     ├── StateError                        what was named does not exist, or exists already     exit 12
     │   ├── NotFoundError                 └── ExistsError
     ├── PartialFailureError               the run ended; some items failed                     exit 1
+    ├── JobFailedError                    a job of the service failed as a whole, or crashed   exit 1
+    │   └── JobTimeoutError
     ├── LockedError                       another run holds the lock                           exit 75
     ├── InterruptedRunError               Ctrl-C or a termination signal                       exit 130
     └── UsageError                        the command line itself is wrong                     exit 2

@@ -330,7 +330,10 @@ def test_what_is_revoked_while_a_run_registers_it_is_revoked_by_that_very_run(wo
 
     world.obtain = obtain_slowly  # type: ignore[method-assign]
     world.publish(desired_image())
-    assert world.versions() == world.versions("folder") == {"1": "revoked"}
+    # One cloud asks first. The other may ask after the revocation, and then does not register it at all.
+    found = [world.versions(), world.versions("folder")]
+    assert {"1": "revoked"} in found
+    assert all(each in ({}, {"1": "revoked"}) for each in found)
 
 
 def test_what_is_revoked_in_a_cloud_stays_so_until_it_is_let_go_there(world: World):
