@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from coppice.cloud.model import Desired, DesiredImage, RegisteredImage, Revocation
     from coppice.model.checksum import Checksum
-    from coppice.model.identifiers import ImageKey
+    from coppice.model.identifiers import ImageKey, ListIdentifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Revoked:
         self._keys: dict[ImageKey, str] = {}
         self._versions: dict[ImageKey, list[tuple[Version, str]]] = {}
         self._lineage: dict[str, str] = {}
+        self._lineage_of_list: dict[tuple[ListIdentifier, str], str] = {}
         self.is_any = bool(revocations)
         for each in sorted(revocations, key=lambda one: one.at):
             self._note(each)
@@ -66,17 +67,14 @@ class Revoked:
             digest: Of its published file.
             built_on: What it is built on, as `coppice.cloud.properties.lineage_of` gives it.
         """
-        direct = self._digests.get(digest.hexdigest)
-        if direct is None:
-            direct = self._keys.get(key)
-        if direct is not None or not (self._versions or self._lineage):
+        direct = self._directly(key, version, digest)
+        if direct is not None or not (self._lineage or self._lineage_of_list):
             return direct
-        if key in self._versions:
-            order = Version(version)
-            for revoked, reason in self._versions[key]:
-                if revoked == order:
-                    return reason
-        return next((self._lineage[each] for each in built_on if each in self._lineage), None)
+        for each in built_on:
+            why = self._lineage.get(each) or self._lineage_of_list.get((key.list_identifier, each))
+            if why is not None:
+                return why
+        return None
 
     def why_registered(self, image: RegisteredImage) -> str | None:
         """Return why what is registered is revoked; None: it is not."""
@@ -102,6 +100,15 @@ class Revoked:
                 return each.marker.reason or "its marker in the cloud says that it was revoked"
         return None
 
+    def _directly(self, key: ImageKey, version: str, digest: Checksum) -> str | None:
+        direct = self._digests.get(digest.hexdigest)
+        if direct is None:
+            direct = self._keys.get(key)
+        if direct is None and key in self._versions:
+            order = Version(version)
+            direct = next((reason for revoked, reason in self._versions[key] if revoked == order), None)
+        return direct
+
     def _note(self, revocation: Revocation) -> None:
         if revocation.digest is not None:
             self._digests.setdefault(revocation.digest.hexdigest, revocation.reason)
@@ -113,22 +120,40 @@ class Revoked:
             self._keys.setdefault(revocation.key, revocation.reason)
 
     def _cascade(self, known: Sequence[_Known]) -> None:
-        """Find what is built on what is revoked, over any number of steps; each image is looked at once a step."""
+        """Find what is built on what is revoked, over any number of steps; each image is looked at once a step.
+
+        What an image is built on is the word of its list. Where several lists name one content, and do not agree on
+        what it is built on, the word of each counts for its own images alone: no list can have what is built on the
+        content of another revoked.
+        """
         children: dict[str, list[_Known]] = {}
+        lists: dict[str, set[ListIdentifier]] = {}
+        words: dict[str, set[tuple[str, ...]]] = {}
         for each in known:
+            prefix = each.digest.hexdigest[:LINEAGE_DIGITS]
+            lists.setdefault(prefix, set()).add(each.key.list_identifier)
+            words.setdefault(prefix, set()).add(each.built_on)
             for parent in each.built_on:
                 children.setdefault(parent, []).append(each)
         pending = [each for each in known if self.why(each.key, each.version, each.digest, each.built_on) is not None]
-        seen: set[str] = set()
+        seen: set[tuple[ListIdentifier | None, str]] = set()
         while pending:
             each = pending.pop()
             prefix = each.digest.hexdigest[:LINEAGE_DIGITS]
-            if prefix in seen:
+            direct = self._directly(each.key, each.version, each.digest)
+            is_agreed = len(lists[prefix]) == 1 or len(words[prefix]) == 1
+            of_list = None if direct is not None or is_agreed else each.key.list_identifier
+            if (of_list, prefix) in seen:
                 continue
-            seen.add(prefix)
-            reason = self.why(each.key, each.version, each.digest, each.built_on) or ""
-            self._lineage.setdefault(prefix, _through(reason))
-            pending.extend(children.get(prefix, ()))
+            seen.add((of_list, prefix))
+            reason = _through(self.why(each.key, each.version, each.digest, each.built_on) or "")
+            if of_list is None:
+                self._lineage.setdefault(prefix, reason)
+            else:
+                self._lineage_of_list.setdefault((of_list, prefix), reason)
+            pending.extend(
+                child for child in children.get(prefix, ()) if of_list is None or child.key.list_identifier == of_list
+            )
 
 
 def _through(reason: str) -> str:

@@ -14,7 +14,7 @@ from coppice.cloud.properties import lineage_of
 from coppice.cloud.revocations import Target, plan_taking_back
 from coppice.cloud.steps import ActionKind
 from coppice.errors import RevokedImageError
-from coppice.testing.desired import NOW, desired_image, desired_list, list_identifier, registered_image
+from coppice.testing.desired import NOW, content_of, desired_image, desired_list, list_identifier, registered_image
 
 pytestmark = pytest.mark.unit
 POLICY = Policy(grace=timedelta(days=7))
@@ -183,3 +183,18 @@ def test_the_order_in_which_a_cloud_says_what_it_has_does_not_matter_to_what_is_
     there = [registered_image(desired_image(name)) for name in ("a", "b", "c")]
     everything = [of(desired_image(name)) for name in ("a", "b", "c")]
     assert make(there, revocations=everything) == make(there[::-1], revocations=everything)
+
+
+def test_a_list_cannot_have_what_others_build_on_revoked_by_what_it_says_of_the_same_content():
+    bad, base = desired_image("bad", of_list="hostile"), desired_image("base")
+    built = registered_on(desired_image("built"), base)
+    claimed = built_on(desired_image("claimed", of_list="hostile", content=content_of("base", "1")), bad)
+    assert claimed.listed.checksum == base.listed.checksum
+    made = make(
+        [registered_image(base), built],
+        desired_list(base, built_on(desired_image("built"), base)),
+        desired_list(claimed, name="hostile"),
+        revocations=[revocation(digest=bad.listed.checksum)],
+    )
+    assert made.actions == ()
+    assert len(made.refused) == 1
