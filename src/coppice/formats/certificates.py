@@ -76,7 +76,7 @@ class _Quiet:
 
 
 quiet = _Quiet()
-"""A context in which ``cryptography`` says nothing on standard error."""
+"""A context in which libraries' warnings are not heard; the same for all, since the filters are the process's."""
 
 
 def load_certificate(der: bytes) -> x509.Certificate:

@@ -12,8 +12,6 @@ import json
 import logging
 import threading
 import time
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,9 +35,10 @@ from coppice.cloud.openstack.failures import (
     unreachable,
 )
 from coppice.errors import CloudCredentialError, CloudError, CloudFaultError, CloudTimeoutError, CloudUnreachableError
+from coppice.formats.certificates import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from coppice.cloud.openstack.settings import OpenStackSettings
 
@@ -49,7 +48,6 @@ _ERROR, _TOO_OFTEN = 400, 429
 _SERVER_ERROR, _UNAVAILABLE = 500, 503
 TRANSIENT = (CloudUnreachableError, CloudTimeoutError, CloudFaultError)
 """What may be otherwise the next time."""
-_warnings_lock = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,17 +77,6 @@ class Answer:
 
 # What it warns of there is an error a moment later, with what to do.
 logging.getLogger("keystoneauth").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hear no warnings: the library warns of what it does itself.
-
-    What is heard is a matter of the whole process, and putting it back as it was of one thread at a time.
-    """
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 class Api:
@@ -224,7 +211,7 @@ class Api:
         other = Api(self._settings)
         asked = Asked(cloud=self._settings.name, method="POST", what=f"log in to project {project}")
         connection = self.connection()
-        with self._lock, _quiet():
+        with self._lock, quiet():
             other._connection = self._wrapped(asked, lambda: connection.connect_as_project({"id": project}))
         return other
 
@@ -262,7 +249,7 @@ class Api:
                 f"cloud {settings.name}: there is no {settings.clouds_file}",
                 resolution="Write the file as openstacksdk's documentation has it, or correct `clouds_file`.",
             )
-        with _quiet():
+        with quiet():
             return self._wrapped(asked, connect)
 
     def _overrides(self) -> dict[str, Any]:
@@ -298,7 +285,7 @@ class Api:
         connection = self.connection()
         with self._lock:
             if service not in self._adapters:
-                with _quiet():
+                with quiet():
                     self._adapters[service] = getattr(connection, service)
             return self._adapters[service]
 
