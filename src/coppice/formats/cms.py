@@ -173,16 +173,16 @@ def _cut(der: bytes) -> _Pieces:
     tags = [each.tag for each in sets]
     if tags not in ([], [ber.FIRST], [ber.FIRST + 1], [ber.FIRST, ber.FIRST + 1]):
         raise SignatureFormError("the message has parts that signed data has not")
-    infos = list(structure.children(_tagged(signers, ber.SET)))
-    if len(infos) != 1:
+    infos, count = _first(structure, _tagged(signers, ber.SET), 1)
+    if count != 1:
         raise SignerCountError(
-            f"the message has {len(infos) or 'no'} signers; exactly one is needed",
+            f"the message has {count or 'no'} signers; exactly one is needed",
             resolution="The list must be signed by its endorser alone.",
         )
-    bag = [each for one in sets if one.tag == ber.FIRST for each in structure.children(one)]
+    bag, count = _first(structure, sets[0], MAX_CERTIFICATES) if sets and sets[0].tag == ber.FIRST else ([], 0)
     if not bag:
         raise SignatureFormError("the signer's certificate is not in the message")
-    if len(bag) > MAX_CERTIFICATES:
+    if count > MAX_CERTIFICATES:
         raise SignatureFormError(f"the message carries more than {MAX_CERTIFICATES} certificates")
     if len(der) - (encapsulated.after - encapsulated.start) > MAX_SIGNATURE_BYTES:
         raise SignatureFormError(f"the signature is longer than {MAX_SIGNATURE_BYTES} bytes")
@@ -195,6 +195,17 @@ def _cut(der: bytes) -> _Pieces:
         certificates=tuple(dict.fromkeys(structure.whole(each) for each in bag)),
         signers=tuple(structure.whole(each) for each in infos),
     )
+
+
+def _first(structure: ber.Structure, parent: ber.Element, most: int) -> tuple[list[ber.Element], int]:
+    """Return the first elements and how many there are: a hostile message has millions, and none is kept in vain."""
+    kept: list[ber.Element] = []
+    count = 0
+    for child in structure.children(parent):
+        count += 1
+        if count <= most:
+            kept.append(child)
+    return kept, count
 
 
 def _exactly(structure: ber.Structure, parent: ber.Element, count: int) -> list[ber.Element]:
