@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from coppice.errors import ToolFailedError, ToolMissingError, ToolTimeoutError
-from coppice.process import CAPTURE_LIMIT_BYTES, Limits, find_tool, run
+from coppice.errors import InterruptedRunError, ToolFailedError, ToolMissingError, ToolTimeoutError
+from coppice.process import CAPTURE_LIMIT_BYTES, Limits, ended_when, find_tool, run
 
 pytestmark = pytest.mark.integration
 
@@ -149,3 +149,23 @@ def test_a_limit_above_what_is_left_to_this_user_is_what_is_left() -> None:
 def test_processes_are_limited() -> None:
     asking = [sys.executable, "-c", "import resource as r; print(r.getrlimit(r.RLIMIT_NPROC))"]
     assert run(asking, limits=Limits(processes=1234), timeout_seconds=30).text().strip() == "(1234, 1234)"
+
+
+def test_a_program_of_a_thread_that_is_told_to_stop_is_ended_and_one_beside_it_is_not() -> None:
+    stopping = threading.Event()
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        with ended_when(stopping.is_set):
+            try:
+                run(["sleep", "60"], timeout_seconds=60)
+            except InterruptedRunError as problem:
+                raised.append(problem)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    stopping.set()
+    assert run(["echo", "beside"], timeout_seconds=60).stdout == b"beside\n"
+    worker.join(timeout=30)
+    assert not worker.is_alive()
+    assert len(raised) == 1

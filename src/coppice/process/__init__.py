@@ -14,6 +14,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -23,7 +24,7 @@ from coppice.process.limits import Limits
 from coppice.process.tools import TOOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Completed",
     "Limits",
     "end_process_group",
+    "ended_when",
     "find_tool",
     "preparation",
     "raise_failed",
@@ -44,6 +46,23 @@ TAIL_LINES = 20
 _PR_SET_PDEATHSIG = 1
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
+
+
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def ended_when(stopped: Callable[[], bool]) -> Iterator[None]:
+    """End every program that this thread runs meanwhile when ``stopped`` says so; it is asked about once a second.
+
+    Whoever waits for such a program gets an `InterruptedRunError`, and cleans up as after Ctrl-C.
+    """
+    before = getattr(_thread, "stopped", None)
+    _thread.stopped = stopped
+    try:
+        yield
+    finally:
+        _thread.stopped = before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,8 +331,9 @@ class _Talk:
                 return
 
     def _check_stopped(self) -> None:
-        if self._stopped is not None and self._stopped():
-            raise InterruptedRunError("the run has ended")
+        for stopped in (self._stopped, getattr(_thread, "stopped", None)):
+            if stopped is not None and stopped():
+                raise InterruptedRunError("the run has ended")
 
     def _exchange(self, key: selectors.SelectorKey, selector: selectors.BaseSelector) -> None:
         if key.data == "in":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from coppice.conversion.model import ConvertedImage
 from coppice.errors import InterruptedRunError
+from coppice.process import ended_when
 from coppice.workflows.parallel import Outcome
 from coppice.workflows.prefetch import name_of
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 CONVERSIONS_AT_ONCE = 2
 _POLL_SECONDS = 0.2
+_STOPPING_SECONDS = 4.0
+"""How long conversions that are under way have to end and to clean up."""
 
 
 class Supplies(Protocol):
@@ -131,7 +134,7 @@ class Supply:
         return outcome.value()
 
     def stop(self) -> None:
-        """Begin nothing any more; what is under way is not waited for."""
+        """Begin nothing any more, and end the programs of conversions that are under way, which clean up first."""
         self._prefetch.stop()
         with self._changed:
             self._is_stopped = True
@@ -144,6 +147,7 @@ class Supply:
             self._waiting.clear()
             self._fetching.clear()
             self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._at_work, timeout=_STOPPING_SECONDS)
 
     def _start_threads(self) -> None:
         for _ in range(min(len(self._waiting), self._threads - self._at_work)):
@@ -155,10 +159,11 @@ class Supply:
             with self._changed:
                 if self._is_stopped or not self._waiting:
                     self._at_work -= 1
+                    self._changed.notify_all()
                     return
                 image, formats = self._waiting.popleft()
             outcome = Outcome[ConvertedImage]()
-            with outcome:
+            with outcome, ended_when(lambda: self._is_stopped):
                 outcome.result = self._convert(image, formats, self._monitor)
             with self._changed:
                 self._ended[name_of(image), formats] = outcome
