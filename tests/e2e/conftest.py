@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,12 +177,18 @@ class Site(CommandLine):
 
     def images(self):
         """Return (title, version) → state, as the command line tells it."""
-        found = {}
-        for image in self.ok("cloud", "images")["images"]:
-            assert image["ready"], image
-            name = json.loads((self.cloud / image["cloud_identifier"] / "image.json").read_text())["metadata"]["title"]
-            found[name, image["marker"]["version"]] = image["marker"]["state"]
-        return found
+        for _ in range(20):
+            found = {}
+            # Where a service is at work, an image may go between the command and this look at its description.
+            with suppress(FileNotFoundError):
+                for image in self.ok("cloud", "images")["images"]:
+                    assert image["ready"], image
+                    description = (self.cloud / image["cloud_identifier"] / "image.json").read_text()
+                    name = json.loads(description)["metadata"]["title"]
+                    found[name, image["marker"]["version"]] = image["marker"]["state"]
+                return found
+        message = "images went while they were looked at, again and again"
+        raise AssertionError(message)
 
     def snapshot(self):
         """Return everything that a refusal must leave alone, to the byte and to the inode."""
