@@ -53,7 +53,7 @@ _thread = threading.local()
 
 @contextlib.contextmanager
 def ended_when(stopped: Callable[[], bool]) -> Iterator[None]:
-    """End every program that this thread runs meanwhile when ``stopped`` says so; it is asked about once a second.
+    """End every program that this thread runs meanwhile when ``stopped`` says so; it is asked some times a second.
 
     Whoever waits for such a program gets an `InterruptedRunError`, and cleans up as after Ctrl-C.
     """
@@ -63,6 +63,12 @@ def ended_when(stopped: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _thread.stopped = before
+
+
+def _patience() -> float:
+    """Return for how many seconds nobody is asked whether a program of this thread is to end."""
+    # A run that was told to stop has few seconds for everything.
+    return 1.0 if getattr(_thread, "stopped", None) is None else 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +320,7 @@ class _Talk:
                     return False
                 if now >= deadline:
                     raise TimeoutError
-                for key, _ in selector.select(timeout=min(deadline - now, 1.0)):
+                for key, _ in selector.select(timeout=min(deadline - now, _patience())):
                     self._exchange(key, selector)
         self._await_end(deadline)
         return True
@@ -322,7 +328,7 @@ class _Talk:
     def _await_end(self, deadline: float) -> None:
         while True:
             try:
-                self._child.wait(timeout=min(1.0, max(0.1, deadline - time.monotonic())))
+                self._child.wait(timeout=min(_patience(), max(0.1, deadline - time.monotonic())))
             except subprocess.TimeoutExpired:
                 self._check_stopped()
                 if time.monotonic() >= deadline:
