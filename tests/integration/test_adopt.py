@@ -10,10 +10,14 @@ from coppice.cli.main import main
 from coppice.clock import SystemClock
 from coppice.cloud import clouds
 from coppice.cloud.memory import MemoryCloud
+from coppice.conversion.keep import Made, place_of, write_made
+from coppice.conversion.model import Detection, Inspection
 from coppice.database import Database
 from coppice.errors import CloudUnreachableError
 from coppice.events.journal import Journal
 from coppice.formats.limits import DEFAULT_LIMITS
+from coppice.model.checksum import Checksum
+from coppice.model.image import DiskFormat, Image
 from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
 from coppice.subscription.store import SubscriptionStore
@@ -23,6 +27,7 @@ from coppice.testing.simulator import Simulator
 from coppice.workflows.adopt import adopt
 from coppice.workflows.cloud_lock import cloud_lock
 from coppice.workflows.listed import recall_lists
+from coppice.workflows.obtain import conversion_directory
 from coppice.workflows.select import select
 from coppice.workflows.tidy import tidy
 
@@ -325,3 +330,35 @@ def test_what_a_cloud_takes_and_shows_is_among_the_settings_that_are_shown(site)
     assert shown["clouds.main.vos.Vo.Example.members"] == ["p"]
     assert shown["clouds.main.vos.Vo.Example.properties.a"] == "1"
     assert shown["clouds.main.images.i.grace_days"] == 3.0
+
+
+def test_what_was_made_here_proves_an_image_whatever_kind_of_checksum_the_cloud_tells(site):
+    image = site.wanted()["cloudkeeper-os"]
+    made = b"what was made of it" * 50
+    path = place_of(conversion_directory(site.settings), image.listed.checksum, ("test",), DiskFormat.QCOW2)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(made)
+    facts = Inspection(
+        format=DiskFormat.RAW,
+        size_bytes=len(made),
+        virtual_size_bytes=len(made),
+        disk=Detection(format=DiskFormat.RAW, virtual_size_bytes=len(made)),
+    )
+    kept = Image(
+        format=DiskFormat.QCOW2,
+        size_bytes=len(made),
+        virtual_size_bytes=len(made),
+        checksum=Checksum.of(made, "sha256"),
+    )
+    write_made(path, Made(image=kept, source=image.listed.checksum, converter="test", is_seed=False, found=facts))
+    keep_in_memory(site.cloud, POPULATIONS["cloudkeeper-os"](image, made), "old")
+    assert [each["proof"] for each in site.run("cloud", "adopt", "main", "--dry-run")[1]["data"]["images"]] == [
+        "converted"
+    ]
+    # The same length, other bytes: whoever altered them here proves nothing of the cloud's by it.
+    path.write_bytes(made[::-1])
+    site.cloud.images.clear()
+    keep_in_memory(site.cloud, POPULATIONS["cloudkeeper-os"](image, made[::-1]), "old")
+    assert [each["proof"] for each in site.run("cloud", "adopt", "main", "--dry-run")[1]["data"]["images"]] != [
+        "converted"
+    ]

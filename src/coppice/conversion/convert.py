@@ -20,7 +20,7 @@ from coppice.conversion.declared import DeclaredFormat, difference
 from coppice.conversion.files import hash_file, is_merely_linked, locked, state_of
 from coppice.conversion.keep import Made, lock_of, place_of
 from coppice.conversion.model import ConvertedImage, Formats, GuestBytes, Inspection, Source
-from coppice.conversion.options import Options, identity, joined
+from coppice.conversion.options import GUEST_FORMATS, Options, identity, joined, result_algorithm
 from coppice.conversion.packed import is_packed
 from coppice.conversion.qemu import qemu_version
 from coppice.conversion.results import Results
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 UNPACKED = "unpacked"
 """The converter of what was taken out of its compression or its archive, and not converted."""
-_GUEST_FORMATS = frozenset({DiskFormat.RAW, DiskFormat.ISO})
-"""Formats whose file is what a guest sees, byte for byte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +186,9 @@ class Converter:
         """
 
         def pick(found: Inspection) -> DiskFormat | None:
-            if found.packaging is None and found.format in _GUEST_FORMATS:
+            if found.packaging is None and found.format in GUEST_FORMATS:
                 return None
-            return found.disk.format if found.disk.format in _GUEST_FORMATS else DiskFormat.RAW
+            return found.disk.format if found.disk.format in GUEST_FORMATS else DiskFormat.RAW
 
         had = self._have(_Request(source=source, pick=pick, options=self._options, is_seed=True), None, monitor)
         if had.made is None:
@@ -280,7 +278,7 @@ class Converter:
                 raise altered(source, "It changed each time that it was read.")
             require_unchanged(source, state)
             with monitor.task("reading what was converted", total=written.size_bytes, unit=Unit.BYTES) as task:
-                checksum, _ = hash_file(temporary, "sha512", task.advance)
+                checksum, _ = hash_file(temporary, result_algorithm(work.wanted), task.advance)
         image = Image(
             format=work.wanted,
             size_bytes=written.size_bytes,
@@ -352,7 +350,7 @@ class Converter:
             except ImageRefusedError as problem:
                 self._refused[tried] = problem
                 raise
-            if source.held is Held.GUEST and disk.inspection.format not in _GUEST_FORMATS:
+            if source.held is Held.GUEST and disk.inspection.format not in GUEST_FORMATS:
                 raise _guests_choice(source, disk.inspection.format)
             yield disk
 

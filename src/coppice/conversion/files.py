@@ -60,9 +60,10 @@ def hash_file(path: Path, algorithm: str, on_piece: Callable[[int], object]) -> 
         if not stat.S_ISREG(before.st_mode):
             raise ImageRefusedError(f"{path} is not a regular file")
         digest = hashlib.new(algorithm)
-        while piece := stream.read(_PIECE_BYTES):
-            digest.update(piece)
-            on_piece(len(piece))
+        buffer = memoryview(bytearray(_PIECE_BYTES))
+        while read := stream.readinto(buffer):
+            digest.update(buffer[:read])
+            on_piece(read)
         after = _fingerprint(os.fstat(handle))
         if after != _fingerprint(before) and not is_merely_linked(_fingerprint(before), after):
             raise ImageRefusedError(f"{path} changed while it was read", resolution="Run again.")

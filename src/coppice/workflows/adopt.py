@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from coppice.cloud.adoption_plan import Verdict, plan_adoption
 from coppice.cloud.apply.adoption import adopt_images, adopting
+from coppice.conversion.files import hash_file
 from coppice.conversion.keep import all_kept
-from coppice.errors import AdoptionError, NotFoundError
+from coppice.errors import AdoptionError, ImageRefusedError, NotFoundError
 from coppice.events.journal import write_event
 from coppice.events.model import EventKind
+from coppice.monitor import Unit
 from coppice.workflows.cloud_lock import cloud_lock
 from coppice.workflows.mapping import desired_for
 from coppice.workflows.observe import observe
@@ -24,12 +26,13 @@ from coppice.workflows.obtain import conversion_directory
 from coppice.workflows.wanted import wanted_today
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from coppice.clock import Clock
     from coppice.cloud.adoption_plan import Candidate
     from coppice.cloud.apply.adoption import AdoptionResult
-    from coppice.cloud.driver import Cloud
+    from coppice.cloud.driver import Cloud, ForeignImage
+    from coppice.conversion.keep import Kept
     from coppice.database import Database
     from coppice.errors import CoppiceError
     from coppice.model.checksum import Checksum
@@ -109,11 +112,12 @@ def adopt(
     with cloud_lock(settings, cloud.name, wait_seconds):
         wanted = wanted_today(database, clock, settings.lists)
         registered = observe(cloud, database, clock)
+        foreign = able.foreign()
         candidates = plan_adoption(
-            able.foreign(),
+            foreign,
             registered,
             desired_for(target, wanted.desired),
-            _converted(settings),
+            _converted(settings, foreign, monitor),
             clock.now(),
             trust_markers=trust_markers,
         )
@@ -131,12 +135,40 @@ def adopt(
     return AdoptionReport(cloud=cloud.name, candidates=candidates, results=results, unknown=wanted.unknown)
 
 
-def _converted(settings: Settings) -> Mapping[Checksum, frozenset[Checksum]]:
-    """Return what was made of published files and is here still, by their checksums."""
+def _converted(
+    settings: Settings, foreign: Iterable[ForeignImage], monitor: Monitor
+) -> Mapping[Checksum, frozenset[Checksum]]:
+    """Return what was made of published files and is here still, by their checksums.
+
+    What could be one of the cloud's images, by its length where that is told, is read where the cloud tells a checksum
+    of another kind.
+    """
+    asked: defaultdict[int | None, set[str]] = defaultdict(set)
+    for each in foreign:
+        if each.checksum is not None:
+            asked[each.size_bytes].add(each.checksum.algorithm)
     found: defaultdict[Checksum, set[Checksum]] = defaultdict(set)
     for kept in all_kept(conversion_directory(settings)):
-        found[kept.made.source].add(kept.made.image.checksum)
+        image = kept.made.image
+        found[kept.made.source].add(image.checksum)
+        more = sorted((asked[image.size_bytes] | asked[None]) - {image.checksum.algorithm})
+        if more:
+            found[kept.made.source].update(_other_checksums(kept, more, monitor))
     return {source: frozenset(made) for source, made in found.items()}
+
+
+def _other_checksums(kept: Kept, algorithms: Sequence[str], monitor: Monitor) -> set[Checksum]:
+    """Return more checksums of a kept file; none, if it was altered or removed meanwhile: that proves nothing."""
+    image = kept.made.image
+    total = image.size_bytes * (1 + len(algorithms))
+    with monitor.task("reading what was converted", total=total, unit=Unit.BYTES) as task:
+        try:
+            own, state = hash_file(kept.path, image.checksum.algorithm, task.advance)
+            others = [hash_file(kept.path, each, task.advance) for each in algorithms]
+        except (OSError, ImageRefusedError):
+            return set()
+    is_sound = own.matches(image.checksum) and all(each == state for _, each in others)
+    return {found for found, _ in others} if is_sound else set()
 
 
 def _tell(database: Database, clock: Clock, cloud: str, result: AdoptionResult) -> None:
