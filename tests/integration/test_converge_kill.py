@@ -60,6 +60,9 @@ class Supplies:
     def is_here(self, image, formats):
         return True
 
+    def end(self):
+        pass
+
     def await_any(self, images, formats, stop):
         pass
 

@@ -17,24 +17,23 @@ from coppice.cloud.apply import apply
 from coppice.cloud.plan import plan
 from coppice.cloud.revocations import Revocations
 from coppice.cloud.steps import ActionKind, ApplyResult
-from coppice.errors import CoppiceError, PartialFailureError, PlanError
+from coppice.errors import CoppiceError, PartialFailureError
 from coppice.workflows.cloud_events import CloudEvents
 from coppice.workflows.cloud_lock import cloud_lock
 from coppice.workflows.expiring import tell_expiring
 from coppice.workflows.mapping import desired_for, policy_for
 from coppice.workflows.observe import observe
 from coppice.workflows.parallel import Outcome, in_parallel
+from coppice.workflows.supply import Nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
-    from typing import NoReturn
 
     from coppice.clock import Clock
     from coppice.cloud.driver import Cloud
     from coppice.cloud.model import Desired, DesiredImage, Policy, RegisteredImage, Revocation
     from coppice.cloud.steps import Action, ActionResult, Plan
-    from coppice.conversion.model import Formats
     from coppice.database import Database
     from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
@@ -135,28 +134,6 @@ class Site:
     monitor: Monitor
 
 
-class Nothing:
-    """Supplies nothing: for runs that register nothing."""
-
-    def want(self, images: Iterable[DesiredImage], formats: Formats) -> None:
-        """Want nothing."""
-
-    def is_here(self, image: DesiredImage, formats: Formats) -> bool:
-        """Tell that it is of no use to wait."""
-        return True
-
-    def await_any(self, images: Sequence[DesiredImage], formats: Formats, stop: threading.Event) -> None:
-        """Wait for nothing."""
-
-    def obtain(self, image: DesiredImage, formats: Formats, monitor: Monitor) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            PlanError: Always.
-        """
-        raise PlanError(f"this run registers nothing, and was asked for image {image.key}")
-
-
 def converge(
     desired: Desired,
     clouds: Mapping[str, Cloud],
@@ -208,6 +185,9 @@ def converge(
     except BaseException:
         # Ctrl-C: what is at work in a cloud ends, as far as there is time; its lock is its thread's.
         stop.set()
+        if supplies is not None:
+            # Conversions are ended meanwhile, not after the clouds.
+            supplies.end()
         until = time.monotonic() + STOPPING_SECONDS
         for run in runs:
             run.await_end(until)

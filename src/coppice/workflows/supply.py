@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from coppice.conversion.model import ConvertedImage
-from coppice.errors import InterruptedRunError
+from coppice.errors import InterruptedRunError, PlanError
 from coppice.process import ended_when
 from coppice.workflows.parallel import Outcome
 from coppice.workflows.prefetch import name_of
@@ -55,6 +55,35 @@ class Supplies(Protocol):
             CoppiceError: It could not be had.
         """
         ...
+
+    def end(self) -> None:
+        """Begin nothing any more, and have what is under way end; returns at once."""
+        ...
+
+
+class Nothing:
+    """Supplies nothing: for runs that register nothing."""
+
+    def want(self, images: Iterable[DesiredImage], formats: Formats) -> None:
+        """Want nothing."""
+
+    def is_here(self, image: DesiredImage, formats: Formats) -> bool:
+        """Tell that it is of no use to wait."""
+        return True
+
+    def await_any(self, images: Sequence[DesiredImage], formats: Formats, stop: threading.Event) -> None:
+        """Wait for nothing."""
+
+    def end(self) -> None:
+        """Have nothing to end."""
+
+    def obtain(self, image: DesiredImage, formats: Formats, monitor: Monitor) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            PlanError: Always.
+        """
+        raise PlanError(f"this run registers nothing, and was asked for image {image.key}")
 
 
 class Supply:
@@ -134,7 +163,13 @@ class Supply:
         return outcome.value()
 
     def stop(self) -> None:
-        """Begin nothing any more, and end the programs of conversions that are under way, which clean up first."""
+        """End what is under way, as `end`, and wait until its programs have cleaned up."""
+        self.end()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work, timeout=_STOPPING_SECONDS)
+
+    def end(self) -> None:
+        """Begin nothing any more, and have the programs of conversions that are under way end; returns at once."""
         self._prefetch.stop()
         with self._changed:
             self._is_stopped = True
@@ -147,7 +182,6 @@ class Supply:
             self._waiting.clear()
             self._fetching.clear()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._at_work, timeout=_STOPPING_SECONDS)
 
     def _start_threads(self) -> None:
         for _ in range(min(len(self._waiting), self._threads - self._at_work)):

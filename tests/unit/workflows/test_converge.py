@@ -81,6 +81,9 @@ class Site:
     def is_here(self, image: DesiredImage, formats: Formats) -> bool:
         return image.listed.title not in self.late
 
+    def end(self) -> None:
+        pass
+
     def await_any(self, images: Sequence[DesiredImage], formats: Formats, stop: threading.Event) -> None:
         self.waits.append([image.listed.title for image in images])
         for each in self.on_wait:

@@ -127,6 +127,9 @@ class World:
     def is_here(self, image: DesiredImage, formats: Formats) -> bool:
         return True
 
+    def end(self) -> None:
+        pass
+
     def await_any(self, images: Sequence[DesiredImage], formats: Formats, stop: threading.Event) -> None:
         raise AssertionError
 
