@@ -7,6 +7,7 @@
     ├── InputError                        a file or value that a person wrote is wrong         exit 3
     │   ├── SettingsError
     │   ├── DefinitionError
+    │   ├── DefinitionSourceError
     │   ├── DocumentError                 an image list or descriptor is malformed
     │   ├── UnreadableFileError           ├── CredentialError
     │   ├── InconsistentListError         └── VersionExistsError
@@ -60,6 +61,8 @@
     ├── HookError                         what is told of events refused, failed or hung       exit 14
     │   ├── HookFailedError               └── HookTimeoutError
     ├── BuildError                                                                             exit 11
+    │   ├── ProvisionError
+    │   ├── AuditError
     │   └── BootTestError
     ├── StateError                        what was named does not exist, or exists already     exit 12
     │   ├── NotFoundError                 └── ExistsError
@@ -171,6 +174,12 @@ class DefinitionError(InputError):
     """An appliance definition is wrong."""
 
     code = "definition-invalid"
+
+
+class DefinitionSourceError(InputError):
+    """A git repository of definitions cannot be had, or is not what was pinned."""
+
+    code = "definition-source"
 
 
 class DocumentError(InputError):
@@ -781,6 +790,18 @@ class BuildError(CoppiceError):
 
     code = "build-failed"
     exit_code = 11
+
+
+class ProvisionError(BuildError):
+    """A provisioner failed while an appliance was built; the details end with its log."""
+
+    code = "provision-failed"
+
+
+class AuditError(BuildError):
+    """A built image is not as an image must be."""
+
+    code = "audit-failed"
 
 
 class BootTestError(BuildError):

@@ -46,11 +46,25 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """One installed package."""
+    """One installed package.
+
+    Attributes:
+        name: Its name.
+        version: Its version, as its manager writes it.
+        architecture: Its architecture, likewise.
+        source: Name of the source package that it was built from; empty: its own.
+        source_version: Of that one; empty: its own.
+        manager: ``deb`` or ``rpm``.
+        licence: As its manager knows it (RPM does); empty: it does not.
+    """
 
     name: str
     version: str
     architecture: str
+    source: str = ""
+    source_version: str = ""
+    manager: str = "deb"
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +73,36 @@ class BuiltImage:
 
     path: Path
     image: Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInput:
+    """Something that went into a build, known by its digest.
+
+    Attributes:
+        name: What it is (``index bookworm-security/main``, ``parent debian-12``, ``module apache``).
+        uri: Where it came from; empty: from this machine.
+        digest: ``algorithm:hex`` of its bytes.
+    """
+
+    name: str
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ancestor:
+    """A build that another was built upon.
+
+    Attributes:
+        definition: Its definition's name.
+        key: Its build's.
+        image_digest: ``sha512:…`` of its first image, which is what a list names it by.
+    """
+
+    definition: str
+    key: str
+    image_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +115,9 @@ class Provenance:
         tools: Pairs of (tool, version) that took part.
         started_at: When the build started.
         seconds: How long it took.
+        definition_source: Address and commit that the definition came from; empty: a folder of this machine.
+        inputs: What went in, by digest.
+        lineage: What it was built upon: its parent first, then the parent's parent.
     """
 
     definition_digest: str
@@ -78,6 +125,9 @@ class Provenance:
     tools: tuple[tuple[str, str], ...]
     started_at: datetime
     seconds: float
+    definition_source: str = ""
+    inputs: tuple[BuildInput, ...] = ()
+    lineage: tuple[Ancestor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +143,7 @@ class BuildResult:
         provenance: Where the bytes come from.
         verdicts: What the tests said.
         reused: True when it was found, not made.
+        tree: The built tree, on which children are built; None: there is none.
     """
 
     definition: Definition
@@ -103,6 +154,7 @@ class BuildResult:
     provenance: Provenance
     verdicts: tuple[Verdict, ...]
     reused: bool
+    tree: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,21 +166,37 @@ class BuildOptions:
         work_directory: Where a build works; the system's temporary directory when None.
         cache_directory: Where builders keep what later builds can start from; nothing is kept when None.
         timeout_seconds: For the whole build.
+        keyring: Keys that sign what the mirror has; None: the distribution's.
+        ancestors: The builds that the definition's parents have, the nearest first; each with its tree.
     """
 
     mirror: str | None = None
     work_directory: Path | None = None
     cache_directory: Path | None = None
     timeout_seconds: float = 3600
+    keyring: Path | None = None
+    ancestors: tuple[BuildResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuilderOutput:
-    """What a builder hands back: images in the directory that it was given, and what is in them."""
+    """What a builder hands back: images in the directory that it was given, and what is in them.
+
+    Attributes:
+        images: In the order of the definition's formats.
+        packages: What is installed in them, by name.
+        tools: Pairs of (tool, version) that took part.
+        inputs: What went in, by digest.
+        tree: The built tree (a tar file in that directory), on which children are built; None: there is none.
+        log: Of the build, in that directory; None: there is none.
+    """
 
     images: tuple[BuiltImage, ...]
     packages: tuple[Package, ...]
     tools: tuple[tuple[str, str], ...]
+    inputs: tuple[BuildInput, ...] = ()
+    tree: Path | None = None
+    log: Path | None = None
 
 
 class Builder(Protocol):

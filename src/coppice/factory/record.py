@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coppice.atomic import storage_errors
-from coppice.definition.model import Definition
 from coppice.errors import NotFoundError, StorageError
 from coppice.factory.model import BuildResult, BuiltImage, Package, Provenance
 from coppice.factory.verdicts import verdict_document, verdict_from
+from coppice.formats.definition import definition_document, definition_from
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
-from coppice.model.operating_system import Firmware, OperatingSystem
-from coppice.model.requirements import Requirements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +29,7 @@ def write_record(path: Path, result: BuildResult) -> None:
     document = {
         "schema": _SCHEMA,
         "key": result.key,
-        "definition": asdict(result.definition) | {"path": str(result.definition.path)},
+        "definition": definition_document(result.definition),
         "images": [_image_document(built) for built in result.images],
         "packages": [[package.name, package.version, package.architecture] for package in result.packages],
         "provenance": asdict(result.provenance) | {"started_at": result.provenance.started_at.isoformat()},
@@ -83,7 +81,7 @@ def _result(document: Mapping[str, Any], directory: Path) -> BuildResult:
         raise ValueError(message)
     provenance = document["provenance"]
     return BuildResult(
-        definition=_definition(document["definition"]),
+        definition=definition_from(document["definition"]),
         key=str(document["key"]),
         directory=directory,
         images=tuple(_image(image, directory) for image in document["images"]),
@@ -115,18 +113,3 @@ def _image(document: Mapping[str, Any], directory: Path) -> BuiltImage:
         checksum=Checksum.parse(document["checksum"]),
     )
     return BuiltImage(path=directory / name, image=image)
-
-
-def _definition(document: Mapping[str, Any]) -> Definition:
-    return Definition(
-        **{
-            **document,
-            "path": Path(document["path"]),
-            "groups": tuple(document["groups"]),
-            "packages": tuple(document["packages"]),
-            "operating_system": OperatingSystem(**document["operating_system"]),
-            "requirements": Requirements.from_values(document["requirements"]),
-            "firmware": tuple(Firmware(firmware) for firmware in document["firmware"]),
-            "formats": tuple(DiskFormat(disk_format) for disk_format in document["formats"]),
-        }
-    )

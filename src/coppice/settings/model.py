@@ -20,6 +20,8 @@ class FactorySettings:
 
     Attributes:
         mirror: Package mirror; None: the bootstrapper's own default.
+        keyring: File of the keys that sign what the mirror has; None: the distribution's.
+        builds_at_once: How many builds run side by side.
         build_timeout_seconds: For one build.
         boot_timeout_seconds: For one boot test.
     """
@@ -27,6 +29,8 @@ class FactorySettings:
     mirror: str | None
     build_timeout_seconds: float
     boot_timeout_seconds: float
+    keyring: str | None = None
+    builds_at_once: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,10 @@ class FactorySection(Section):
     mirror: OptionalText = Field(
         default=None, description="Package mirror to build from; when unset, the bootstrapper's own default."
     )
+    keyring: OptionalText = Field(
+        default=None, description="File of the keys that sign what the mirror has; when unset, the distribution's."
+    )
+    builds_at_once: Number = Field(default=2, description="How many builds run side by side.")
     build_timeout_seconds: Seconds = Field(default=3600.0, description="How long one build may take.")
     boot_timeout_seconds: Seconds = Field(default=1800.0, description="How long one boot test may take.")
 
