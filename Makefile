@@ -15,10 +15,10 @@ help: ## list the targets
 demo: all-tools ## one appliance lives its whole life, in a directory of its own
 	$(BIN)/coppice demo $(DEMO_OPTIONS)
 
-# The unit tests run first and alone, so that the time they print is their own.
+# The unit tests run first and alone, so that the time they print is their own; two workers here as for the others.
 test: all-tools lint ## everything that must hold: linters, types, all tests but the soak
 	@echo "== unit tests"
-	$(BIN)/pytest tests/unit $(PYTEST_OPTIONS)
+	$(BIN)/pytest tests/unit -n 2 $(PYTEST_OPTIONS)
 	@echo "== all other tests"
 	$(BIN)/pytest $(NOT_UNIT) -m "not soak" -n 2 --dist loadgroup $(PYTEST_OPTIONS)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 TARGETS = Path(__file__).resolve().parent.parent / "fuzz"
-SHORT_SECONDS, LONG_SECONDS = 20, 300
+SHORT_SECONDS, LONG_SECONDS = 10, 300
 # Where atheris has no build, its declaration in pyproject.toml leaves it out.
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64" or sys.version_info >= (3, 14), reason="atheris is not built for this machine"
