@@ -35,7 +35,13 @@ class Catalogue:
         self._clock = clock or SystemClock()
 
     def add(
-        self, name: str, descriptor: Descriptor, *, directory: Path, expires: datetime | None = None
+        self,
+        name: str,
+        descriptor: Descriptor,
+        *,
+        directory: Path,
+        expires: datetime | None = None,
+        evidence: Path | None = None,
     ) -> ApplianceVersion:
         """Add the version that ``descriptor`` describes to the appliance ``name``; make the appliance when it is new.
 
@@ -46,6 +52,7 @@ class Catalogue:
             descriptor: Its first disk is the one that is published.
             directory: What the paths in the descriptor are relative to.
             expires: When the version's endorsement ends; None: with its list.
+            evidence: Where the files that tell of its build are kept; None: nowhere.
 
         Raises:
             InputError: The name or the version cannot be one, or the descriptor has no disk.
@@ -69,7 +76,8 @@ class Catalogue:
             # A version that was deleted, or listed by reference, may come back with the same bytes.
             known.path, known.uri, known.deleted_at = str((directory / disk.path).resolve()), None, None
             known.disk_format, known.virtual_size_bytes = str(disk.image.format), disk.image.virtual_size_bytes
-            known.provenance = descriptor.provenance
+            known.provenance, known.built_on = descriptor.provenance, [str(each) for each in descriptor.built_on]
+            known.evidence = None if evidence is None else str(evidence)
             session.add(row)
             tell(session, "appliance", name, "version added", self._clock.now(), {"version": known.version})
             session.flush()

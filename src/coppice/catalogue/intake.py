@@ -338,6 +338,7 @@ def _bring_in(row: ApplianceRow, foreign: ForeignVersion) -> bool:
     known.uri, known.disk_format, known.mpuri = foreign.image.uri, foreign.image.format, foreign.mpuri
     known.path, known.virtual_size_bytes, known.deleted_at = None, None, None
     known.expires, known.provenance = foreign.expires, None
+    known.built_on, known.evidence = [], None
     return is_new
 
 

@@ -49,6 +49,8 @@ class ApplianceVersion:
         expires: When its endorsement ends; None: with its list.
         provenance: Pointer to where the bytes come from.
         mpuri: ``ad:mpuri``, where the list that it was imported from gave one.
+        built_on: Digests of the published files that it is built on, the nearest first.
+        evidence: The directory that keeps its build's record, package lists and provenance; None: there is none.
     """
 
     appliance: Appliance
@@ -59,6 +61,8 @@ class ApplianceVersion:
     expires: datetime | None
     provenance: str | None
     mpuri: str | None = None
+    built_on: tuple[Checksum, ...] = ()
+    evidence: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

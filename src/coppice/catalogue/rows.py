@@ -153,6 +153,8 @@ def version_of(row: ApplianceVersionRow) -> ApplianceVersion:
         expires=row.expires,
         provenance=row.provenance,
         mpuri=row.mpuri,
+        built_on=tuple(Checksum.parse(each) for each in row.built_on or ()),
+        evidence=Path(row.evidence) if row.evidence is not None else None,
     )
 
 

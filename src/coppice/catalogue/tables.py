@@ -56,6 +56,10 @@ class ApplianceVersionRow(Base):
     expires: Mapped[datetime | None] = mapped_column(Instant)
     provenance: Mapped[str | None] = mapped_column(Text)
     mpuri: Mapped[str | None] = mapped_column(Text)
+    built_on: Mapped[list[str]] = mapped_column(JSON, server_default="[]")
+    """Digests of the published files that it is built on, the nearest first."""
+    evidence: Mapped[str | None] = mapped_column(Text)
+    """Directory with what is known of its build; None: nothing is."""
     deleted_at: Mapped[datetime | None] = mapped_column(Instant)
     """From when on it is no more; the row stays, since its version may never get other bytes."""
     appliance: Mapped[ApplianceRow] = relationship(back_populates="versions")

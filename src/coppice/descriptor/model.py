@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from coppice.model.checksum import Checksum
     from coppice.model.image import Image
     from coppice.model.operating_system import OperatingSystem
     from coppice.model.requirements import Requirements
@@ -37,6 +38,36 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What a test of the image said.
+
+    Attributes:
+        name: Of the test (``audit``, ``boot-bios`` …).
+        outcome: ``passed`` or ``failed``.
+        decided_at: When.
+    """
+
+    name: str
+    outcome: str
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceFile:
+    """A file that tells of a build.
+
+    Attributes:
+        kind: What it is: ``build-record``, ``files``, ``sbom-cyclonedx``, ``sbom-spdx`` or ``provenance``.
+        path: Where it lies: absolute, or relative to the descriptor.
+        checksum: Of its bytes.
+    """
+
+    kind: str
+    path: str
+    checksum: Checksum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
     """The hand-over JSON document.
 
@@ -52,6 +83,9 @@ class Descriptor:
         disks: Several formats of the same content; the first is preferred.
         created: When the images were made.
         provenance: Pointer (path or URL) to where the bytes come from; None for a foreign image.
+        built_on: Digests of the image files that it is built on, the nearest first.
+        gates: What the tests of the image said.
+        evidence: Files that tell of the build.
         extra: Fields of the document that this version of Coppice does not know, kept as they are.
     """
 
@@ -66,4 +100,7 @@ class Descriptor:
     disks: tuple[Disk, ...]
     created: datetime
     provenance: str | None
+    built_on: tuple[Checksum, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    evidence: tuple[EvidenceFile, ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict)

@@ -3,8 +3,8 @@
 
 The fields are those of the cloud-appliance-descriptor (``action``, ``title``, ``description``, ``identifier``,
 ``version``, ``groups``, ``os``, ``disks``, ``cpu``, ``memory``) and Coppice's own (``requirements``, ``created``,
-``provenance``; ``size_bytes``, ``virtual_size_bytes`` and ``sha512`` of a disk). Fields that this version does not
-know are kept.
+``provenance``, ``built_on``, ``gates``, ``evidence``; ``size_bytes``, ``virtual_size_bytes`` and ``sha512`` of a disk).
+Fields that this version does not know are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from coppice.clock import to_rfc3339
-from coppice.descriptor.model import Action, Descriptor, Disk
+from coppice.descriptor.model import Action, Descriptor, Disk, EvidenceFile, Gate
 from coppice.formats.fields import Fields
 from coppice.formats.strict_json import read_json
 from coppice.model.checksum import Checksum
@@ -25,6 +25,7 @@ from coppice.model.requirements import Requirements
 
 Kind = TypeVar("Kind", bound=StrEnum)
 _WHAT = "descriptor"
+_MAX_ENTRIES = 64
 
 
 def read_descriptor(payload: bytes) -> Descriptor:
@@ -47,6 +48,9 @@ def read_descriptor(payload: bytes) -> Descriptor:
         disks=disks,
         created=fields.instant("created"),
         provenance=fields.optional_text("provenance"),
+        built_on=tuple(_checksum(fields, "built_on", each) for each in _array(fields, "built_on")),
+        gates=tuple(_gate(fields.element("gates", *each)) for each in enumerate(_array(fields, "gates"))),
+        evidence=tuple(_evidence(fields.element("evidence", *each)) for each in enumerate(_array(fields, "evidence"))),
         extra=fields.rest(),
     )
 
@@ -84,6 +88,16 @@ def write_descriptor(descriptor: Descriptor) -> bytes:
         ],
         "created": to_rfc3339(descriptor.created),
         "provenance": descriptor.provenance,
+        "built_on": [str(each) for each in descriptor.built_on] or None,
+        "gates": [
+            {"name": gate.name, "outcome": gate.outcome, "decided_at": to_rfc3339(gate.decided_at)}
+            for gate in descriptor.gates
+        ]
+        or None,
+        "evidence": [
+            {"kind": each.kind, "path": each.path, "checksum": str(each.checksum)} for each in descriptor.evidence
+        ]
+        or None,
         **descriptor.extra,
     }
     said = {key: value for key, value in document.items() if value is not None}
@@ -105,6 +119,32 @@ def _groups(fields: Fields) -> tuple[str, ...]:
     if not all(isinstance(group, str) for group in groups):
         fields.refuse("groups", "an array of texts is needed")
     return tuple(str(group) for group in groups)
+
+
+def _array(fields: Fields, key: str) -> list[object]:
+    entries = [] if fields.lacks(key) else fields.array(key)
+    if len(entries) > _MAX_ENTRIES:
+        fields.refuse(key, f"it has more than {_MAX_ENTRIES} entries")
+    return entries
+
+
+def _checksum(fields: Fields, key: str, value: object) -> Checksum:
+    try:
+        return Checksum.parse(value if isinstance(value, str) else "")
+    except ValueError as problem:
+        fields.refuse(key, str(problem))
+
+
+def _gate(fields: Fields) -> Gate:
+    return Gate(name=fields.word("name"), outcome=fields.word("outcome"), decided_at=fields.instant("decided_at"))
+
+
+def _evidence(fields: Fields) -> EvidenceFile:
+    return EvidenceFile(
+        kind=fields.word("kind"),
+        path=fields.word("path"),
+        checksum=_checksum(fields, "checksum", fields.take("checksum")),
+    )
 
 
 def _operating_system(fields: Fields) -> OperatingSystem:

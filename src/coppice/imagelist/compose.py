@@ -198,6 +198,8 @@ def _own_keys(entry: _Entry) -> dict[str, object]:
     extra = {key: value for key, value in appliance.keys.items() if key not in _TYPED_KEYS}
     if appliance.discontinued_on is not None and appliance.successor is not None:
         extra[SUCCESSOR_KEY] = appliance.successor
+    if entry.version.built_on:
+        extra[BUILT_ON_KEY] = [str(each) for each in entry.version.built_on]
     if entry.part_of is not None and entry.part_of.release is not None:
         extra[SET_KEY] = entry.part_of.identifier
         extra[SET_VERSION_KEY] = entry.part_of.release.version

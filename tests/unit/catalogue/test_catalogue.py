@@ -74,6 +74,17 @@ def add(database: Database, version: str = "1", content: bytes = b"one") -> str:
     return added.appliance.identifier
 
 
+def test_what_a_version_is_built_on_and_the_evidence_of_its_build_are_kept(database: Database) -> None:
+    parents = (Checksum.of(b"parent"), Checksum.of(b"grandparent"))
+    told = replace(descriptor(), built_on=parents)
+    Catalogue(database).add("web", told, directory=Path("/builds"), evidence=Path("/kept/abc"))
+    [kept] = Catalogue(database).versions("web")
+    assert (kept.built_on, kept.evidence) == (parents, Path("/kept/abc"))
+    add(database)
+    [plain] = Catalogue(database).versions("debian-12")
+    assert (plain.built_on, plain.evidence) == ((), None)
+
+
 def test_an_appliance_keeps_its_identifier_over_its_versions(database: Database) -> None:
     first = add(database, "1", b"one")
     assert is_uuid(first)

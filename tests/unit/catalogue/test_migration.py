@@ -84,6 +84,7 @@ def test_nothing_of_an_older_catalogue_is_lost(tmp_path: Path, revision: str) ->
     assert (second.image.format, second.image.virtual_size_bytes) == (DiskFormat.RAW, 9)
     assert second.expires is not None
     assert (second.expires.year, second.provenance) == (2027, "build.json")
+    assert (first.built_on, first.evidence) == ((), None)
     assert second.appliance.requirements == Requirements(minimum_cores=1)
     assert (second.appliance.hypervisor, second.appliance.comments, second.appliance.keys) == ("KVM", "", {})
     selection = Selections(database).get("general")

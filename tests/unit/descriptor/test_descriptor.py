@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from coppice.definition.model import Definition
-from coppice.descriptor.model import Action, Descriptor, Disk
+from coppice.descriptor.model import Action, Descriptor, Disk, EvidenceFile, Gate
 from coppice.descriptor.read import read_descriptor
 from coppice.descriptor.write import describe, write_descriptor
 from coppice.errors import DocumentError, UnreadableFileError
@@ -41,6 +41,9 @@ DESCRIPTOR = Descriptor(
     ),
     created=datetime(2026, 11, 22, 10, tzinfo=UTC),
     provenance="/builds/x/build.json",
+    built_on=(Checksum.of(b"parent"), Checksum.of(b"grandparent")),
+    gates=(Gate(name="audit", outcome="passed", decided_at=datetime(2026, 11, 22, 11, tzinfo=UTC)),),
+    evidence=(EvidenceFile(kind="sbom-spdx", path="sbom.spdx.json", checksum=Checksum.of(b"sbom", "sha256")),),
     extra={"attributes": {"x": "y"}},
 )
 
@@ -66,6 +69,12 @@ def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
         (("created",), "soon"),
         (("groups",), [1]),
         (("memory",), -5),
+        (("built_on",), ["md5:abc"]),
+        (("built_on",), [f"sha256:{number:064x}" for number in range(65)]),
+        (("gates",), "all of them"),
+        (("gates", 0, "decided_at"), "soon"),
+        (("evidence", 0, "checksum"), None),
+        (("evidence", 0, "path"), 7),
     ],
 )
 def test_a_wrong_field_is_named_with_the_file(tmp_path: Path, place: tuple[Any, ...], value: object) -> None:

@@ -17,6 +17,7 @@ from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 from coppice.model.image import DiskFormat, Image
 from coppice.model.operating_system import OperatingSystem
 from coppice.model.requirements import Requirements
+from coppice.workflows.listed_sets import built_on
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 11, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -141,6 +142,13 @@ def test_a_successor_is_told_only_of_what_is_discontinued() -> None:
     assert image.extra == {}
     [image] = composed(selection(version(1, successor=successor, discontinued_on=CREATED + DAY))).content.images
     assert image.extra == {"coppice:successor": successor}
+
+
+def test_what_an_image_is_built_on_is_told_the_nearest_first() -> None:
+    parents = (Checksum.of(b"parent"), Checksum.of(b"grandparent"))
+    [image] = composed(selection(replace(version(1), built_on=parents))).content.images
+    assert image.extra == {"coppice:built_on": [str(each) for each in parents]}
+    assert built_on(image) == parents
 
 
 def test_an_image_that_somebody_else_holds_is_listed_where_it_is() -> None:
