@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Work` and `Ended`: pieces of work that need each other, and what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coppice.errors import CoppiceError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work(Generic[Result]):
+    """A piece of work.
+
+    Attributes:
+        name: What others need it by.
+        do: Does it; called once, in any thread, after all that it needs has ended well.
+        needs: Names of what must have ended well before.
+    """
+
+    name: str
+    do: Callable[[], Result]
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(Generic[Result]):
+    """What became of a piece of work.
+
+    Attributes:
+        name: Of the work.
+        result: What it gave; None where it did not end well.
+        error: Why it failed; None: it did not fail.
+        kept_by: Name of the work that failed and that it needed, so that it was not begun; None: it was begun.
+    """
+
+    name: str
+    result: Result | None = None
+    error: CoppiceError | None = None
+    kept_by: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it ended well."""
+        return self.error is None and self.kept_by is None
