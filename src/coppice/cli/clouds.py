@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from coppice.errors import NotFoundError
+from coppice.errors import NotFoundError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 def open_clouds(context: Context, names: Sequence[str] = ()) -> dict[str, Cloud]:
     """Return the clouds ``names``, or all; none of them is asked anything yet.
 
+    Of several, one with wrong settings is there as one that says so whatever is asked of it: the others go on.
+
     Raises:
         NotFoundError: There is no cloud of that name, or none at all.
-        SettingsError: What the settings say of one is wrong.
+        SettingsError: What the settings say is wrong, of the only one or of all.
     """
     from coppice.cloud.clouds import open_cloud
+    from coppice.cloud.unopened import UnopenedCloud
 
     known = context.settings.clouds
     for name in names:
@@ -37,4 +40,14 @@ def open_clouds(context: Context, names: Sequence[str] = ()) -> dict[str, Cloud]
             "no cloud is set up",
             resolution="Write a [clouds.NAME] table with driver and site into a file that `coppice config path` shows.",
         )
-    return {name: open_cloud(known[name]) for name in (dict.fromkeys(names) or known)}
+    opened: dict[str, Cloud] = {}
+    wrong: list[SettingsError] = []
+    for name in dict.fromkeys(names) or known:
+        try:
+            opened[name] = open_cloud(known[name])
+        except SettingsError as problem:
+            wrong.append(problem)
+            opened[name] = UnopenedCloud(known[name], problem)
+    if len(wrong) == len(opened):
+        raise wrong[0]
+    return opened

@@ -128,8 +128,8 @@ class Description:
         Raises:
             ValueError: It is not one.
         """
-        document = json.loads(text)
         try:
+            document = json.loads(text)
             disk = document["disk"]
             return cls(
                 properties=_texts(document["properties"]),
@@ -139,7 +139,7 @@ class Description:
                 virtual_size_bytes=int(disk["virtual_size_bytes"]),
                 checksum=Checksum.parse(disk["checksum"]),
             )
-        except (KeyError, TypeError, AttributeError) as problem:
+        except (KeyError, TypeError, AttributeError, RecursionError) as problem:
             message = f"{problem!r} where the description of an image is expected"
             raise ValueError(message) from problem
 

@@ -111,3 +111,8 @@ def test_targets_of_other_places_or_sites_stand_beside_each_other():
             ]
         )
     )
+
+
+def test_a_description_nested_too_deeply_is_none() -> None:
+    with pytest.raises(ValueError, match="Recursion"):
+        Description.parse("[" * 100_000)
