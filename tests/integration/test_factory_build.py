@@ -147,7 +147,7 @@ def small_disk(folder, entries):
 
 
 def clean_entries():
-    entries = dict(make_overlay(title="Test", user="debian", root_uuid=uuid.UUID(int=1), private_mirror=False).entries)
+    entries = dict(make_overlay(DEBIAN_12, root_uuid=uuid.UUID(int=1), private_mirror=False).entries)
     entries["/etc/ssh/sshd_config"] = File(b"Include /etc/ssh/sshd_config.d/*.conf\n")
     entries["/etc/shadow"] = File(b"root:*:19000:0:99999:7:::\n", mode=0o640)
     return entries

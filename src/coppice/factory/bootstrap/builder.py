@@ -12,7 +12,7 @@ from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.filesystem import Ext4, Population
-from coppice.factory.bootstrap.overlay import make_overlay
+from coppice.factory.bootstrap.overlay import check_definition, make_overlay, packages_for
 from coppice.factory.bootstrap.parents import obtain_parent, parent_key
 from coppice.factory.bootstrap.suites import find_suite, sources
 from coppice.factory.bootstrap.tree import BIOS_BOOT, BIOS_CORE, EFI_CORE, TreeMaker
@@ -102,22 +102,18 @@ class BootstrapBuilder:
             maker.make_parent,
             on_wait=lambda: task.note("another build is making the same tree; waiting for it"),
         )
-        if made_now and not definition.packages:
+        packages = packages_for(definition)
+        if made_now and not packages:
             return parent
         child = work / "tree.tar"
-        maker.make_child(parent, definition.packages, child)
+        maker.make_child(parent, packages, child)
         return child
 
     def _disk(
         self, definition: Definition, suite: Suite, *, private_mirror: bool, tree: Path, work: Path, task: Task
     ) -> tuple[Path, tuple[Package, ...]]:
         names = disks.Names(f"{self.name}/{self.version}/{definition.digest()}")
-        overlay = make_overlay(
-            title=definition.title,
-            user=definition.user,
-            root_uuid=names.uuid("root"),
-            private_mirror=private_mirror,
-        )
+        overlay = make_overlay(definition, root_uuid=names.uuid("root"), private_mirror=private_mirror)
         task.note("reading the tree")
         staging = work / "staging"
         staging.mkdir()
@@ -176,6 +172,7 @@ def _check(definition: Definition) -> None:
             f"the bootstrap builder does not write {', '.join(unknown)}",
             resolution=f"Set build.formats to some of: {', '.join(_FORMATS)}. Subscribers convert to what they need.",
         )
+    check_definition(definition)
 
 
 def _convert(raw: Path, into: Path, definition: Definition, disk_format: DiskFormat, seconds: float) -> BuiltImage:

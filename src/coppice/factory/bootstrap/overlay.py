@@ -1,107 +1,126 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the bootstrap builder lays over the packages' files, and what it leaves out: pure, no I/O.
 
-No identity is baked in: host keys, machine-id, logs, leases and seeds are the booted machine's own affair.
+No identity is baked in: host keys, machine-id, logs, leases and seeds are the booted machine's own affair. The overlay
+goes into the finished file system alone, never into the tree that children are built on, so that a child has nothing of
+its parent's firewall, access or boot menu.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
+
+from coppice.definition.model import FileSystemKind
+from coppice.errors import BuildError, DefinitionError
+from coppice.factory.bootstrap.overlay_access import access
+from coppice.factory.bootstrap.overlay_cloud import contextualisation
+from coppice.factory.bootstrap.overlay_firewall import firewall
+from coppice.factory.bootstrap.overlay_model import UNITS, File, Overlay, Part, Symlink
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from coppice.definition.model import Boot, Definition
+
+__all__ = ["KERNEL_OPTIONS", "File", "Overlay", "Symlink", "check_definition", "make_overlay", "packages_for"]
 
 KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200"
-DATASOURCES = ("NoCloud", "ConfigDrive", "OpenNebula", "OpenStack", "Ec2", "None")
-
-_LEFT_OUT = re.compile(
-    r"""
-      /(?:dev|proc|run|sys|tmp)/.*
-    | /etc/ssh/ssh_host_.*
-    | /etc/(?:passwd|shadow|group|gshadow|subuid|subgid)-
-    | /etc/\.pwd\.lock
-    | /etc/\.resolv\.conf\.systemd-resolved\.bak   # of the building machine
-    | /etc/(?:apt/apt\.conf\.d|dpkg/dpkg\.cfg\.d)/99mmdebstrap
-    | /var/lib/apt/lists/.*
-    | /var/lib/dpkg/[^/]*-old
-    | /var/lib/dpkg/(?:lock|lock-frontend)
-    | /var/lib/dbus/machine-id
-    | /var/lib/dhcp/[^/]*leases
-    | /var/lib/systemd/(?:random-seed|credential\.secret)
-    | /var/lib/cloud/.*
-    | /var/cache/apt/.+
-    | /var/cache/debconf/[^/]*-old
-    | /var/cache/ldconfig/aux-cache
-    | /var/log/.*\.(?:log|gz|old|\d+)
-    | /var/log/apt/.+
-    | /root/\.(?:bash_history|ssh/.*|wget-hsts|cache/.*)
-    """,
-    re.VERBOSE,
-)
+_KERNEL_OPTION = re.compile(r"[A-Za-z0-9_.,:=/@%+-]{1,200}")
+_MAX_MENU_SECONDS = 3600
+_MOUNT_OPTIONS = {
+    FileSystemKind.EXT4: "defaults,errors=remount-ro 0 1",
+    FileSystemKind.XFS: "defaults 0 0",
+    FileSystemKind.BTRFS: "defaults 0 0",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file to lay over: content and permissions; it belongs to root."""
+def check_definition(definition: Definition) -> None:
+    """Refuse what the overlay of ``definition`` could not honour.
 
-    content: bytes
-    mode: int = 0o644
-
-
-@dataclass(frozen=True, slots=True)
-class Symlink:
-    """A symbolic link to lay over."""
-
-    target: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlay:
-    """What is laid over a tree, and what of the tree is left out.
-
-    Attributes:
-        entries: By absolute path.
-        left_out: Absolute paths, besides those that are never kept.
+    Raises:
+        DefinitionError: It contradicts itself, or a value in it cannot be what it says.
+        BuildError: It asks for what this builder does not do.
     """
+    if definition.boot.secure_boot:
+        raise BuildError(
+            f"{definition.name}: the bootstrap builder makes no image for secure boot",
+            resolution="Leave boot.secure-boot out, or set it to false.",
+        )
+    overlay = make_overlay(definition, root_uuid=UUID(int=0), private_mirror=True)
+    for file in definition.files:
+        if file.path in overlay.entries or overlay.leaves_out(file.path):
+            why = "the builder writes it" if file.path in overlay.entries else "it is never kept in an image"
+            raise DefinitionError(
+                f"{definition.name}: the file {file.path} cannot be laid in: {why}",
+                resolution="Say what it is for by access, firewall, contextualisation or boot, or choose another path.",
+            )
+    _check_services(definition, overlay)
 
-    entries: dict[str, File | Symlink]
-    left_out: frozenset[str]
 
-    def leaves_out(self, path: str) -> bool:
-        """Tell whether the tree's own entry at ``path`` is not taken over."""
-        return path in self.entries or path in self.left_out or _LEFT_OUT.fullmatch(path) is not None
+def packages_for(definition: Definition) -> tuple[str, ...]:
+    """Return every package that ``definition`` needs beside what the builder always installs, sorted.
+
+    Raises:
+        DefinitionError: A value in it cannot be what it says.
+    """
+    wanted = set(definition.packages)
+    for part in _parts(definition, private_mirror=False):
+        wanted.update(part.packages)
+    return tuple(sorted(wanted))
 
 
-def make_overlay(*, title: str, user: str, root_uuid: UUID, private_mirror: bool) -> Overlay:
+def make_overlay(definition: Definition, *, root_uuid: UUID, private_mirror: bool) -> Overlay:
     """Return the overlay of an appliance.
 
     Args:
-        title: Its title, for the boot menu.
-        user: The account that cloud-init creates.
+        definition: What is built; its files, users, services and provisioners are not in the overlay, but in the tree.
         root_uuid: Of its root file system.
         private_mirror: Whether the packages came from a site's own mirror, whose address is nobody else's affair;
             cloud-init then writes the distribution's own sources at first boot.
+
+    Raises:
+        DefinitionError: A value in it cannot be what it says.
     """
-    files: dict[str, str] = {
-        "/boot/grub/grub.cfg": _grub_cfg(title, root_uuid),
-        "/etc/default/grub": _GRUB_DEFAULTS,
-        "/etc/cloud/cloud.cfg.d/99-coppice.cfg": _cloud_cfg(user, private_mirror=private_mirror),
-        "/etc/default/locale": "LANG=C.UTF-8\n",
-        "/etc/fstab": f"UUID={root_uuid} / ext4 defaults,errors=remount-ro 0 1\n",
-        "/etc/hostname": "localhost\n",
-        "/etc/hosts": _HOSTS,
-        "/etc/machine-id": "",
-        "/etc/ssh/sshd_config.d/00-coppice.conf": _SSHD_CONFIG,
+    entries: dict[str, File | Symlink] = {
+        "/boot/grub/grub.cfg": _text(_grub_cfg(definition, root_uuid)),
+        "/etc/default/grub": _text(_grub_defaults(definition)),
+        "/etc/default/locale": _text("LANG=C.UTF-8\n"),
+        "/etc/fstab": _text(f"UUID={root_uuid} / {definition.file_system} {_MOUNT_OPTIONS[definition.file_system]}\n"),
+        "/etc/hostname": _text("localhost\n"),
+        "/etc/hosts": _text(_HOSTS),
+        "/etc/machine-id": _text(""),
+        "/etc/resolv.conf": Symlink("../run/systemd/resolve/stub-resolv.conf"),
     }
-    entries: dict[str, File | Symlink] = {path: File(text.encode()) for path, text in files.items()}
-    entries["/etc/resolv.conf"] = Symlink("../run/systemd/resolve/stub-resolv.conf")
-    return Overlay(
-        entries=entries,
-        left_out=frozenset({"/etc/apt/sources.list"} if private_mirror else ()),
+    left_out = {"/etc/apt/sources.list"} if private_mirror else set()
+    for part in _parts(definition, private_mirror=private_mirror):
+        entries |= part.entries
+        left_out.update(part.left_out)
+    return Overlay(entries=entries, left_out=frozenset(left_out))
+
+
+def _parts(definition: Definition, *, private_mirror: bool) -> tuple[Part, ...]:
+    return (
+        access(definition),
+        firewall(definition),
+        contextualisation(definition, private_mirror=private_mirror),
     )
+
+
+def _check_services(definition: Definition, overlay: Overlay) -> None:
+    services = definition.services
+    switched = (*services.enabled, *services.disabled, *services.masked)
+    for unit in switched:
+        full = unit if "." in unit else f"{unit}.service"
+        wanted_by = [path for path in (*overlay.entries, *overlay.left_out) if path.endswith(f".wants/{full}")]
+        if f"{UNITS}/{full}" in overlay.entries or wanted_by:
+            raise DefinitionError(
+                f"{definition.name}: whether {full} starts is not for services to say",
+                resolution="Set it by access or by firewall.enabled, and leave it out of services.",
+            )
+
+
+def _text(text: str) -> File:
+    return File(text.encode())
 
 
 _HOSTS = """\
@@ -111,64 +130,55 @@ ff02::1 ip6-allnodes
 ff02::2 ip6-allrouters
 """
 
-_SSHD_CONFIG = """\
-# Login by key only. The first value wins in sshd's configuration, so this file comes first.
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitEmptyPasswords no
-PermitRootLogin no
-"""
 
-_GRUB_DEFAULTS = f"""\
+def _grub_defaults(definition: Definition) -> str:
+    return f"""\
 # Used when update-grub writes /boot/grub/grub.cfg anew.
 GRUB_DEFAULT=0
-GRUB_TIMEOUT=0
-GRUB_DISTRIBUTOR=Debian
+GRUB_TIMEOUT={_menu_seconds(definition.boot)}
+GRUB_DISTRIBUTOR="{_label(definition.operating_system.distribution)}"
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="{KERNEL_OPTIONS}"
+GRUB_CMDLINE_LINUX="{_kernel_options(definition.boot)}"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISABLE_OS_PROBER=true
 """
 
 
-def _grub_cfg(title: str, root_uuid: UUID) -> str:
+def _grub_cfg(definition: Definition, root_uuid: UUID) -> str:
     # /vmlinuz and /initrd.img are links that Debian's kernel packages keep pointing to the newest kernel.
-    label = re.sub(r"[^\w .,()+-]", " ", title, flags=re.ASCII)
     return f"""\
 set default=0
-set timeout=0
+set timeout={_menu_seconds(definition.boot)}
 if serial --unit=0 --speed=115200; then
   terminal_input console serial
   terminal_output console serial
 fi
-menuentry '{label}' {{
-  linux /vmlinuz root=UUID={root_uuid} ro {KERNEL_OPTIONS}
+menuentry '{_label(definition.title)}' {{
+  linux /vmlinuz root=UUID={root_uuid} ro {_kernel_options(definition.boot)}
   initrd /initrd.img
 }}
 """
 
 
-def _cloud_cfg(user: str, *, private_mirror: bool) -> str:
-    account = {
-        "name": user,
-        "gecos": user,
-        "lock_passwd": True,
-        "groups": ["adm", "sudo"],
-        "sudo": ["ALL=(ALL) NOPASSWD:ALL"],
-        "shell": "/bin/bash",
-    }
-    # ds-identify reads datasource_list by itself, and only when it stands on one line.
-    lines = [
-        f"datasource_list: [ {', '.join(DATASOURCES)} ]",
-        "disable_root: true",
-        "ssh_pwauth: false",
-        "ssh_deletekeys: true",
-        "ssh_genkeytypes: [ ed25519, ecdsa ]",
-        # The image has C.UTF-8, and no others: a user's own data may ask for one, by default none is made.
-        'locale: "false"',
-        f"system_info: {json.dumps({'default_user': account})}",
-    ]
-    if private_mirror:
-        lines.append("apt: { preserve_sources_list: false }")
-    return "#cloud-config\n" + "\n".join(lines) + "\n"
+def _label(text: str) -> str:
+    return re.sub(r"[^\w .,()+-]", " ", text, flags=re.ASCII)
+
+
+def _menu_seconds(boot: Boot) -> int:
+    if not 0 <= boot.menu_seconds <= _MAX_MENU_SECONDS:
+        raise DefinitionError(
+            f"the boot menu cannot wait for {boot.menu_seconds} seconds",
+            resolution=f"Set boot.menu-seconds to 0 to {_MAX_MENU_SECONDS}.",
+        )
+    return boot.menu_seconds
+
+
+def _kernel_options(boot: Boot) -> str:
+    for option in boot.kernel_options:
+        if not _KERNEL_OPTION.fullmatch(option):
+            raise DefinitionError(
+                f"not an option of the kernel: {option[:100]!r}",
+                resolution="Write each of boot.kernel-options as a word of its own, without spaces and quotes.",
+            )
+    return " ".join((KERNEL_OPTIONS, *boot.kernel_options))
