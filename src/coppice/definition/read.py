@@ -1,80 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read definitions: a folder with an ``appliance.toml`` in, a `Definition` out, or all of its problems at once."""
+"""Read definitions: a folder with an ``appliance.toml`` in, a `Definition` out, or all of its problems at once.
+
+A definition is called by its folder's name, and one of its variants as ``NAME@VARIANT``. What it is built upon is looked for
+beside it first, then in the other roots.
+"""
 
 from __future__ import annotations
 
 import difflib
-import os
-import stat
-import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from coppice.definition.model import Definition
-from coppice.definition.schema import MIB, SECTIONS, DefinitionFile
+from coppice.definition.resolve import FILE_NAME, MAX_FILE_BYTES, ResolvedDefinition, Resolver
 from coppice.errors import DefinitionError, NotFoundError, UnreadableFileError
-from coppice.model.identifiers import is_name
-from coppice.model.operating_system import OperatingSystem
-from coppice.model.requirements import Requirements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-    from pydantic_core import ErrorDetails
+    from coppice.definition.model import Definition
 
-FILE_NAME = "appliance.toml"
-MAX_FILE_BYTES = 1024 * 1024
+__all__ = [
+    "FILE_NAME",
+    "MAX_FILE_BYTES",
+    "find_definition",
+    "find_definitions",
+    "find_lineage",
+    "read_definition",
+    "resolve_definition",
+]
 
 
-def read_definition(folder: Path) -> Definition:
+def read_definition(
+    folder: Path, *, roots: Sequence[Path] = (), defaults: Mapping[str, object] | None = None
+) -> Definition:
     """Return the definition in ``folder``; the folder's name is the definition's.
+
+    Args:
+        folder: Where its ``appliance.toml`` is.
+        roots: Where its parents are looked for that are not beside it.
+        defaults: What lies under every definition.
 
     Raises:
         NotFoundError: There is no ``appliance.toml`` in it.
         UnreadableFileError: There is one, and it cannot be read.
-        DefinitionError: Its content is wrong; ``details`` has every problem, one a line.
+        DefinitionError: Its content is wrong, or that of a variant or a parent; ``details`` has every problem, one a line.
     """
-    folder = folder.absolute()
-    path = folder / FILE_NAME
-    content = _read(path)
-    try:
-        document = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
-        what = "is nested too deeply" if isinstance(problem, RecursionError) else f"is not TOML: {problem}"
-        raise DefinitionError(f"{path} {what}", context={"path": str(path)}) from problem
-    problems = [] if is_name(folder.name) else [_NAME_PROBLEM.format(name=folder.name[:80])]
-    try:
-        parsed = DefinitionFile.model_validate(document)
-    except ValidationError as problem:
-        problems += [_describe(error) for error in problem.errors(include_url=False)]
-        raise _refusal(path, problems) from problem
-    if problems:
-        raise _refusal(path, problems)
-    return _definition(path, parsed)
+    return _read_all(Resolver(tuple(roots), defaults or {}), folder.absolute())[0].definition
 
 
-def find_definitions(root: Path) -> tuple[Definition, ...]:
-    """Return all definitions in the folders directly under ``root``, by name.
+def find_definitions(
+    root: Path | Sequence[Path], *, defaults: Mapping[str, object] | None = None
+) -> tuple[Definition, ...]:
+    """Return all definitions in the folders directly under ``root``, by name, each with its variants.
+
+    Args:
+        root: Where they are; of several places, the first that has a name counts.
+        defaults: What lies under every definition.
 
     Raises:
         NotFoundError: ``root`` is not a directory.
         UnreadableFileError: ``root`` or one of the files cannot be read.
         DefinitionError: One or more of them are wrong; ``details`` has the problems of all.
     """
+    roots = _places(root)
+    resolver = Resolver(roots, defaults or {})
     found: list[Definition] = []
     wrong: list[DefinitionError] = []
-    for folder in _folders(root):
+    for folder in _by_name(roots).values():
         try:
-            found.append(read_definition(folder))
+            found += [each.definition for each in _read_all(resolver, folder)]
         except DefinitionError as problem:
             wrong.append(problem)
     if len(wrong) == 1:
         raise wrong[0]
     if wrong:
         raise DefinitionError(
-            f"{len(wrong)} definitions in {root} are wrong",
+            f"{len(wrong)} definitions in {', '.join(str(each) for each in roots)} are wrong",
             details="\n".join(f"{problem.message}\n{problem.details or ''}".rstrip() for problem in wrong),
             resolution="Correct them, then run again.",
             context={"paths": [problem.context.get("path") for problem in wrong]},
@@ -82,128 +83,98 @@ def find_definitions(root: Path) -> tuple[Definition, ...]:
     return tuple(found)
 
 
-def find_definition(root: Path, name: str) -> Definition:
-    """Return the definition ``name`` under ``root``; other definitions there are not read.
+def find_definition(
+    root: Path | Sequence[Path], name: str, *, defaults: Mapping[str, object] | None = None
+) -> Definition:
+    """Return the definition ``name`` (``NAME`` or ``NAME@VARIANT``) under ``root``.
+
+    Others there are read only where it is built upon them.
 
     Raises:
         NotFoundError: There is none of that name; the resolution names the nearest.
         UnreadableFileError: It cannot be read.
         DefinitionError: Its content is wrong.
     """
-    names = [folder.name for folder in _folders(root)]
-    if name in names:
-        return read_definition(root / name)
-    near = difflib.get_close_matches(name, names, n=1)
+    return resolve_definition(root, name, defaults=defaults).definition
+
+
+def find_lineage(
+    root: Path | Sequence[Path], name: str, *, defaults: Mapping[str, object] | None = None
+) -> tuple[Definition, ...]:
+    """Return the definition ``name`` and all that it is built upon, itself first.
+
+    Raises:
+        NotFoundError: There is none of that name.
+        UnreadableFileError: One cannot be read.
+        DefinitionError: The content of one is wrong.
+    """
+    roots = _places(root)
+    resolver = Resolver(roots, defaults or {})
+    folder, variant = _locate(roots, name)
+    chain = resolver.resolve(folder, variant).chain
+    return tuple(resolver.resolve(step.folder, step.variant).definition for step in chain)
+
+
+def resolve_definition(
+    root: Path | Sequence[Path], name: str, *, defaults: Mapping[str, object] | None = None
+) -> ResolvedDefinition:
+    """Return the definition ``name`` under ``root``, and where each of its values comes from.
+
+    Raises:
+        NotFoundError: There is none of that name; the resolution names the nearest.
+        UnreadableFileError: It cannot be read.
+        DefinitionError: Its content is wrong.
+    """
+    roots = _places(root)
+    folder, variant = _locate(roots, name)
+    found = _read_all(Resolver(roots, defaults or {}), folder, variant)
+    return next(each for each in found if each.definition.variant == variant)
+
+
+def _read_all(resolver: Resolver, folder: Path, wanted: str = "") -> list[ResolvedDefinition]:
+    # A file with a wrong variant is a wrong file, whichever of its builds is asked for: all are read.
+    names = dict.fromkeys(("", *resolver.variants(folder)))
+    if wanted not in names:
+        resolver.resolve(folder, wanted)
+    return [resolver.resolve(folder, variant) for variant in names]
+
+
+def _locate(roots: tuple[Path, ...], reference: str) -> tuple[Path, str]:
+    name, _, variant = reference.partition("@")
+    known = _by_name(roots)
+    if name in known:
+        return known[name], variant
+    near = difflib.get_close_matches(name, known, n=1)
+    where = ", ".join(str(root) for root in roots)
     raise NotFoundError(
-        f"no definition named {name[:80]!r} in {root}",
+        f"no definition named {name[:80]!r} in {where}",
         resolution=(
             f"Did you mean {near[0]!r}?"
             if near
-            else f"Known definitions: {', '.join(names)}."
-            if names
+            else f"Known definitions: {', '.join(known)}."
+            if known
             else f"Make a folder with an {FILE_NAME} there."
         ),
-        context={"root": str(root), "name": name[:80], "known": names},
+        context={"root": where, "name": name[:80], "known": list(known)},
     )
+
+
+def _places(root: Path | Sequence[Path]) -> tuple[Path, ...]:
+    return tuple(each.absolute() for each in ((root,) if isinstance(root, Path) else root))
+
+
+def _by_name(roots: tuple[Path, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for root in roots:
+        for folder in _folders(root):
+            found.setdefault(folder.name, folder)
+    return dict(sorted(found.items()))
 
 
 def _folders(root: Path) -> list[Path]:
     try:
-        return sorted(path for path in root.iterdir() if path.is_dir() and (path / FILE_NAME).exists())
+        return [path for path in root.iterdir() if path.is_dir() and (path / FILE_NAME).exists()]
     except (FileNotFoundError, NotADirectoryError) as problem:
         raise NotFoundError(f"no folder of definitions at {root}", context={"root": str(root)}) from problem
     except OSError as problem:
         raise UnreadableFileError(f"cannot read {root}: {problem.strerror}", context={"path": str(root)}) from problem
-
-
-def _read(path: Path) -> bytes:
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise UnreadableFileError(f"{path} is not a file", context={"path": str(path)})
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError as problem:
-        raise NotFoundError(f"there is no definition at {path}", context={"path": str(path)}) from problem
-    except OSError as problem:
-        raise UnreadableFileError(f"cannot read {path}: {problem.strerror}", context={"path": str(path)}) from problem
-    if len(content) > MAX_FILE_BYTES:
-        raise DefinitionError(f"{path} is larger than {MAX_FILE_BYTES} bytes", context={"path": str(path)})
-    return content
-
-
-_NAME_PROBLEM = (
-    "the folder's name {name!r} cannot name a definition: 1 to 64 characters out of a-z 0-9 . _ -, "
-    "with a letter or digit at both ends"
-)
-
-
-def _refusal(path: Path, problems: Sequence[str]) -> DefinitionError:
-    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return DefinitionError(
-        f"{path} has {count}: {problems[0]}" if len(problems) == 1 else f"{path} has {count}",
-        details="\n".join(problems),
-        resolution="Correct the file, then run again.",
-        context={"path": str(path), "problems": list(problems)},
-    )
-
-
-def _describe(error: ErrorDetails) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location) or "the file"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_suggestion(location)}"
-    if error["type"] == "missing":
-        return f"the key {key!r} is missing"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _suggestion(location: Sequence[str]) -> str:
-    section = SECTIONS.get(".".join(location[:-1]))
-    if section is None:
-        return ""
-    known = [str(field.alias) for field in section.model_fields.values()]
-    near = difflib.get_close_matches(location[-1].replace("_", "-").lower(), known, n=1, cutoff=0.6)
-    if near:
-        prefix = "".join(f"{part}." for part in location[:-1])
-        return f"; did you mean {prefix + near[0]!r}?"
-    elsewhere = [name for name, other in SECTIONS.items() if name and location[-1] in _aliases(other)]
-    if elsewhere:
-        return f"; it belongs into [{elsewhere[0]}]"
-    return f"; known here: {', '.join(known)}"
-
-
-def _aliases(section: type) -> set[str]:
-    return {str(field.alias) for field in section.model_fields.values()}  # type: ignore[attr-defined]
-
-
-def _definition(path: Path, parsed: DefinitionFile) -> Definition:
-    system, build, needs = parsed.operating_system, parsed.build, parsed.requirements
-    return Definition(
-        name=path.parent.name,
-        path=path,
-        title=parsed.appliance.title,
-        description=parsed.appliance.description,
-        groups=tuple(dict.fromkeys(parsed.appliance.groups)),
-        operating_system=OperatingSystem(
-            kind=system.kind,
-            distribution=system.distribution,
-            version=system.version,
-            architecture=system.architecture.value,
-        ),
-        suite=system.suite,
-        builder=build.builder,
-        packages=tuple(sorted(set(build.packages))),
-        disk_size_bytes=build.disk_size,
-        firmware=tuple(dict.fromkeys(build.firmware)),
-        formats=tuple(dict.fromkeys(build.formats)),
-        user=build.user,
-        requirements=Requirements(
-            minimum_cores=needs.minimum_cores,
-            minimum_ram_mib=None if needs.minimum_ram is None else needs.minimum_ram // MIB,
-            minimum_disk_bytes=build.disk_size if needs.minimum_disk is None else needs.minimum_disk,
-            recommended_cores=needs.recommended_cores,
-            recommended_ram_mib=None if needs.recommended_ram is None else needs.recommended_ram // MIB,
-        ),
-    )
