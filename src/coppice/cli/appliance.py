@@ -59,10 +59,11 @@ def add(
         message = "--version and --untested are for builds; a descriptor says its own version"
         raise click.UsageError(message)
     if definition is not None:
-        from coppice.definition.read import find_definition
+        from coppice.cli.build import definition_finder
         from coppice.workflows.build import find_build
 
-        result = find_build(find_definition(context.definitions_directory(), definition), settings=context.settings)
+        find = definition_finder(context)
+        result = find_build(find(definition), settings=context.settings, find=find)
         added = add_build(
             result,
             settings=context.settings,

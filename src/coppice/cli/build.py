@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``coppice build``: make an appliance's images, and start machines from them to see that they work."""
+"""``coppice build``: make appliances' images, and start machines from them to see that they work."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coppice.cli.envelope import Result
-from coppice.cli.output import format_size
+from coppice.cli.envelope import Result, Status
+from coppice.cli.output import counted, format_size
 from coppice.cli.words import examples, pass_context, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from coppice.cli.context import Context
     from coppice.cli.output import Output
+    from coppice.definition.model import Definition
+    from coppice.execution.model import Ended
     from coppice.factory.model import BuildResult
 
 
@@ -23,34 +27,81 @@ if TYPE_CHECKING:
         "coppice build debian-12",
         "coppice build debian-12 --fresh",
         "coppice build debian-12 --no-boot-test",
-        exits="0 built and tested, 4 a tool is missing, 11 the build or a boot test failed, 12 no such definition",
+        "coppice build debian-12 debian-13 --at-once 2",
+        exits="0 built and tested, 1 some of several failed, 4 a tool is missing, 11 the build or a boot test failed, "
+        "12 no such definition",
     ),
 )
-@click.argument("name")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--fresh", is_flag=True, help="Build anew although the same build is there (newer packages come in).")
 @click.option("--boot-test/--no-boot-test", default=True, help="Start a machine from it under each firmware.")
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1, max=64),
+    metavar="N",
+    help="Most builds at a time (default: `factory.builds_at_once`).",
+)
 @pass_context
-def command(context: Context, name: str, fresh: bool, boot_test: bool) -> Result:
-    """Build the definition NAME and boot what was built.
+def command(context: Context, names: tuple[str, ...], *, fresh: bool, boot_test: bool, at_once: int | None) -> Result:
+    """Build the definitions NAME... and boot what was built.
 
     The same definition is built once: a second call finds the first build, and boot tests that the same bytes have
-    passed are not run again.
+    passed are not run again. Parents are built first, once for all of their children; --fresh leaves them as they are.
+    A build that fails stops only those that are built upon it.
     """
-    from coppice.definition.read import find_definition
-    from coppice.workflows.build import build_appliance
+    from coppice.workflows.build import build_appliances
 
-    result = build_appliance(
-        find_definition(context.definitions_directory(), name),
+    find = definition_finder(context)
+    wanted = [find(name) for name in dict.fromkeys(names)]
+    ended = build_appliances(
+        wanted,
         settings=context.settings,
         database=context.database,
         clock=context.clock,
         monitor=context.monitor,
-        fresh=fresh,
+        find=find,
+        fresh={each.name for each in wanted} if fresh else (),
         boot=boot_test,
+        at_once=at_once,
     )
     context.tell_hooks()
-    data = {
-        "definition": name,
+    errors = tuple(each.error for each in ended if each.error is not None)
+    if len(wanted) == 1 and errors:
+        raise errors[0]
+    done = [each.result for each in ended if each.result is not None]
+    data: dict[str, object] = {"builds": [_as_data(each) for each in ended]}
+    if len(wanted) == 1:
+        # What one build gave stood at the top before there could be several.
+        data |= _build_data(done[0])
+    named = done[0].definition.name if len(done) == 1 else "NAME"
+    return Result(
+        command="build",
+        data=data,
+        status=Status.SUCCESS if not errors else Status.PARTIAL if done else Status.ERROR,
+        errors=errors,
+        messages=(f"`coppice appliance add {named}` brings it into the catalogue",) if done else (),
+        show=lambda output: _render(output, ended),
+    )
+
+
+def definition_finder(context: Context) -> Callable[[str], Definition]:
+    """Return what finds the definition of a name, where this site has its definitions."""
+    from coppice.definition.read import find_definition
+
+    root = context.definitions_directory()
+    return lambda name: find_definition(root, name)
+
+
+def _as_data(ended: Ended[BuildResult]) -> dict[str, object]:
+    if ended.result is not None:
+        return _build_data(ended.result)
+    error = None if ended.error is None else ended.error.as_dict()
+    return {"definition": ended.name, "error": error, "kept_by": ended.kept_by}
+
+
+def _build_data(result: BuildResult) -> dict[str, object]:
+    return {
+        "definition": result.definition.name,
         "key": result.key,
         "directory": result.directory,
         "reused": result.reused,
@@ -62,15 +113,21 @@ def command(context: Context, name: str, fresh: bool, boot_test: bool) -> Result
         ],
         "provenance": result.provenance,
     }
-    return Result(
-        command="build",
-        data=data,
-        messages=(f"`coppice appliance add {name}` brings it into the catalogue",),
-        show=lambda output: _render(output, result),
-    )
 
 
-def _render(output: Output, result: BuildResult) -> None:
+def _render(output: Output, ended: Sequence[Ended[BuildResult]]) -> None:
+    for each in ended:
+        if each.result is not None:
+            _render_one(output, each.result)
+        elif each.kept_by is not None:
+            output.line(f"{each.name}: not built, since {each.kept_by} failed")
+        else:
+            output.line(f"{each.name}: failed")
+    if len(ended) > 1:
+        output.line(f"{counted(sum(each.is_done for each in ended), 'build')} of {len(ended)} done")
+
+
+def _render_one(output: Output, result: BuildResult) -> None:
     output.pairs(
         {
             "definition": result.definition.name,

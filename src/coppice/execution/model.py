@@ -20,12 +20,13 @@ class Work(Generic[Result]):
 
     Attributes:
         name: What others need it by.
-        do: Does it; called once, in any thread, after all that it needs has ended well.
+        do: Does it; called once, in any thread, after all that it needs has ended well. It is handed what tells whether
+            the run is to stop: programs are ended without it, other waiting has to ask.
         needs: Names of what must have ended well before.
     """
 
     name: str
-    do: Callable[[], Result]
+    do: Callable[[Callable[[], bool]], Result]
     needs: frozenset[str] = frozenset()
 
 

@@ -17,6 +17,7 @@ from coppice.process import ended_when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
 
     from coppice.execution.model import Work
 
@@ -98,15 +99,29 @@ class _Run(Generic[Result]):
         self._on_ended(ended)
 
     def _serve(self, work: Work[Result]) -> None:
-        answer: Ended[Result] | BaseException
-        try:
-            with ended_when(self._stopping.is_set):
-                answer = Ended(name=work.name, result=work.do())
-        except CoppiceError as problem:
+        carried = _Carried()
+        answer: Ended[Result] | None = None
+        with carried, ended_when(self._stopping.is_set):
+            answer = Ended(name=work.name, result=work.do(self._stopping.is_set))
+        problem = carried.problem
+        if isinstance(problem, CoppiceError):
             answer = Ended(name=work.name, error=problem)
-        except BaseException as problem:  # noqa: BLE001 - it is raised again in the caller's thread
-            answer = problem
-        self._answers.put((work.name, answer))
+        self._answers.put((work.name, answer or problem or RuntimeError(work.name)))
+
+
+class _Carried:
+    """Takes what is raised from a thread to the caller's, where it is raised again."""
+
+    problem: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.problem = problem
+        return True
 
 
 def _check(works: Sequence[Work[Result]]) -> None:

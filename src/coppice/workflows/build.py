@@ -1,31 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a definition to a tested build: definition → factory → boot tests, each gate once for the same bytes."""
+"""From definitions to tested builds: definition → factory → boot tests, each gate once for the same bytes.
+
+An appliance is built upon its parent's built tree, so a parent is built before its children, once for all of them.
+"""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coppice.errors import NotFoundError
+from coppice.errors import DefinitionError, InterruptedRunError, NotFoundError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
+from coppice.execution.model import Work
+from coppice.execution.pool import run_all
 from coppice.factory.boot import BootSettings, boot_gate, boot_test
 from coppice.factory.build import build, find_kept
 from coppice.factory.model import BuildOptions
 from coppice.factory.verdicts import has_passed, keep_verdict
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Sequence
+    from concurrent.futures import Future
 
     from coppice.clock import Clock
     from coppice.database import Database
     from coppice.definition.model import Definition
+    from coppice.execution.model import Ended
     from coppice.factory.model import BuildResult, BuiltImage, Verdict
     from coppice.model.operating_system import Firmware
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
+
+    Find = Callable[[str], Definition]
+    """Returns the definition of a name."""
+
+MAX_PARENTS = 16
+_POLL_SECONDS = 0.5
+
+
+def no_parents(name: str) -> Definition:
+    """Stand for the definitions of somebody who has only the one.
+
+    Raises:
+        NotFoundError: Always.
+    """
+    raise NotFoundError(f"no definition named {name[:80]!r} is at hand", resolution="Build from a folder that has it.")
 
 
 def build_appliance(
@@ -37,8 +60,10 @@ def build_appliance(
     monitor: Monitor,
     fresh: bool = False,
     boot: bool = True,
+    find: Find = no_parents,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> BuildResult:
-    """Build ``definition``, or find its build, and have it pass its boot tests.
+    """Build ``definition``, or find its build, and have it pass its boot tests; its parents are built where needed.
 
     Args:
         definition: What to build.
@@ -46,55 +71,145 @@ def build_appliance(
         database: Where the journal is.
         clock: For dates.
         monitor: Where progress is told.
-        fresh: Build anew although the same build is there.
+        fresh: Build anew although the same build is there; parents that are there stay as they are.
         boot: Run the boot tests that have not passed yet.
+        find: Returns its parents.
+        stopped: Asked now and then; when it says so, the boot tests end.
 
     Raises:
-        BuildError: It could not be built.
+        BuildError: It, or a parent, could not be built.
         BootTestError: It did not pass a boot test.
+        NotFoundError: A parent is not there.
         ToolMissingError: A program is not installed.
     """
-    result = build(
-        definition,
-        root=factory_root(settings),
-        options=_options(settings),
-        clock=clock,
-        monitor=monitor,
-        fresh=fresh,
-    )
-    if boot:
-        verdicts = boot_everywhere(
-            result.images[0],
-            firmware=definition.firmware,
-            user=definition.user,
-            settings=settings,
-            clock=clock,
-            monitor=monitor,
-        )
-        result = replace(result, verdicts=(*_others(result.verdicts, verdicts), *verdicts))
-    if not result.reused:
-        facts: dict[str, object] = {"key": result.key, "digest": str(result.images[0].image.checksum)}
-        Journal(database).record(EventKind.APPLIANCE_BUILT, subject=definition.name, facts=facts, at=clock.now())
-    return result
+    shop = _Workshop(settings=settings, database=database, clock=clock, monitor=monitor)
+    made: tuple[BuildResult, ...] = ()
+    for parent in reversed(parents_of(definition, find)):
+        made = (shop.make(parent, ancestors=made), *made)
+    result = shop.make(definition, ancestors=made, fresh=fresh)
+    return shop.test(result, stopped) if boot else result
 
 
-def find_build(definition: Definition, *, settings: Settings) -> BuildResult:
+def build_appliances(
+    definitions: Sequence[Definition],
+    *,
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    monitor: Monitor,
+    find: Find,
+    fresh: Collection[str] = (),
+    boot: bool = True,
+    at_once: int | None = None,
+    on_ended: Callable[[Ended[BuildResult]], object] = lambda _ended: None,
+) -> tuple[Ended[BuildResult], ...]:
+    """Build several definitions side by side, each parent once and before its children.
+
+    One that fails stops only what is built upon it.
+
+    Args:
+        definitions: What to build.
+        settings: Where and how.
+        database: Where the journal is.
+        clock: For dates.
+        monitor: Where progress is told.
+        find: Returns parents.
+        fresh: Names of those that are built anew although the same build is there.
+        boot: Run the boot tests that have not passed yet; parents that were not asked for are not booted.
+        at_once: Most at a time; None: as the settings say.
+        on_ended: Called with each that ended, parents that were not asked for among them.
+
+    Returns:
+        What became of each, in their order; those of parents that were not asked for, and that failed, after them.
+
+    Raises:
+        NotFoundError: A parent is not there.
+    """
+    shop = _Workshop(settings=settings, database=database, clock=clock, monitor=monitor)
+    wanted = {each.name: each for each in definitions}
+    above = {each.name: parents_of(each, find) for each in wanted.values()}
+    everything = {each.name: each for parents in above.values() for each in parents} | wanted
+    above |= {name: parents_of(each, find) for name, each in everything.items() if name not in above}
+    made: dict[str, BuildResult] = {}
+
+    def work_of(definition: Definition) -> Work[BuildResult]:
+        name, parents = definition.name, above[definition.name]
+
+        def do(stopped: Callable[[], bool]) -> BuildResult:
+            result = shop.make(definition, ancestors=tuple(made[each.name] for each in parents), fresh=name in fresh)
+            if boot and name in wanted:
+                result = shop.test(result, stopped)
+            made[name] = result
+            return result
+
+        return Work(name=name, do=do, needs=frozenset({parents[0].name} if parents else ()))
+
+    most = settings.factory.builds_at_once if at_once is None else at_once
+    ended = run_all([work_of(each) for each in everything.values()], at_once=most, on_ended=on_ended)
+    by_name = {each.name: each for each in ended}
+    lost = [each for each in ended if each.name not in wanted and each.error is not None]
+    return (*(by_name[name] for name in wanted), *lost)
+
+
+def parents_of(definition: Definition, find: Find) -> tuple[Definition, ...]:
+    """Return what ``definition`` is built upon, the nearest first.
+
+    Raises:
+        NotFoundError: A parent is not there.
+        DefinitionError: They are too many, or lead back to where they came from.
+    """
+    found: list[Definition] = []
+    seen = [definition.name]
+    step = definition
+    while step.parent is not None:
+        if step.parent in seen or len(found) >= MAX_PARENTS:
+            chain = " → ".join([*seen, step.parent])
+            raise DefinitionError(
+                f"{definition.name} is built upon itself: {chain}"
+                if step.parent in seen
+                else f"{definition.name} is built upon more than {MAX_PARENTS} others: {chain}",
+                resolution="Correct the key from of one of them.",
+            )
+        step = find(step.parent)
+        seen.append(step.name)
+        found.append(step)
+    return tuple(found)
+
+
+def find_build(definition: Definition, *, settings: Settings, find: Find = no_parents) -> BuildResult:
     """Return the kept build of ``definition`` with the verdicts that its bytes have; nothing is built.
 
     Raises:
-        NotFoundError: It was not built, or not since it was changed.
+        NotFoundError: It, or a parent, was not built, or not since it was changed.
     """
-    root = factory_root(settings)
-    result = find_kept(definition, root=root, options=_options(settings))
+    result = find_kept_build(definition, settings=settings, find=find)
     if result is None:
         raise NotFoundError(
             f"there is no build of {definition.name} as its definition is now",
             resolution=f"Run `coppice build {definition.name}` first.",
         )
+    root = factory_root(settings)
     digest = str(result.images[0].image.checksum)
     known = (has_passed(root, digest, boot_gate(kind)) for kind in definition.firmware)
     verdicts = tuple(verdict for verdict in known if verdict is not None)
     return replace(result, verdicts=(*_others(result.verdicts, verdicts), *verdicts))
+
+
+def find_kept_build(definition: Definition, *, settings: Settings, find: Find = no_parents) -> BuildResult | None:
+    """Return the kept build of ``definition`` upon the kept builds of its parents; None: one of them is not there.
+
+    Raises:
+        NotFoundError: There is no definition of a parent, or no such builder.
+        StorageError: The record of a build cannot be read.
+    """
+    root = factory_root(settings)
+    kept: tuple[BuildResult, ...] = ()
+    for each in (*reversed(parents_of(definition, find)), definition):
+        found = find_kept(each, root=root, options=_options(settings, kept))
+        if found is None:
+            return None
+        kept = (found, *kept)
+    return kept[0]
 
 
 def boot_everywhere(
@@ -105,11 +220,13 @@ def boot_everywhere(
     settings: Settings,
     clock: Clock,
     monitor: Monitor,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Verdict, ...]:
     """Boot ``image`` under each firmware, side by side; a gate that the same bytes passed before is not run again.
 
     Raises:
         BootTestError: It did not pass under one of them.
+        InterruptedRunError: ``stopped`` said so.
     """
     root = factory_root(settings)
     boot_settings = BootSettings(
@@ -129,9 +246,9 @@ def boot_everywhere(
     stop = threading.Event()
     with ThreadPoolExecutor(max_workers=max(1, len(firmware))) as pool:
         try:
-            return tuple(pool.map(pass_gate, firmware))
+            return _results([pool.submit(pass_gate, kind) for kind in firmware], stopped)
         except BaseException:
-            # One failed, or Ctrl-C: the pool would wait for the others to the end of their time.
+            # One failed, or the run is to stop: the pool would wait for the others to the end of their time.
             stop.set()
             raise
 
@@ -141,11 +258,66 @@ def factory_root(settings: Settings) -> Path:
     return settings.state_directory / "factory"
 
 
-def _options(settings: Settings) -> BuildOptions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Workshop:
+    """Where everything is built that a run builds."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    monitor: Monitor
+
+    def make(
+        self, definition: Definition, *, ancestors: tuple[BuildResult, ...] = (), fresh: bool = False
+    ) -> BuildResult:
+        """Build a definition, or find its build, and tell of it in the journal."""
+        result = build(
+            definition,
+            root=factory_root(self.settings),
+            options=_options(self.settings, ancestors),
+            clock=self.clock,
+            monitor=self.monitor,
+            fresh=fresh,
+        )
+        if not result.reused:
+            facts: dict[str, object] = {"key": result.key, "digest": str(result.images[0].image.checksum)}
+            journal, now = Journal(self.database), self.clock.now()
+            journal.record(EventKind.APPLIANCE_BUILT, subject=definition.name, facts=facts, at=now)
+        return result
+
+    def test(self, result: BuildResult, stopped: Callable[[], bool]) -> BuildResult:
+        """Have a build pass its boot tests."""
+        verdicts = boot_everywhere(
+            result.images[0],
+            firmware=result.definition.firmware,
+            user=result.definition.user,
+            settings=self.settings,
+            clock=self.clock,
+            monitor=self.monitor,
+            stopped=stopped,
+        )
+        return replace(result, verdicts=(*_others(result.verdicts, verdicts), *verdicts))
+
+
+def _results(futures: list[Future[Verdict]], stopped: Callable[[], bool]) -> tuple[Verdict, ...]:
+    while True:
+        done, waiting = wait(futures, timeout=_POLL_SECONDS, return_when=FIRST_EXCEPTION)
+        for each in done:
+            each.result()
+        if not waiting:
+            return tuple(each.result() for each in futures)
+        if stopped():
+            raise InterruptedRunError("the boot tests were stopped")
+
+
+def _options(settings: Settings, ancestors: tuple[BuildResult, ...] = ()) -> BuildOptions:
+    keyring = settings.factory.keyring
     return BuildOptions(
         mirror=settings.factory.mirror,
         cache_directory=factory_root(settings) / "parents",
         timeout_seconds=settings.factory.build_timeout_seconds,
+        keyring=None if keyring is None else Path(keyring).expanduser().absolute(),
+        ancestors=ancestors,
     )
 
 

@@ -15,10 +15,10 @@ pytestmark = pytest.mark.unit
 
 
 def work(name, *needs, do=None):
-    return Work(name=name, do=do or name.upper, needs=frozenset(needs))
+    return Work(name=name, do=do or (lambda _: name.upper()), needs=frozenset(needs))
 
 
-def failing():
+def failing(_):
     raise BuildError("no")
 
 
@@ -30,9 +30,9 @@ def test_what_is_done_comes_back_in_the_order_in_which_it_was_asked_for():
 def test_nothing_begins_before_what_it_needs_has_ended():
     begun = []
     works = [
-        work("web", "hardened", do=lambda: begun.append("web")),
-        work("hardened", "base", do=lambda: begun.append("hardened")),
-        work("base", do=lambda: begun.append("base")),
+        work("web", "hardened", do=lambda _: begun.append("web")),
+        work("hardened", "base", do=lambda _: begun.append("hardened")),
+        work("base", do=lambda _: begun.append("base")),
     ]
     run_all(works, at_once=3)
     assert begun == ["base", "hardened", "web"]
@@ -59,7 +59,7 @@ def test_no_more_run_at_a_time_than_are_allowed_and_as_many_do():
     lock, gate = threading.Lock(), threading.Barrier(2, timeout=10)
     now, most = 0, 0
 
-    def do():
+    def do(_):
         nonlocal now, most
         with lock:
             now += 1
@@ -75,23 +75,24 @@ def test_no_more_run_at_a_time_than_are_allowed_and_as_many_do():
 def test_a_defect_is_raised_and_what_has_not_begun_does_not_begin():
     begun = []
 
-    def defect():
+    def defect(_):
         raise RuntimeError("defect")
 
     with pytest.raises(RuntimeError, match="defect"):
-        run_all([work("a", do=defect), work("b", do=lambda: begun.append("b"))], at_once=1)
+        run_all([work("a", do=defect), work("b", do=lambda _: begun.append("b"))], at_once=1)
     assert begun == []
 
 
 def test_whoever_is_at_work_when_the_run_is_stopped_is_waited_for():
     cleaned, begun = [], threading.Event()
 
-    def slow():
+    def slow(stopped):
         begun.set()
-        threading.Event().wait(0.05)
+        while not stopped():
+            threading.Event().wait(0.01)
         cleaned.append("slow")
 
-    def defect():
+    def defect(_):
         begun.wait(10)
         raise KeyboardInterrupt
 
