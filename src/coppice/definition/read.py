@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read definitions: a folder with an ``appliance.toml`` in, a `Definition` out, or all of its problems at once.
 
-A definition is called by its folder's name, and one of its variants as ``NAME@VARIANT``. What it is built upon is looked for
-beside it first, then in the other roots.
+A definition is called by its folder's name, and one of its variants as ``NAME@VARIANT``. What it is built upon is
+looked for beside it first, then in the other roots.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coppice.definition.resolve import FILE_NAME, MAX_FILE_BYTES, ResolvedDefinition, Resolver
-from coppice.errors import DefinitionError, NotFoundError, UnreadableFileError
+from coppice.definition.places import FILE_NAME, folders, shown
+from coppice.definition.resolve import MAX_FILE_BYTES, ResolvedDefinition, Resolver
+from coppice.errors import DefinitionError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from coppice.definition.model import Definition
+    from coppice.definition.places import Places
 
 __all__ = [
     "FILE_NAME",
@@ -43,30 +45,28 @@ def read_definition(
     Raises:
         NotFoundError: There is no ``appliance.toml`` in it.
         UnreadableFileError: There is one, and it cannot be read.
-        DefinitionError: Its content is wrong, or that of a variant or a parent; ``details`` has every problem, one a line.
+        DefinitionError: Its content is wrong, or that of a variant or a parent; ``details`` has every problem.
     """
     return _read_all(Resolver(tuple(roots), defaults or {}), folder.absolute())[0].definition
 
 
-def find_definitions(
-    root: Path | Sequence[Path], *, defaults: Mapping[str, object] | None = None
-) -> tuple[Definition, ...]:
+def find_definitions(root: Places, *, defaults: Mapping[str, object] | None = None) -> tuple[Definition, ...]:
     """Return all definitions in the folders directly under ``root``, by name, each with its variants.
 
     Args:
-        root: Where they are; of several places, the first that has a name counts.
+        root: Where they are, or several such places.
         defaults: What lies under every definition.
 
     Raises:
         NotFoundError: ``root`` is not a directory.
         UnreadableFileError: ``root`` or one of the files cannot be read.
-        DefinitionError: One or more of them are wrong; ``details`` has the problems of all.
+        DefinitionError: One or more of them are wrong (``details`` has the problems of all), or two have one name.
     """
-    roots = _places(root)
+    roots = _roots(root)
     resolver = Resolver(roots, defaults or {})
     found: list[Definition] = []
     wrong: list[DefinitionError] = []
-    for folder in _by_name(roots).values():
+    for folder in folders(roots).values():
         try:
             found += [each.definition for each in _read_all(resolver, folder)]
         except DefinitionError as problem:
@@ -75,7 +75,7 @@ def find_definitions(
         raise wrong[0]
     if wrong:
         raise DefinitionError(
-            f"{len(wrong)} definitions in {', '.join(str(each) for each in roots)} are wrong",
+            f"{len(wrong)} definitions in {shown(root)} are wrong",
             details="\n".join(f"{problem.message}\n{problem.details or ''}".rstrip() for problem in wrong),
             resolution="Correct them, then run again.",
             context={"paths": [problem.context.get("path") for problem in wrong]},
@@ -83,9 +83,7 @@ def find_definitions(
     return tuple(found)
 
 
-def find_definition(
-    root: Path | Sequence[Path], name: str, *, defaults: Mapping[str, object] | None = None
-) -> Definition:
+def find_definition(root: Places, name: str, *, defaults: Mapping[str, object] | None = None) -> Definition:
     """Return the definition ``name`` (``NAME`` or ``NAME@VARIANT``) under ``root``.
 
     Others there are read only where it is built upon them.
@@ -98,9 +96,7 @@ def find_definition(
     return resolve_definition(root, name, defaults=defaults).definition
 
 
-def find_lineage(
-    root: Path | Sequence[Path], name: str, *, defaults: Mapping[str, object] | None = None
-) -> tuple[Definition, ...]:
+def find_lineage(root: Places, name: str, *, defaults: Mapping[str, object] | None = None) -> tuple[Definition, ...]:
     """Return the definition ``name`` and all that it is built upon, itself first.
 
     Raises:
@@ -108,16 +104,14 @@ def find_lineage(
         UnreadableFileError: One cannot be read.
         DefinitionError: The content of one is wrong.
     """
-    roots = _places(root)
+    roots = _roots(root)
     resolver = Resolver(roots, defaults or {})
     folder, variant = _locate(roots, name)
     chain = resolver.resolve(folder, variant).chain
     return tuple(resolver.resolve(step.folder, step.variant).definition for step in chain)
 
 
-def resolve_definition(
-    root: Path | Sequence[Path], name: str, *, defaults: Mapping[str, object] | None = None
-) -> ResolvedDefinition:
+def resolve_definition(root: Places, name: str, *, defaults: Mapping[str, object] | None = None) -> ResolvedDefinition:
     """Return the definition ``name`` under ``root``, and where each of its values comes from.
 
     Raises:
@@ -125,7 +119,7 @@ def resolve_definition(
         UnreadableFileError: It cannot be read.
         DefinitionError: Its content is wrong.
     """
-    roots = _places(root)
+    roots = _roots(root)
     folder, variant = _locate(roots, name)
     found = _read_all(Resolver(roots, defaults or {}), folder, variant)
     return next(each for each in found if each.definition.variant == variant)
@@ -139,15 +133,14 @@ def _read_all(resolver: Resolver, folder: Path, wanted: str = "") -> list[Resolv
     return [resolver.resolve(folder, variant) for variant in names]
 
 
-def _locate(roots: tuple[Path, ...], reference: str) -> tuple[Path, str]:
+def _locate(roots: Places, reference: str) -> tuple[Path, str]:
     name, _, variant = reference.partition("@")
-    known = _by_name(roots)
+    known = folders(roots)
     if name in known:
-        return known[name], variant
+        return known[name].absolute(), variant
     near = difflib.get_close_matches(name, known, n=1)
-    where = ", ".join(str(root) for root in roots)
     raise NotFoundError(
-        f"no definition named {name[:80]!r} in {where}",
+        f"no definition named {name[:80]!r} in {shown(roots)}",
         resolution=(
             f"Did you mean {near[0]!r}?"
             if near
@@ -155,26 +148,9 @@ def _locate(roots: tuple[Path, ...], reference: str) -> tuple[Path, str]:
             if known
             else f"Make a folder with an {FILE_NAME} there."
         ),
-        context={"root": where, "name": name[:80], "known": list(known)},
+        context={"root": shown(roots), "name": name[:80], "known": list(known)},
     )
 
 
-def _places(root: Path | Sequence[Path]) -> tuple[Path, ...]:
-    return tuple(each.absolute() for each in ((root,) if isinstance(root, Path) else root))
-
-
-def _by_name(roots: tuple[Path, ...]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for root in roots:
-        for folder in _folders(root):
-            found.setdefault(folder.name, folder)
-    return dict(sorted(found.items()))
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return [path for path in root.iterdir() if path.is_dir() and (path / FILE_NAME).exists()]
-    except (FileNotFoundError, NotADirectoryError) as problem:
-        raise NotFoundError(f"no folder of definitions at {root}", context={"root": str(root)}) from problem
-    except OSError as problem:
-        raise UnreadableFileError(f"cannot read {root}: {problem.strerror}", context={"path": str(root)}) from problem
+def _roots(places: Places) -> tuple[Path, ...]:
+    return tuple(each.absolute() for each in ((places,) if isinstance(places, Path) else places))

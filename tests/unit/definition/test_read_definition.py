@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coppice.definition.read import MAX_FILE_BYTES, find_definition, find_definitions, read_definition
-from coppice.definition.schema import parse_size
+from coppice.definition.values import parse_size
 from coppice.errors import DefinitionError, NotFoundError, UnreadableFileError
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
