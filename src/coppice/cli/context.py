@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coppice.http import Client
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
+    from coppice.workflows.definitions import Sources
 
 
 class Context:
@@ -157,6 +158,42 @@ class Context:
         package = Path(__file__).resolve().parent.parent
         shipped = package / "_definitions"
         return shipped if shipped.is_dir() else package.parent.parent / "definitions"
+
+    def definition_sources(self) -> Sources:
+        """Return where definitions from git are kept.
+
+        Raises:
+            SettingsError: The settings are wrong.
+        """
+        from coppice.definition.git_program import Network
+        from coppice.workflows.definitions import Sources
+
+        transfer, authorities = self.settings.transfer, self.environ.get("SSL_CERT_FILE")
+        return Sources(
+            state_directory=self.settings.state_directory,
+            own=self.definitions_directory(),
+            network=Network(
+                proxy=transfer.proxy,
+                no_proxy=transfer.no_proxy,
+                ssh_agent=self.environ.get("SSH_AUTH_SOCK"),
+                authorities=None if authorities is None else Path(authorities),
+            ),
+            clock=self.clock,
+            monitor=self.monitor,
+        )
+
+    def definition_places(self) -> tuple[Path, ...]:
+        """Return every directory whose folders are definitions: the site's or the shipped ones, and those from git.
+
+        Raises:
+            DefinitionSourceError: What is pinned cannot be had, or is not what it was.
+        """
+        own = self.definitions_directory()
+        if not _exists(self.settings.state_directory / "definitions" / "sources.toml"):
+            return (own,)
+        from coppice.workflows.definitions import definition_places
+
+        return definition_places(self.definition_sources())
 
     def close(self) -> None:
         """Give back what was opened."""

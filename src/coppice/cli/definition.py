@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coppice.cli.definition_git import add, remove, sources, update
 from coppice.cli.envelope import Result, Status
 from coppice.cli.output import format_size
 from coppice.cli.words import examples, noun, pass_context
@@ -121,3 +122,7 @@ def validate(context: Context, what: tuple[str, ...]) -> Result:
 def _system(definition: Definition) -> str:
     system = definition.operating_system
     return f"{system.distribution} {system.version}"
+
+
+for _verb in (add, update, remove, sources):
+    command.add_command(_verb)

@@ -30,12 +30,17 @@ TOOLS: dict[str, Tool] = {
         Tool(name="qemu-img", package="qemu-utils", purpose="converting and checking images"),
         Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
         Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
-        Tool(name="ssh-keygen", package="openssh-client", purpose="making throw-away keys for boot tests"),
+        Tool(
+            name="ssh-keygen",
+            package="openssh-client",
+            purpose="keys of boot tests, signatures of git commits",
+        ),
         Tool(name="bwrap", package="bubblewrap", purpose="shutting in the programs that read other people's images"),
         Tool(name="mdir", package="mtools", purpose="looking into FAT file systems of images"),
         Tool(name="xfs_db", package="xfsprogs", purpose="looking into XFS file systems of images"),
         Tool(name="btrfs", package="btrfs-progs", purpose="looking into btrfs file systems of images"),
         Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
-        Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (the sources simplestreams and files)"),
+        Tool(name="git", package="git", purpose="definitions that come from git"),
+        Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (simplestreams, files, git commits)"),
     )
 }
