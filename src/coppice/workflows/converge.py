@@ -344,7 +344,9 @@ class _CloudRun:
         awaited = [
             each.desired
             for each in applied.awaited
-            if each.kind is ActionKind.REGISTER and each.desired is not None and _tried(each) not in done.tried
+            if each.kind is ActionKind.REGISTER and each.desired is not None
+            # What is here and was held back by something else is the next run's: nobody would ever be done waiting.
+            if _tried(each) not in done.tried and not self._supplies.is_here(each.desired, cloud.formats)
         ]
         if not awaited:
             self._tell_expiring(observe(cloud, site.database, site.clock))

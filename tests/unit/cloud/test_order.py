@@ -118,3 +118,17 @@ def test_what_is_awaited_is_left_out_with_all_that_depends_on_it():
         order.end(unit)
     assert positions(units) == [[1], [4]]
     assert (ready(order), order.unseen()) == ([], ())
+
+
+def test_what_was_tried_in_vain_keeps_back_what_depends_on_it_and_not_what_only_comes_after_it():
+    failed = action("a", ActionKind.CHANGE_STATE, state=ImageState.REVOKED)
+    order = order_of(
+        [failed, action("a", ActionKind.REGISTER), action("b", after=(0,)), action("a", after=(1,))],
+        lambda each: each.state is ImageState.REVOKED,
+    )
+    assert order.left_out() == (0, 2)
+    (register,) = ready(order)
+    assert register.actions == [1]
+    order.end(register)
+    order.seen()
+    assert positions(ready(order)) == [[3]]

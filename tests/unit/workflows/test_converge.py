@@ -260,6 +260,22 @@ def test_what_failed_is_not_tried_again_in_the_same_run(site: Site):
     assert site.told().count("ImageFailed") == 1
 
 
+def test_a_version_that_cannot_be_revoked_keeps_no_newer_one_waiting_for_ever(site: Site):
+    class Refusing(MemoryCloud):
+        def change_state(self, *arguments: Any, **options: Any) -> Any:
+            raise CloudError("refused")
+
+    site.clouds = {"b": (cloud := Refusing("b", SITE))}
+    site.run(old := desired_image(version="1"))
+    Revocations(site.database).make(Target(digest=old.listed.checksum), reason="stolen", at=NOW)
+    site.late = ["debian image"]
+    (report,) = site.run(desired_image(version="2"))
+    assert site.waits == [["debian image"]]
+    assert report.applied is not None
+    assert [str(each.error) for each in report.applied.results] == ["refused", "None"]
+    assert [each.marker.version for each in cloud.describe()] == ["1", "2"]
+
+
 @pytest.mark.threat("T84")
 def test_a_cloud_that_another_run_changes_is_told_and_the_others_are_brought_up_to_date(site: Site):
     site.clouds = {"a": MemoryCloud("a", SITE), "b": MemoryCloud("b", SITE)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from coppice.cloud.model import ImageState
 from coppice.cloud.steps import ActionKind
@@ -25,12 +25,14 @@ class Unit:
         actions: Positions in the plan, rising.
         waits_for: How many units must end before.
         before: Units that wait for this one.
+        needed_by: Those of them that are of no use without it; the others only keep the order of steps on one image.
         shows: Positions of the registrations that the cloud must show before this is begun.
     """
 
     actions: list[int]
     waits_for: int = 0
     before: list[Unit] = field(default_factory=list)
+    needed_by: list[Unit] = field(default_factory=list)
     shows: list[int] = field(default_factory=list)
 
 
@@ -39,14 +41,13 @@ class Order:
 
     Args:
         actions: Of the plan.
-        awaits: Tells which actions are not to be begun; neither is what depends on them.
+        awaits: Tells which actions are not to be begun; neither is what depends on them, nor what else there is to do
+            with an image that is still to be registered.
     """
 
     def __init__(self, actions: Sequence[Action], awaits: Callable[[Action], bool]) -> None:
         self._units = _units_of(actions)
-        self._left_out = _with_all_later(
-            unit for unit in self._units if any(awaits(actions[each]) for each in unit.actions)
-        )
+        self._left_out = _left_out(self._units, actions, awaits)
         self._ready: list[tuple[int, Unit]] = []
         self._unseen: list[Unit] = []
         for unit in self._units:
@@ -87,15 +88,26 @@ class Order:
             heapq.heappush(self._ready, (unit.actions[0], unit))
 
 
-def _with_all_later(units: Iterable[Unit]) -> set[int]:
-    found: set[int] = set()
+def _left_out(units: Iterable[Unit], actions: Sequence[Action], awaits: Callable[[Action], bool]) -> set[int]:
+    awaited = [unit for unit in units if any(awaits(actions[each]) for each in unit.actions)]
+    registering = [unit for unit in awaited if any(actions[each].kind is ActionKind.REGISTER for each in unit.actions)]
+    found = {id(unit): unit for unit in (*_reached(registering, "before"), *_reached(awaited, "needed_by"))}
+    for unit in found.values():
+        for later in unit.before:
+            # What was tried in vain before does not keep back what has no need of it.
+            later.waits_for -= 1
+    return set(found)
+
+
+def _reached(units: Iterable[Unit], by: Literal["before", "needed_by"]) -> Iterable[Unit]:
+    found: dict[int, Unit] = {}
     pending = list(units)
     while pending:
         unit = pending.pop()
         if id(unit) not in found:
-            found.add(id(unit))
-            pending.extend(unit.before)
-    return found
+            found[id(unit)] = unit
+            pending.extend(unit.before if by == "before" else unit.needed_by)
+    return found.values()
 
 
 def _units_of(actions: Sequence[Action]) -> list[Unit]:
@@ -123,22 +135,27 @@ def _is_flip(action: Action) -> bool:
 
 def _link(actions: Sequence[Action], unit_of: Sequence[Unit]) -> None:
     linked: set[tuple[int, int]] = set()
+    needed: set[tuple[int, int]] = set()
 
-    def link(before: Unit, later: Unit) -> None:
-        if before is not later and (id(before), id(later)) not in linked:
-            linked.add((id(before), id(later)))
+    def link(before: Unit, later: Unit, *, is_needed: bool) -> None:
+        pair = id(before), id(later)
+        if before is not later and pair not in linked:
+            linked.add(pair)
             before.before.append(later)
             later.waits_for += 1
+        if before is not later and is_needed and pair not in needed:
+            needed.add(pair)
+            before.needed_by.append(later)
 
     last: dict[ImageKey, Unit] = {}
     for position, action in enumerate(actions):
         unit = unit_of[position]
         for each in action.after:
-            link(unit_of[each], unit)
+            link(unit_of[each], unit, is_needed=True)
             if actions[each].kind is ActionKind.REGISTER:
                 unit.shows.append(each)
         # Steps on one image keep their order; within a set, the set's is theirs.
         previous = last.get(action.key)
         if previous is not None and previous.actions[0] <= unit.actions[0]:
-            link(previous, unit)
+            link(previous, unit, is_needed=False)
         last[action.key] = unit
