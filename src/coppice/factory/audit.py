@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gate ``audit-identity``: look into a finished image, without mounting or booting it, for what nobody may bake in.
+"""The gate ``audit``: look into a finished image, without mounting or booting it, for what no image may have.
 
-It reads the bytes that will be published, whichever builder made them: host keys, a machine-id, passwords, logs,
-leases and seeds must not be there, and sshd must not accept passwords.
+It reads the bytes that will be published, whichever builder made them, and holds them against a checklist. A definition
+may except something by the check's name, the path and a reason.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import stat
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
-from coppice.errors import BuildError, ToolFailedError
+from coppice.errors import AuditError, BuildError, ToolFailedError
+from coppice.factory.audit_accounts import ACCOUNT_CHECKS
+from coppice.factory.audit_contents import CONTENT_CHECKS
+from coppice.factory.audit_leftovers import LEFTOVER_CHECKS
+from coppice.factory.audit_model import Subject, weigh
+from coppice.factory.audit_network import NETWORK_CHECKS
+from coppice.factory.evidence.ext4 import Ext4Disk
+from coppice.factory.evidence.inventory import Inventory, take_inventory
+from coppice.factory.evidence.ownership import ownership_of
 from coppice.factory.files import qemu_format
 from coppice.factory.model import Outcome, Verdict
 from coppice.factory.workplace import workplace
@@ -25,201 +30,135 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.clock import Clock
+    from coppice.definition.model import AuditException, Definition
+    from coppice.factory.audit_model import Audited, Check, Finding
     from coppice.factory.model import BuiltImage
 
-GATE = "audit-identity"
+GATE = "audit"
+CHECKS: tuple[Check, ...] = (*ACCOUNT_CHECKS, *LEFTOVER_CHECKS, *NETWORK_CHECKS, *CONTENT_CHECKS)
+"""The checklist."""
 _TOOL_SECONDS = 300.0
 _SECTOR_BYTES = 512
 _EXT_MAGIC_AT = 1080
 _EXT_MAGIC = b"\x53\xef"
-_ENTRY = re.compile(r"^/(\d+)/(\d{6})/(\d+)/(\d+)/(.*)/(\d*)/$")
-_SSHD_WANTED = {
-    "passwordauthentication": {"no"},
-    "kbdinteractiveauthentication": {"no"},
-    "permitrootlogin": {"no", "prohibit-password", "without-password"},
-    "permitemptypasswords": {"no"},
-}
-# What OpenSSH does when nothing is written.
-_SSHD_DEFAULTS = {
-    "passwordauthentication": "yes",
-    "kbdinteractiveauthentication": "yes",
-    "permitrootlogin": "prohibit-password",
-    "permitemptypasswords": "no",
-}
-_EMPTY_FOLDERS = ("/var/lib/apt/lists", "/var/lib/dhcp", "/root/.ssh", "/var/lib/cloud")
-_ABSENT = ("/var/lib/dbus/machine-id", "/var/lib/systemd/random-seed", "/root/.bash_history")
+_MOST_TOLD = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What a directory holds.
+class AuditReport:
+    """What the audit of an image that passed found out.
 
     Attributes:
-        name: Its name there.
-        mode: Kind and permissions, as `os.stat` has them.
-        size_bytes: Length of its content.
+        verdict: That it passed.
+        inventory: Every file in it.
+        unused: Exceptions of the definition that cover nothing: somebody should take them out.
     """
 
-    name: str
-    mode: int
-    size_bytes: int
+    verdict: Verdict
+    inventory: Inventory
+    unused: tuple[AuditException, ...]
 
 
-class FileSystem:
-    """An ext4 file system inside a raw disk, read by debugfs."""
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def entries(self, folder: str) -> tuple[Entry, ...]:
-        """Return what ``folder`` holds; empty where it is not there."""
-        listed = self._ask(f'ls -p "{folder}"')
-        found = []
-        for line in listed.splitlines():
-            match = _ENTRY.match(line)
-            if match and match[5] not in {".", "..", "lost+found"} and match[1] != "0":
-                found.append(Entry(name=match[5], mode=int(match[2], 8), size_bytes=int(match[6] or 0)))
-        return tuple(found)
-
-    def exists(self, path: str) -> bool:
-        """Tell whether there is something at ``path``."""
-        folder, _, name = path.rpartition("/")
-        return any(entry.name == name for entry in self.entries(folder or "/"))
-
-    def content(self, path: str) -> str | None:
-        """Return the content of the file at ``path``; None where there is none."""
-        return self._ask(f'cat "{path}"', may_be_missing=False) if self.exists(path) else None
-
-    def _ask(self, command: str, *, may_be_missing: bool = True) -> str:
-        try:
-            completed = run(["debugfs", "-R", command, self._place], timeout_seconds=_TOOL_SECONDS)
-        except ToolFailedError as problem:
-            raise BuildError(f"looking into the image failed: {problem.message}", details=problem.details) from problem
-        complaints = [
-            line
-            for line in completed.stderr.decode("utf-8", errors="replace").splitlines()
-            if not line.startswith("debugfs ") and not (may_be_missing and "File not found by ext2_lookup" in line)
-        ]
-        if complaints:
-            # Not to be taken for "nothing there".
-            raise BuildError("looking into the image failed", details="\n".join(complaints))
-        return completed.text()
-
-
-def audit_identity(image: BuiltImage, *, work_directory: Path | None, clock: Clock) -> Verdict:
-    """Return the verdict that ``image`` carries no identity of its own and lets nobody in by password.
+def audit(image: BuiltImage, definition: Definition, *, work_directory: Path | None, clock: Clock) -> AuditReport:
+    """Return what is in ``image``, which has nothing that no image may have, but for what ``definition`` excepts.
 
     Raises:
-        BuildError: It does, or cannot be looked into; ``details`` names everything that was found.
+        AuditError: It has; ``details`` names everything that was found.
+        BuildError: It cannot be looked into.
         NoSpaceError: There is no room for a raw copy.
     """
     started = clock.monotonic()
-    with workplace(work_directory) as work:
-        raw = work / "disk.raw"
-        source_format = qemu_format(image.image.format)
-        try:
-            run(
-                ["qemu-img", "convert", "-f", source_format, "-O", "raw", "--", image.path, raw],
-                timeout_seconds=_TOOL_SECONDS,
-            )
-        except ToolFailedError as problem:
-            raise BuildError(
-                f"{image.path.name} cannot be read: {problem.message}", details=problem.details
-            ) from problem
-        tree = FileSystem(f"{raw}?offset={_root_offset_bytes(raw)}")
-        findings = look_for_identity(tree)
-    if findings:
-        raise BuildError(
-            f"{image.path.name} failed its identity audit: {findings[0]}",
-            details="\n".join(findings),
-            context={"gate": GATE, "findings": findings},
+    unknown = sorted({each.check for each in definition.audit_exceptions} - {check.name for check in CHECKS})
+    if unknown:
+        raise AuditError(
+            f"{definition.name} has an audit exception for {unknown[0]!r}, and there is no such check",
+            details=f"The checks: {', '.join(check.name for check in CHECKS)}",
+            resolution="Correct the name in [[audit-exception]].",
         )
-    return Verdict(
-        gate=GATE,
-        image_digest=str(image.image.checksum),
-        outcome=Outcome.PASSED,
-        decided_at=clock.now(),
-        seconds=round(clock.monotonic() - started, 1),
-        facts=(("host-keys", "none"), ("machine-id", "empty"), ("passwords", "none"), ("sshd", "keys only")),
+    with workplace(work_directory) as work:
+        subject = read_subject(_as_raw(image, work), definition, work)
+        audited = judge(subject)
+        inventory = take_inventory(subject.tree, subject.ownership, subject.digests)
+    if audited.findings:
+        raise _failure(image, audited)
+    return AuditReport(
+        verdict=Verdict(
+            gate=GATE,
+            image_digest=str(image.image.checksum),
+            outcome=Outcome.PASSED,
+            decided_at=clock.now(),
+            seconds=round(clock.monotonic() - started, 1),
+            facts=_facts(audited),
+        ),
+        inventory=inventory,
+        unused=audited.unused,
     )
 
 
-def look_for_identity(tree: FileSystem) -> list[str]:
-    """Return everything in ``tree`` that no image may carry; empty: nothing."""
-    findings = [
-        f"an SSH host key is baked in: /etc/ssh/{entry.name}"
-        for entry in tree.entries("/etc/ssh")
-        if fnmatchcase(entry.name, "ssh_host_*")
-    ]
-    machine_id = tree.content("/etc/machine-id")
-    if machine_id is not None and machine_id.strip() not in {"", "uninitialized"}:
-        findings.append("a machine-id is baked in: /etc/machine-id")
-    findings += _passwords(tree.content("/etc/shadow"))
-    findings += [
-        f"left behind: {folder}/{entry.name}"
-        for folder in _EMPTY_FOLDERS
-        for entry in tree.entries(folder)
-        if not stat.S_ISDIR(entry.mode)
-    ]
-    findings += [f"left behind: {path}" for path in _ABSENT if tree.exists(path)]
-    findings += [
-        f"a log is not empty: /var/log/{entry.name}"
-        for entry in tree.entries("/var/log")
-        if stat.S_ISREG(entry.mode) and entry.size_bytes and entry.name != "README"
-    ]
-    resolver = next((entry for entry in tree.entries("/etc") if entry.name == "resolv.conf"), None)
-    if resolver is not None and stat.S_ISREG(resolver.mode) and resolver.size_bytes:
-        findings.append("name servers of the building machine are baked in: /etc/resolv.conf")
-    found = sshd_settings(tree)
-    findings += [
-        f"sshd has {name} {found[name]}, not {' or '.join(sorted(wanted))}"
-        for name, wanted in _SSHD_WANTED.items()
-        if found[name] not in wanted
-    ]
-    return findings
+def read_subject(raw: Path, definition: Definition, work: Path) -> Subject:
+    """Return what is in the raw disk ``raw``, ready to be checked; the disk must stay until that is done.
+
+    Raises:
+        BuildError: It cannot be looked into.
+    """
+    disk = Ext4Disk(raw, _root_offset_bytes(raw), work)
+    tree = disk.tree()
+    return Subject(tree=tree, definition=definition, ownership=ownership_of(tree), digests=disk.digests(tree))
 
 
-def sshd_settings(tree: FileSystem) -> dict[str, str]:
-    """Return the settings of sshd that matter here, as sshd itself would read them: the first value wins."""
-    found: dict[str, str] = {}
-    text = tree.content("/etc/ssh/sshd_config")
-    if text is None:
-        raise BuildError("the image has no /etc/ssh/sshd_config")
-    _read_sshd(tree, text, found)
-    return {name: found.get(name, default) for name, default in _SSHD_DEFAULTS.items()}
+def judge(subject: Subject) -> Audited:
+    """Return what the checklist finds in ``subject``, and which of it the definition excepts."""
+    findings = tuple(finding for check in CHECKS for finding in check.findings(subject))
+    return weigh(findings, subject.definition.audit_exceptions)
 
 
-def _read_sshd(tree: FileSystem, text: str, found: dict[str, str]) -> None:
-    for line in text.splitlines():
-        words = line.split("#")[0].replace("=", " ", 1).split()
-        if len(words) < 2:  # noqa: PLR2004 - a keyword and its value
-            continue
-        keyword = words[0].lower()
-        if keyword == "match":
-            # What follows holds for some connections only.
-            return
-        if keyword == "challengeresponseauthentication":
-            keyword = "kbdinteractiveauthentication"
-        if keyword == "include":
-            for pattern in words[1:]:
-                folder, _, name = pattern.rpartition("/")
-                folder = folder if folder.startswith("/") else f"/etc/ssh/{folder}".rstrip("/")
-                for entry in sorted(tree.entries(folder), key=lambda entry: entry.name):
-                    if fnmatchcase(entry.name, name):
-                        _read_sshd(tree, tree.content(f"{folder}/{entry.name}") or "", found)
-        else:
-            found.setdefault(keyword, words[1].strip('"').lower())
+def _facts(audited: Audited) -> tuple[tuple[str, str], ...]:
+    excepted = [finding.check for finding in audited.excepted]
+    return (
+        *(
+            (each.name, f"{excepted.count(each.name)} excepted" if each.name in excepted else "passed")
+            for each in CHECKS
+        ),
+        *(("unused-exception", f"{each.check} {each.path}") for each in audited.unused),
+    )
 
 
-def _passwords(shadow: str | None) -> list[str]:
-    if shadow is None:
-        raise BuildError("the image has no /etc/shadow")
-    accounts = [line.split(":") for line in shadow.splitlines() if line]
-    return [
-        f"the account {account[0]} has a password in /etc/shadow, or needs none"
-        for account in accounts
-        if len(account) < 2 or not account[1].startswith(("*", "!"))  # noqa: PLR2004 - name and password
-    ]
+def _failure(image: BuiltImage, audited: Audited) -> AuditError:
+    reasons = {check.name: check.reason for check in CHECKS}
+    lines = [_line(finding, reasons) for finding in audited.findings]
+    if len(lines) > _MOST_TOLD:
+        lines = [*lines[:_MOST_TOLD], f"… and {len(lines) - _MOST_TOLD} more"]
+    first = audited.findings[0]
+    return AuditError(
+        f"{image.path.name} failed its audit: {first.path}: {first.text} ({first.check})",
+        details="\n".join(lines),
+        resolution="Have the build not leave it there. Where it is meant to be, say so in the definition, with a "
+        "reason: [[audit-exception]] with check, path and reason.",
+        context={
+            "gate": GATE,
+            "findings": [
+                {"check": each.check, "path": each.path, "text": each.text, "reason": reasons[each.check]}
+                for each in audited.findings
+            ],
+        },
+    )
+
+
+def _line(finding: Finding, reasons: dict[str, str]) -> str:
+    return f"{finding.check}: {finding.path}: {finding.text}. {reasons[finding.check]}"
+
+
+def _as_raw(image: BuiltImage, work: Path) -> Path:
+    raw = work / "disk.raw"
+    source_format = qemu_format(image.image.format)
+    try:
+        run(
+            ["qemu-img", "convert", "-f", source_format, "-O", "raw", "--", image.path, raw],
+            timeout_seconds=_TOOL_SECONDS,
+        )
+    except ToolFailedError as problem:
+        raise BuildError(f"{image.path.name} cannot be read: {problem.message}", details=problem.details) from problem
+    return raw
 
 
 def _root_offset_bytes(raw: Path) -> int:

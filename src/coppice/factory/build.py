@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from coppice.atomic import partial_path, replacing_directory, storage_errors, sweep_partials
 from coppice.errors import BuildError, NotFoundError, StorageError
-from coppice.factory.audit import audit_identity
+from coppice.factory.audit import audit
 from coppice.factory.builders import load_builder
+from coppice.factory.evidence.inventory import FILE_NAME as INVENTORY_NAME
+from coppice.factory.evidence.inventory import write_inventory
 from coppice.factory.files import sha512_of
 from coppice.factory.lock import locked
 from coppice.factory.model import BuildResult, BuiltImage, Provenance
@@ -149,7 +151,9 @@ def _make(
         output = builder.build(definition, into, options, monitor)
         _check(output, definition, into)
         with monitor.task(f"auditing {definition.name}"):
-            verdict = audit_identity(output.images[0], work_directory=options.work_directory, clock=clock)
+            report = audit(output.images[0], definition, work_directory=options.work_directory, clock=clock)
+        for unused in report.unused:
+            monitor.message(f"{definition.name}: the audit exception {unused.check} {unused.path} covers nothing")
         result = BuildResult(
             definition=definition,
             key=key,
@@ -163,16 +167,17 @@ def _make(
                 started_at=started_at,
                 seconds=round(clock.monotonic() - started, 1),
             ),
-            verdicts=(verdict,),
+            verdicts=(report.verdict,),
             reused=False,
         )
         write_record(into / FILE_NAME, result)
+        write_inventory(into / INVENTORY_NAME, report.inventory)
         # Until the new one is renamed in, a kill leaves no build of this key, never half of one.
         with storage_errors("setting aside", directory):
             if directory.exists():
                 directory.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
-    keep_verdict(root, verdict)
+    keep_verdict(root, report.verdict)
     return result
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from coppice.clock import FixedClock
-from coppice.definition.model import Definition
-from coppice.errors import BuildError, NotFoundError, SettingsError, StorageError
-from coppice.factory import audit, builders, workplace
+from coppice.definition.model import AuditException, Definition
+from coppice.errors import AuditError, BuildError, NotFoundError, SettingsError, StorageError
 from coppice.factory import build as building
-from coppice.factory.audit import Entry, look_for_identity
+from coppice.factory import builders, workplace
+from coppice.factory.audit import AuditReport
 from coppice.factory.build import build, build_key, load_build_result
 from coppice.factory.builders import builder_names, load_builder
+from coppice.factory.evidence.inventory import Inventory, InventoryFile, read_inventory
 from coppice.factory.lock import is_free, locked
 from coppice.factory.model import BuilderOutput, BuildOptions, BuiltImage, Outcome, Package, Verdict
 from coppice.factory.verdicts import find_verdict, has_passed, keep_verdict
@@ -48,6 +49,9 @@ DEFINITION = Definition(
 )
 
 
+INVENTORY = Inventory({"/etc/x": InventoryFile(path="/etc/x", mode=0o100644, owner=0, group=0, size_bytes=0)})
+
+
 class FakeBuilder:
     name = "fake"
     version = "1"
@@ -75,7 +79,7 @@ class FakeBuilder:
         )
 
 
-def verdict(digest=None, gate="audit-identity", outcome=Outcome.PASSED):
+def verdict(digest=None, gate="audit", outcome=Outcome.PASSED):
     return Verdict(
         gate=gate,
         image_digest=digest or str(Checksum.of(b"")),
@@ -86,11 +90,16 @@ def verdict(digest=None, gate="audit-identity", outcome=Outcome.PASSED):
     )
 
 
+def passed(image):
+    verdict_of_it = verdict(str(image.image.checksum))
+    return AuditReport(verdict=verdict_of_it, inventory=INVENTORY, unused=())
+
+
 @pytest.fixture
 def builder(monkeypatch):
     fake = FakeBuilder()
     monkeypatch.setattr(building, "load_builder", lambda _name: fake)
-    monkeypatch.setattr(building, "audit_identity", lambda image, **_: verdict(str(image.image.checksum)))
+    monkeypatch.setattr(building, "audit", lambda image, _definition, **_: passed(image))
     return fake
 
 
@@ -106,6 +115,20 @@ def test_the_second_build_of_the_same_definition_is_the_first(tmp_path, builder)
     assert second == replace(first, reused=True)
     assert load_build_result(first.directory) == second
     assert first.images[0].path.read_bytes() == b"disk 1"
+    assert read_inventory(first.directory) == INVENTORY
+
+
+def test_an_audit_exception_that_covers_nothing_is_told_while_building(tmp_path, builder, monkeypatch):
+    told = []
+    exception = AuditException(check="log", path="/var/log/x", reason="a test")
+
+    def report(image, _definition, **_):
+        return replace(passed(image), unused=(exception,))
+
+    monkeypatch.setattr(building, "audit", report)
+    monitor = type("Told", (type(SILENT),), {"message": lambda _self, text: told.append(text)})()
+    build(DEFINITION, root=tmp_path, options=BuildOptions(), clock=CLOCK, monitor=monitor)
+    assert told == ["tiny: the audit exception log /var/log/x covers nothing"]
 
 
 def test_a_build_is_found_again_when_the_definition_moved(tmp_path, builder):
@@ -162,10 +185,10 @@ def test_a_failed_build_leaves_nothing_new_and_what_was_there(tmp_path, builder,
 
 
 def test_an_image_that_fails_its_audit_is_not_kept(tmp_path, builder, monkeypatch):
-    def fail(image, **_):
-        raise BuildError("an SSH host key is baked in")
+    def fail(image, _definition, **_):
+        raise AuditError("an SSH host key is baked in")
 
-    monkeypatch.setattr(building, "audit_identity", fail)
+    monkeypatch.setattr(building, "audit", fail)
     with pytest.raises(BuildError, match="host key"):
         make(tmp_path)
     assert [path for path in (tmp_path / "builds").iterdir() if path.is_dir()] == []
@@ -284,76 +307,6 @@ def test_a_plug_in_that_cannot_be_loaded_is_told_without_a_traceback(monkeypatch
     with pytest.raises(SettingsError) as caught:
         load_builder("fake")
     assert "no module named x" in (caught.value.details or "")
-
-
-class Tree(audit.FileSystem):
-    def __init__(self, files) -> None:
-        self._files = files
-
-    def entries(self, folder):
-        prefix = folder.rstrip("/") + "/"
-        return tuple(
-            Entry(name=path.removeprefix(prefix), mode=0o100644, size_bytes=len(content))
-            for path, content in self._files.items()
-            if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
-        )
-
-    def content(self, path):
-        return self._files.get(path)
-
-
-CLEAN = {
-    "/etc/machine-id": "",
-    "/etc/shadow": "root:*:19000::::::\ndaemon:!:19000::::::\n",
-    "/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nPasswordAuthentication yes\n",
-    "/etc/ssh/sshd_config.d/00-coppice.conf": (
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\n"
-    ),
-    "/var/log/lastlog": "",
-}
-
-
-def test_a_clean_image_has_no_findings():
-    assert look_for_identity(Tree(CLEAN)) == []
-
-
-@pytest.mark.parametrize(
-    ("path", "content", "said"),
-    [
-        ("/etc/ssh/ssh_host_rsa_key", "key", "SSH host key is baked in: /etc/ssh/ssh_host_rsa_key"),
-        ("/etc/machine-id", "0123456789abcdef\n", "machine-id is baked in"),
-        ("/etc/shadow", "root:$y$j9T$x:19000::::::\n", "account root has a password"),
-        ("/etc/shadow", "root::19000::::::\n", "account root has a password"),
-        ("/etc/resolv.conf", "nameserver 10.0.0.1\n", "name servers"),
-        ("/var/lib/dhcp/dhclient.eth0.leases", "lease", "left behind"),
-        ("/root/.ssh/authorized_keys", "ssh-ed25519 A", "left behind: /root/.ssh/authorized_keys"),
-        ("/var/lib/systemd/random-seed", "x", "left behind"),
-        ("/var/log/syslog", "x", "log is not empty"),
-        ("/etc/ssh/sshd_config.d/00-coppice.conf", "", "passwordauthentication yes"),
-        ("/etc/ssh/sshd_config.d/00-aaa.conf", "PermitRootLogin yes\n", "permitrootlogin yes"),
-        (
-            "/etc/ssh/sshd_config.d/00-aaa.conf",
-            "ChallengeResponseAuthentication=yes\n",
-            "kbdinteractiveauthentication yes",
-        ),
-    ],
-)
-def test_each_kind_of_baked_in_identity_is_found(path, content, said):
-    findings = look_for_identity(Tree({**CLEAN, path: content}))
-    assert any(said in finding for finding in findings)
-
-
-def test_what_follows_a_match_block_does_not_count_for_everybody():
-    assert (
-        look_for_identity(Tree({**CLEAN, "/etc/ssh/sshd_config.d/99.conf": "Match User x\nPermitRootLogin yes\n"}))
-        == []
-    )
-
-
-@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/ssh/sshd_config"])
-def test_a_file_that_must_be_there_and_is_not_fails_the_audit(path):
-    with pytest.raises(BuildError, match="has no"):
-        look_for_identity(Tree({name: content for name, content in CLEAN.items() if name != path}))
 
 
 def test_a_lock_is_held_by_one_and_let_go(tmp_path):

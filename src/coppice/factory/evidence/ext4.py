@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the ext4 file system of a raw disk without mounting it: debugfs tells what is where, the disk gives the bytes.
+
+Directories are asked for level by level, each level by one call, so that a whole system is listed in a second. Nothing
+is taken for "not there" because it could not be read: what debugfs says in another form than expected is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.evidence.tree import GuestTree, Node
+from coppice.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+_TOOL_SECONDS = 300.0
+_ANSWER_BYTES = 256 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+_ROOT_INODE = 2
+_MOST_NODES = 2_000_000
+_MOST_LEVELS = 256
+_ENTRY = re.compile(r"/(\d+)/(\d{6})/(\d+)/(\d+)/([^/]*)/(\d*)/")
+_LINK = re.compile(r'^Fast link dest: "(.*)"$', re.MULTILINE | re.DOTALL)
+_EXTENT = re.compile(r"\s*\d+/\s*\d+\s+\d+/\s*\d+\s+(\d+) -\s*\d+\s+(\d+) -\s*\d+\s+(\d+)(\s+Uninit)?\s*")
+_EXTENT_HEADER = re.compile(r"Level Entries\s+Logical\s+Physical Length Flags")
+_BLOCK_SIZE = re.compile(r"^Block size:\s+(\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """Digests of a file's content.
+
+    Attributes:
+        sha256: Of all evidence.
+        md5: Which packages have of their files.
+    """
+
+    sha256: str
+    md5: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Extent:
+    """A run of blocks of a file."""
+
+    logical: int
+    physical: int
+    blocks: int
+    is_written: bool
+
+
+class Ext4Disk:
+    """An ext4 file system in a raw disk.
+
+    Args:
+        raw: The disk.
+        offset_bytes: Where the file system starts.
+        work: An empty directory for scripts.
+    """
+
+    def __init__(self, raw: Path, offset_bytes: int, work: Path) -> None:
+        self._raw = raw
+        self._offset_bytes = offset_bytes
+        self._script = work / "debugfs.commands"
+        said = self._ask(["stats -h"])[0]
+        match = _BLOCK_SIZE.search(said)
+        if match is None:
+            raise _unreadable("it does not tell its block size")
+        self._block_bytes = int(match[1])
+        self._extents: dict[int, tuple[_Extent, ...]] = {}
+
+    def tree(self) -> GuestTree:
+        """Return the whole tree.
+
+        Raises:
+            BuildError: It cannot be read.
+        """
+        nodes: dict[str, Node] = {}
+        level: list[tuple[str, int]] = [("", _ROOT_INODE)]
+        for _ in range(_MOST_LEVELS):
+            if not level:
+                break
+            answers = self._ask([f"ls -p <{inode}>" for _, inode in level])
+            found = [node for (folder, _), said in zip(level, answers, strict=True) for node in _entries(folder, said)]
+            nodes |= {node.path: node for node in found}
+            if len(nodes) > _MOST_NODES:
+                raise _unreadable(f"it has more than {_MOST_NODES} files")
+            level = [(node.path, node.inode) for node in found if node.is_folder]
+        else:
+            raise _unreadable("its directories go too deep")
+        nodes.pop("/lost+found", None)
+        self._follow(nodes)
+        self._extents |= self._locate({node.inode for node in nodes.values() if node.is_file and node.size_bytes})
+        return GuestTree(nodes, self.content)
+
+    def content(self, node: Node) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            BuildError: It is not where it should be.
+        """
+        with storage_errors("reading", self._raw):
+            return b"".join(self._pieces(node))
+
+    def digests(self, tree: GuestTree) -> dict[str, Digests]:
+        """Return the digests of every file's content, by path; the disk is read in its own order.
+
+        Raises:
+            BuildError: A file cannot be read.
+        """
+        files = [node for node in tree if node.is_file]
+        by_inode: dict[int, Digests] = {}
+        with storage_errors("reading", self._raw):
+            for node in sorted(files, key=self._first_block):
+                if node.inode not in by_inode:
+                    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+                    for piece in self._pieces(node):
+                        sha256.update(piece)
+                        md5.update(piece)
+                    by_inode[node.inode] = Digests(sha256=sha256.hexdigest(), md5=md5.hexdigest())
+        return {node.path: by_inode[node.inode] for node in files}
+
+    def _first_block(self, node: Node) -> int:
+        extents = self._extents.get(node.inode, ())
+        return extents[0].physical if extents else 0
+
+    def _pieces(self, node: Node) -> Iterator[bytes]:
+        left, at = node.size_bytes, 0
+        with self._raw.open("rb") as disk:
+            for extent in self._extents.get(node.inode, ()):
+                start = extent.logical * self._block_bytes
+                gap = min(left, start - at)
+                yield from _zeros(gap)
+                left, at = left - gap, at + gap
+                length = min(left, extent.blocks * self._block_bytes)
+                if extent.is_written:
+                    disk.seek(self._offset_bytes + extent.physical * self._block_bytes)
+                    yield from _read(disk, length, node.path)
+                else:
+                    yield from _zeros(length)
+                left, at = left - length, at + length
+        yield from _zeros(left)
+
+    def _follow(self, nodes: dict[str, Node]) -> None:
+        links = [node for node in nodes.values() if node.is_link]
+        answers = self._ask([f"stat <{node.inode}>" for node in links])
+        slow = []
+        for node, said in zip(links, answers, strict=True):
+            match = _LINK.search(said)
+            if match is None:
+                slow.append(node)
+            else:
+                nodes[node.path] = replace(node, target=match[1])
+        # A long target lies in a block, like a file's content.
+        self._extents |= self._locate({node.inode for node in slow})
+        for node in slow:
+            target = self.content(node).decode("utf-8", errors="surrogateescape")
+            nodes[node.path] = replace(node, target=target)
+
+    def _locate(self, inodes: Iterable[int]) -> dict[int, tuple[_Extent, ...]]:
+        wanted = sorted(inodes)
+        answers = self._ask([f"ex -l <{inode}>" for inode in wanted])
+        return {inode: tuple(_extents(said)) for inode, said in zip(wanted, answers, strict=True)}
+
+    def _ask(self, commands: Sequence[str]) -> list[str]:
+        """Return what debugfs answers to each command."""
+        if not commands:
+            return []
+        with storage_errors("writing", self._script):
+            self._script.write_text("\n".join(commands) + "\n", encoding="ascii")
+        place = f"{self._raw}?offset={self._offset_bytes}"
+        try:
+            completed = run(
+                ["debugfs", "-f", self._script, place], timeout_seconds=_TOOL_SECONDS, capture_bytes=_ANSWER_BYTES
+            )
+        except ToolFailedError as problem:
+            raise BuildError(f"looking into the image failed: {problem.message}", details=problem.details) from problem
+        complaints = completed.stderr.decode("utf-8", errors="replace").splitlines()
+        if any(not line.startswith("debugfs ") for line in complaints):
+            raise _unreadable("\n".join(complaints[:20]))
+        said = completed.stdout.decode("utf-8", errors="surrogateescape")
+        # Each command is echoed before its answer. A name that imitates an echo makes one too many.
+        pieces = re.split(r"^debugfs: (.*)\n", said, flags=re.MULTILINE)
+        if pieces[1::2] != list(commands):
+            raise _unreadable("its answers do not go with what was asked")
+        return pieces[2::2]
+
+
+def _entries(folder: str, said: str) -> Iterator[Node]:
+    for line in said.split("\n"):
+        if not line:
+            continue
+        match = _ENTRY.fullmatch(line)
+        if match is None:
+            raise _unreadable(f"an entry of {folder or '/'} has no name that can be read: {line[:200]!r}")
+        if match[5] in {".", ".."} or match[1] == "0":
+            continue
+        mode = int(match[2], 8)
+        size = int(match[6] or 0)
+        yield Node(
+            path=f"{folder}/{match[5]}",
+            inode=int(match[1]),
+            mode=mode,
+            owner=int(match[3]),
+            group=int(match[4]),
+            size_bytes=size if stat.S_ISREG(mode) or stat.S_ISLNK(mode) else 0,
+        )
+
+
+def _extents(said: str) -> Iterator[_Extent]:
+    header, *lines = said.split("\n")
+    if not _EXTENT_HEADER.match(header):
+        raise _unreadable(f"a file has no extents: {header[:200]!r}")
+    for line in lines:
+        if not line.strip():
+            continue
+        match = _EXTENT.fullmatch(line)
+        if match is None:
+            raise _unreadable(f"an extent that cannot be read: {line[:200]!r}")
+        yield _Extent(logical=int(match[1]), physical=int(match[2]), blocks=int(match[3]), is_written=match[4] is None)
+
+
+def _zeros(length: int) -> Iterator[bytes]:
+    while length > 0:
+        yield bytes(min(length, _CHUNK_BYTES))
+        length -= _CHUNK_BYTES
+
+
+def _read(disk: BinaryIO, length: int, path: str) -> Iterator[bytes]:
+    while length > 0:
+        piece = disk.read(min(length, _CHUNK_BYTES))
+        if not piece:
+            raise _unreadable(f"{path} goes on after the end of the disk")
+        yield piece
+        length -= len(piece)
+
+
+def _unreadable(why: str) -> BuildError:
+    # Not to be taken for "nothing there".
+    return BuildError("looking into the image failed", details=why)
