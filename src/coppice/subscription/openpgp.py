@@ -144,18 +144,63 @@ class Keyring:
             TrustError: It is not signed as it must be; the class says why.
             ToolMissingError: ``gpgv`` is not installed.
         """
+        text, signatures = self._run_cleartext(document, what)
+        good = self._judge(signatures, what, signer, first_verified_at, _TEXT_DOCUMENT)
+        self._refuse_ambiguous(document, text, what)
+        return text, good
+
+    def verify_index(self, document: bytes, *, what: str) -> tuple[bytes, tuple[str, ...]]:
+        """Return the text of a package repository's clear-signed index, and the primary keys that signed it well.
+
+        One good signature is enough, as package managers have it: archives sign with their old and their new keys at
+        once. A signature by a key that has expired, was revoked or is unknown says nothing; one that does not hold
+        refuses the whole.
+
+        Args:
+            document: The whole, with its marks.
+            what: Names it in errors.
+
+        Raises:
+            TrustError: It is not signed as it must be; the class says why.
+            ToolMissingError: ``gpgv`` is not installed.
+        """
+        text, signatures = self._run_cleartext(document, what)
+        if not 1 <= len(signatures) <= _SIGNATURES_LIMIT:
+            raise SignerCountError(f"{what} has {len(signatures)} signatures; 1 to {_SIGNATURES_LIMIT} are accepted")
+        for each in signatures:
+            if each.verdict is Verdict.BAD:
+                self._refuse_bad(each, what, None)
+        good = [each for each in signatures if each.verdict is Verdict.GOOD]
+        if not good:
+            for each in signatures:
+                self._refuse_bad(each, what, None)
+            self._refuse_unknown(signatures, what)
+        accepted: list[str] = []
+        weak: WeakSignatureError | None = None
+        for each in good:
+            try:
+                accepted.append(self._accepted(each, what, _TEXT_DOCUMENT).signer)
+            except WeakSignatureError as problem:
+                weak = problem
+        if not accepted and weak is not None:
+            raise weak
+        self._refuse_ambiguous(document, text, what)
+        return text, tuple(accepted)
+
+    def _run_cleartext(self, document: bytes, what: str) -> tuple[bytes, tuple[SignatureStatus, ...]]:
         if not is_cleartext(document):
             raise UnsignedListError(f"{what} is not signed: it is no clear-signed OpenPGP document")
         try:
-            covered = covered_lines(document)
+            covered_lines(document)
             read_detached_signature(signature_block(document))
         except DocumentError as problem:
             raise SignatureFormError(f"{what} is signed in a form that is not accepted: {problem.message}") from problem
-        text, signatures = self._run(document, None, what)
-        good = self._judge(signatures, what, signer, first_verified_at, _TEXT_DOCUMENT)
-        if not is_same_text(covered, text):
+        return self._run(document, None, what)
+
+    @staticmethod
+    def _refuse_ambiguous(document: bytes, text: bytes, what: str) -> None:
+        if not is_same_text(covered_lines(document), text):
             raise SignatureFormError(f"{what} can be read in two ways: gpgv takes another text for what is signed")
-        return text, good
 
     def verify_detached(
         self,
