@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What several files say, one laid over the other: tables by key, lists one after the other, each value with its place.
 
-Laying is associative: it does not matter whether parents are joined first, or a child with its parent.
+Laying is associative where each value has one form (`of_other_form` finds what has not): it does not matter whether
+parents are joined first, or a child with its parent.
 """
 
 from __future__ import annotations
@@ -143,6 +144,27 @@ def _lay_keyed(below: tuple[Node, ...], above: tuple[Node, ...], key: str, path:
             if name is not None:
                 places[name] = len(items) - 1
     return tuple(items)
+
+
+def of_other_form(below: Node, above: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node, Node]]:
+    """Yield what is a table, a list or neither in ``above``, and something else of these in ``below``.
+
+    Yields:
+        The keys that lead to it in ``above``, what ``below`` has, and what ``above`` has.
+    """
+    if type(below) is not type(above):
+        yield path, below, above
+    elif isinstance(below, Table) and isinstance(above, Table):
+        for key, node in above.entries.items():
+            if key in below.entries:
+                yield from of_other_form(below.entries[key], node, (*path, key))
+    elif isinstance(below, Elements) and isinstance(above, Elements) and len(path) == 1 and path[0] in KEYED:
+        key = KEYED[str(path[0])]
+        known = {known_by(item, key): item for item in below.items if known_by(item, key) is not None}
+        for number, item in enumerate(() if above.replaces else above.items):
+            name = known_by(item, key)
+            if name in known:
+                yield from of_other_form(known[name], item, (*path, number))
 
 
 def known_by(item: Node, key: str) -> str | None:

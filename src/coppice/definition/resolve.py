@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from coppice.definition.assemble import Assembly
-from coppice.definition.layers import KEYED, Elements, Leaf, Origin, Table, annotate, known_by, lay, node_at, plain
+from coppice.definition.layers import (
+    KEYED,
+    Elements,
+    Leaf,
+    Origin,
+    Table,
+    annotate,
+    dotted,
+    known_by,
+    lay,
+    node_at,
+    of_other_form,
+    plain,
+)
 from coppice.definition.lines import find_lines
 from coppice.definition.places import FILE_NAME
 from coppice.definition.problems import Problem, refusal, schema_problem
@@ -39,6 +52,7 @@ _NAME_PROBLEM = (
     "the folder's name {name!r} cannot name a definition: 1 to 64 characters out of a-z 0-9 . _ -, "
     "with a letter or digit at both ends"
 )
+_FORMS: Mapping[type, str] = {Table: "a table", Elements: "a list", Leaf: "a single value"}
 # A child is built in its parent's tree: these cannot differ from it.
 _FIXED: tuple[tuple[KeyPath, str | None], ...] = (
     (("operating-system", "kind"), "Linux"),
@@ -186,6 +200,9 @@ class Resolver:
                 text = f"variants.{variant}: a variant has no variants of its own"
                 raise refusal(folder / FILE_NAME, [Problem(text, over.entries["variants"].origin)])
             said = over.entries.get("from", said)
+            wrong = _other_forms(table, over) + _twice(over)
+            if wrong:
+                raise refusal(folder / FILE_NAME, wrong)
             laid = lay(table, _without(over, ("from",)))
             table = laid if isinstance(laid, Table) else table
         # What is no text at all is told by the schema.
@@ -217,6 +234,7 @@ class Resolver:
         document, problems = under, list[Problem]()
         for place, step in enumerate(reversed(chain)):
             problems += _twice(step.table)
+            problems += _other_forms(document, step.table)
             laid = lay(document, step.table)
             assert isinstance(laid, Table)  # noqa: S101 - two tables give a table
             if place:
@@ -247,6 +265,13 @@ def _conflicts(before: Table, after: Table, chain: tuple[Step, ...]) -> list[Pro
             text = f"{key}: {plain(new)!r}, and {was!r} in what it is built upon ({told}); a child cannot differ there"
             found.append(Problem(text, new.origin))
     return found
+
+
+def _other_forms(below: Table, above: Table) -> list[Problem]:
+    return [
+        Problem(f"{dotted(path)}: {_FORMS[type(new)]} here, and {_FORMS[type(old)]} at {old.origin}", new.origin)
+        for path, old, new in of_other_form(below, above)
+    ]
 
 
 def _twice(table: Table) -> list[Problem]:
