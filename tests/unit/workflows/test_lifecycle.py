@@ -353,6 +353,16 @@ def test_what_is_revoked_in_a_cloud_stays_so_until_it_is_let_go_there(world: Wor
     assert world.versions() == {"1": "available"}
 
 
+def test_what_is_revoked_and_was_listed_by_hand_still_says_why_it_is_revoked(world: World):
+    world.publish(image := desired_image())
+    revoke(Target(digest=image.listed.checksum), "a door", world.clouds, world.site)
+    for stored in world.memory.images.values():
+        stored.listed = True
+    world.sync()
+    assert world.memory.listed() == set()
+    assert [each.marker.reason for each in world.memory.describe()] == ["a door"]
+
+
 def test_a_dry_run_of_a_revocation_changes_neither_database_nor_cloud(world: World):
     world.publish(desired_image())
     report = revoke(Target(key=KEY, version="1"), "a door", world.clouds, world.site, dry_run=True)

@@ -232,11 +232,11 @@ class Execution:
             message = f"an action that changes a state must name it: {action}"
             raise ValueError(message)
         marker = registered.marker if action.desired is None else _confirmed(registered.marker, action.desired)
+        reason: str | None = marker.reason or action.reason
         if action.state is not marker.state:
-            # One that is only brought back to what it should be stays as old as it is.
-            marker = replace(marker, state=action.state, state_since=self._clock.now())
-        startable = action.state in STARTABLE
-        marker = replace(marker, reason=None if startable else action.reason)
+            # One that is only brought back to what it should be stays as old as it is, and is so for the same reason.
+            marker, reason = replace(marker, state=action.state, state_since=self._clock.now()), action.reason
+        marker = replace(marker, reason=None if action.state in STARTABLE else reason)
         if action.pin is not None:
             marker = replace(marker, pin=action.pin or None)
         return self._cloud.change_state(registered, marker)
