@@ -240,7 +240,8 @@ class Draft:
         for image in group:
             marker = image.marker
             state = marker.state
-            if state is ImageState.AVAILABLE or image is never:
+            if state in {ImageState.AVAILABLE, ImageState.STAGED} or image is never:
+                # What is staged waits for the others of its set, however long they take.
                 continue
             if image.cloud_identifier in self.touched or image.cloud_identifier in kept:
                 continue

@@ -148,6 +148,16 @@ def test_a_set_goes_back_to_its_earlier_release_as_a_whole():
     assert all(made.actions[action.after[0]] in flips for action in gone)
 
 
+@pytest.mark.parametrize("lists", ["known", "unknown"])
+def test_a_part_that_is_staged_waits_for_the_others_for_longer_than_the_grace_period(lists: str):
+    staged = there("database", "2", release="2", state=ImageState.STAGED)
+    registered = [staged, there("database", "1", release="1")]
+    wanted = [replace(part(name, "2", release="2"), set_problem="an entry cannot be read") for name in PARTS]
+    desired = Desired(lists=(desired_list(*wanted),) if lists == "known" else ())
+    made = plan(desired, registered, POLICY, NOW + timedelta(days=8), "test")
+    assert made.actions == ()
+
+
 def test_a_staged_part_of_a_release_that_was_never_listed_is_withdrawn():
     registered = [there(name, "1", release="1") for name in PARTS]
     registered.append(there("database", "2", release="2", state=ImageState.STAGED))
