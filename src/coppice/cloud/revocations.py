@@ -141,15 +141,30 @@ class Revocations:
 
 
 def plan_taking_back(
-    registered: Sequence[RegisteredImage], target: Target, remaining: Sequence[Revocation], now: datetime, cloud: str
+    registered: Sequence[RegisteredImage],
+    target: Target,
+    remaining: Sequence[Revocation],
+    now: datetime,
+    cloud: str,
+    *,
+    listed: Desired | None = None,
 ) -> Plan:
     """Return what lets go of what was revoked in a cloud by ``target``, and is by nothing else.
 
     It becomes withdrawn: nothing starts from it before the next sync finds it listed.
+
+    Args:
+        registered: All that the cloud has of this site.
+        target: What was taken back.
+        remaining: What is revoked still.
+        now: This instant.
+        cloud: Name of the target.
+        listed: What the lists name: what is revoked through its lineage may be built on what this cloud never had.
+            None: nothing is known of them.
     """
-    nothing = Desired(lists=())
-    of_target = Revoked((target.revocation("", now),), nothing, registered)
-    draft = Draft(policy=Policy(grace=timedelta(0)), now=now, revoked=Revoked(remaining, nothing, registered))
+    listed = listed or Desired(lists=())
+    of_target = Revoked((target.revocation("", now),), listed, registered)
+    draft = Draft(policy=Policy(grace=timedelta(0)), now=now, revoked=Revoked(remaining, listed, registered))
     for each in sorted(registered, key=lambda image: image.cloud_identifier):
         is_free = of_target.why_registered(each) is not None and draft.revoked.why_registered(each) is None
         if each.marker.state is ImageState.REVOKED and is_free:

@@ -19,6 +19,7 @@ from coppice.subscription.rows import canonical
 from coppice.subscription.store import SubscriptionStore
 from coppice.workflows.converge import Site, SyncReport, converge
 from coppice.workflows.image_comparison import followed_image
+from coppice.workflows.wanted import wanted_today
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -137,11 +138,12 @@ def take_back(
         meant = revocations.take_back(target, at=site.clock.now())
     numbers = {each.number for each in meant}
     remaining = [each.revocation for each in revocations.all() if each.number not in numbers]
+    listed = wanted_today(site.database, site.clock, site.settings.lists).desired
 
     def planner(
         _desired: Desired, registered: Sequence[RegisteredImage], _policy: Policy, now: datetime, cloud: str
     ) -> Plan:
-        return plan_taking_back(registered, target, remaining, now, cloud)
+        return plan_taking_back(registered, target, remaining, now, cloud, listed=listed)
 
     nothing = Desired(lists=())
     reports = converge(nothing, clouds, site, dry_run=dry_run, wait_seconds=wait_seconds, planner=planner)

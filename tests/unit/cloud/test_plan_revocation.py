@@ -172,6 +172,15 @@ def test_a_revocation_that_is_taken_back_lets_go_of_what_is_revoked_by_nothing_e
     assert {str(action.key) for action in made.actions} == {str(base.key)}
 
 
+def test_what_is_built_on_what_this_cloud_never_had_is_let_go_too_when_that_is_taken_back():
+    base, top = desired_image("base", of_list="b"), desired_image("top")
+    registered = [registered_on(top, base, state=ImageState.REVOKED)]
+    target, listed = Target(key=base.key, version="1"), Desired(lists=(desired_list(base, name="b"),))
+    made = plan_taking_back(registered, target, (), NOW, "test", listed=listed)
+    assert [(action.key, action.state) for action in made.actions] == [(top.key, ImageState.WITHDRAWN)]
+    assert plan_taking_back(registered, target, (of(base),), NOW, "test", listed=listed).actions == ()
+
+
 def test_what_was_revoked_and_is_listed_becomes_available_after_its_revocation_was_taken_back():
     image = desired_image()
     withdrawn = registered_image(image, state=ImageState.WITHDRAWN)
