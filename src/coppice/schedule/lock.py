@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -78,8 +78,10 @@ def _acquire(handle: int, path: Path, wait_seconds: float) -> None:
 def _write_holder(handle: int) -> None:
     command = " ".join(sys.argv)[:400].encode("unicode_escape").decode("ascii")
     text = f"pid {os.getpid()}, command {command!r}, since {to_rfc3339(datetime.now(UTC))}\n"
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, text.encode(), 0)
+    # It is for people only: a full disk keeps nobody from revoking an image.
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
 
 
 def _locked(handle: int, path: Path) -> LockedError:

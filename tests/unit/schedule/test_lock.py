@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -73,3 +74,14 @@ def test_a_link_in_the_locks_place_is_not_followed(tmp_path: Path):
     with pytest.raises(StorageError), run_lock(tmp_path / "run.lock"):
         pass
     assert (tmp_path / "theirs").read_text() == "theirs"
+
+
+@pytest.mark.threat("T80")
+def test_a_full_disk_keeps_nobody_from_holding_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    lock = tmp_path / "run.lock"
+    with run_lock(lock), pytest.raises(LockedError, match="it left no name yet"), run_lock(lock):
+        pass
