@@ -18,6 +18,7 @@ from coppice.factory.bootstrap.overlay_access import access
 from coppice.factory.bootstrap.overlay_cloud import contextualisation
 from coppice.factory.bootstrap.overlay_firewall import firewall
 from coppice.factory.bootstrap.overlay_model import UNITS, File, Overlay, Part, Symlink
+from coppice.factory.provision.plan import check_provisioning
 
 if TYPE_CHECKING:
     from coppice.definition.model import Boot, Definition
@@ -35,7 +36,7 @@ _MOUNT_OPTIONS = {
 
 
 def check_definition(definition: Definition) -> None:
-    """Refuse what the overlay of ``definition`` could not honour.
+    """Refuse what neither the overlay of ``definition`` nor its tree could honour.
 
     Raises:
         DefinitionError: It contradicts itself, or a value in it cannot be what it says.
@@ -55,6 +56,7 @@ def check_definition(definition: Definition) -> None:
                 resolution="Say what it is for by access, firewall, contextualisation or boot, or choose another path.",
             )
     _check_services(definition, overlay)
+    check_provisioning(definition)
 
 
 def packages_for(definition: Definition) -> tuple[str, ...]:

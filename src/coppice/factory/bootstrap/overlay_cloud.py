@@ -37,14 +37,14 @@ def contextualisation(definition: Definition, *, private_mirror: bool) -> Part:
         **_baked(said),
     }
     packages = [] if _CLOCKS.intersection(definition.packages) else ["systemd-timesyncd"]
-    left_out = [path for path in (BAKED_SETTINGS, _UPGRADES) if path not in entries]
     if said.guest_agent:
         packages.append("qemu-guest-agent")
     if said.automatic_updates:
         packages.append("unattended-upgrades")
         entries[_UPGRADES] = File(_UPGRADES_ON)
-        left_out.remove(_UPGRADES)
-    return Part(entries=entries, left_out=tuple(left_out), packages=tuple(packages))
+    # A tree may have them, of a parent that wants them.
+    left_out = tuple(path for path in (BAKED_SETTINGS, _UPGRADES) if path not in entries)
+    return Part(entries=entries, left_out=left_out, packages=tuple(packages))
 
 
 def _settings(definition: Definition, *, private_mirror: bool) -> str:

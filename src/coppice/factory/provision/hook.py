@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ProvisionHook`: provisioning as a hook of the bootstrapper, which alone can work in the tree while it is made.
+
+The hook's process takes its plan from a folder, and leaves word there of what went wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError, InputError, MachineError, ProvisionError, all_error_types
+from coppice.factory.provision.plan import make_plan
+from coppice.factory.provision.run import lay_materials
+from coppice.formats.definition import definition_document
+from coppice.process import find_tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coppice.definition.model import Definition
+
+PLAN = "plan.json"
+MATERIALS = "materials"
+REPORT = "report"
+ERROR = "error.json"
+_MAX_ERROR_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisionHook:
+    """A hook that provisions a tree.
+
+    Attributes:
+        directory: Its own; it must be there until the tree is made.
+    """
+
+    directory: Path
+
+    @property
+    def command(self) -> str:
+        """What a shell is given to run; ``$1`` is the tree."""
+        words = (sys.executable, "-I", "-m", "coppice.factory.provision", str(self.directory))
+        return f'{shlex.join(words)} "$1"'
+
+    def raise_failure(self) -> None:
+        """Raise the error that the hook's process ended with; nothing happens where it did not.
+
+        Raises:
+            ProvisionError: A provisioner failed.
+            DefinitionError: The definition names what is not in the tree.
+            BuildError: Something else could not be done.
+        """
+        place = self.directory / REPORT / ERROR
+        try:
+            with place.open("rb") as stream:
+                said = json.loads(stream.read(_MAX_ERROR_BYTES))
+            kinds = {
+                kind.code: kind
+                for kind in all_error_types()
+                if issubclass(kind, BuildError | InputError | MachineError)
+            }
+            kind = kinds.get(said["code"], ProvisionError)
+            error = kind(str(said["message"]), details=said["details"], resolution=said["resolution"])
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as problem:
+            raise ProvisionError(f"provisioning failed, and its word on it cannot be read: {problem}") from problem
+        raise error
+
+
+def prepare_provision(
+    definition: Definition, *, parent: Definition | None, directory: Path, epoch: int
+) -> ProvisionHook | None:
+    """Write into the new ``directory`` what provisioning for ``definition`` needs; None: there is nothing to do.
+
+    Args:
+        definition: What is built.
+        parent: What the tree was built for before; None: it has packages alone.
+        directory: Of the hook; whoever the bootstrapper's processes are must be able to reach it.
+        epoch: What is made in the tree says that it is from then.
+
+    Raises:
+        DefinitionError: A value in it cannot be what it says.
+        BuildError: It asks for what cannot be done, or takes away what its parent's tree has.
+        ToolMissingError: ``bwrap`` is not installed.
+        NoSpaceError: The disk is full.
+    """
+    if make_plan(definition, parent).is_empty:
+        return None
+    find_tool("bwrap")
+    said = {
+        "definition": definition_document(definition),
+        "parent": None if parent is None else definition_document(parent),
+        "epoch": epoch,
+    }
+    # Outside of root's own namespace the hook is another user's, who has no name here.
+    is_root = os.geteuid() == 0
+    with storage_errors("writing", directory):
+        directory.mkdir()
+        directory.chmod(0o700 if is_root else 0o711)
+        (directory / PLAN).write_text(json.dumps(said), encoding="utf-8")
+        lay_materials(definition, directory / MATERIALS)
+        report = directory / REPORT
+        report.mkdir()
+        report.chmod(0o700 if is_root else 0o733)
+    return ProvisionHook(directory=directory)
