@@ -88,8 +88,8 @@ def definition_finder(context: Context) -> Callable[[str], Definition]:
     """Return what finds the definition of a name, where this site has its definitions."""
     from coppice.definition.read import find_definition
 
-    root = context.definitions_directory()
-    return lambda name: find_definition(root, name)
+    places, defaults = context.definition_places(), context.definition_defaults()
+    return lambda name: find_definition(places, name, defaults=defaults)
 
 
 def _as_data(ended: Ended[BuildResult]) -> dict[str, object]:

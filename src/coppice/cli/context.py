@@ -159,6 +159,16 @@ class Context:
         shipped = package / "_definitions"
         return shipped if shipped.is_dir() else package.parent.parent / "definitions"
 
+    def definition_defaults(self) -> dict[str, object]:
+        """Return what the site says where a definition says nothing.
+
+        Raises:
+            SettingsError: The settings are wrong.
+        """
+        from coppice.definition.defaults import site_defaults
+
+        return site_defaults(self.settings.factory)
+
     def definition_sources(self) -> Sources:
         """Return where definitions from git are kept.
 
@@ -180,6 +190,7 @@ class Context:
             ),
             clock=self.clock,
             monitor=self.monitor,
+            defaults=self.definition_defaults(),
         )
 
     def definition_places(self) -> tuple[Path, ...]:

@@ -146,6 +146,18 @@ def _lay_keyed(below: tuple[Node, ...], above: tuple[Node, ...], key: str, path:
     return tuple(items)
 
 
+def fill(below: Table, above: Table) -> Table:
+    """Return ``above`` with what only ``below`` says; unlike in `lay`, a list takes the place of the one below."""
+    entries = dict(above.entries)
+    for key, node in below.entries.items():
+        own = entries.get(key)
+        if own is None:
+            entries[key] = node
+        elif isinstance(own, Table) and isinstance(node, Table):
+            entries[key] = fill(node, own)
+    return Table(entries, above.origin)
+
+
 def of_other_form(below: Node, above: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node, Node]]:
     """Yield what is a table, a list or neither in ``above``, and something else of these in ``below``.
 

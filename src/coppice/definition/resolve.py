@@ -21,10 +21,12 @@ from coppice.definition.layers import (
     Table,
     annotate,
     dotted,
+    fill,
     known_by,
     lay,
     node_at,
     of_other_form,
+    origin_near,
     plain,
 )
 from coppice.definition.lines import find_lines
@@ -107,7 +109,8 @@ class Resolver:
 
     Attributes:
         roots: Where parents are looked for that are not beside their child, in order.
-        defaults: What lies under every definition, in the form of an ``appliance.toml``.
+        defaults: What counts where neither a definition nor its parents say anything, in the form of an
+            ``appliance.toml``.
     """
 
     roots: tuple[Path, ...] = ()
@@ -126,6 +129,10 @@ class Resolver:
         chain = self._chain(folder, variant)
         document, problems = self._document(chain)
         name = f"{folder.name}-{variant}" if variant else folder.name
+        other = folder.parent / name
+        if variant and (other / FILE_NAME).exists():
+            text = f"variants.{variant}: this variant is called {name}, and there is a definition of that name: {other}"
+            problems.append(Problem(text, origin_near(self.table(folder), ("variants", variant))))
         if not is_name(name):
             problems.insert(0, Problem(_NAME_PROBLEM.format(name=name[:80]), Origin(str(path))))
         own = self.table(folder)
@@ -229,9 +236,7 @@ class Resolver:
         raise refusal(steps[0].folder / FILE_NAME, [Problem(text, said.origin)])
 
     def _document(self, chain: tuple[Step, ...]) -> tuple[Table, list[Problem]]:
-        under = annotate(dict(self.defaults), {}, SETTINGS)
-        assert isinstance(under, Table)  # noqa: S101 - a mapping gives a table
-        document, problems = under, list[Problem]()
+        document, problems = Table({}, chain[-1].table.origin), list[Problem]()
         for place, step in enumerate(reversed(chain)):
             problems += _twice(step.table)
             problems += _other_forms(document, step.table)
@@ -240,7 +245,8 @@ class Resolver:
             if place:
                 problems += _conflicts(document, laid, chain)
             document = laid
-        return document, problems
+        under = annotate(dict(self.defaults), {}, SETTINGS)
+        return fill(under, document) if isinstance(under, Table) else document, problems
 
 
 def _names(root: Path) -> list[str]:

@@ -22,6 +22,8 @@ class FactorySettings:
         mirror: Package mirror; None: the bootstrapper's own default.
         keyring: File of the keys that sign what the mirror has; None: the distribution's.
         builds_at_once: How many builds run side by side.
+        default_disk_size_bytes: Of definitions that say none; None: they must.
+        default_formats: Of definitions that say none; empty: as the definitions' own default.
         build_timeout_seconds: For one build.
         boot_timeout_seconds: For one boot test.
     """
@@ -31,6 +33,8 @@ class FactorySettings:
     boot_timeout_seconds: float
     keyring: str | None = None
     builds_at_once: int = 2
+    default_disk_size_bytes: int | None = None
+    default_formats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annota
     Count,
     Days,
     DeclaredFormat,
+    Formats,
     HookCompatibility,
     HookKind,
     Mirrors,
@@ -53,6 +54,12 @@ class FactorySection(Section):
         default=None, description="File of the keys that sign what the mirror has; when unset, the distribution's."
     )
     builds_at_once: Number = Field(default=2, description="How many builds run side by side.")
+    default_disk_size_bytes: OptionalSize = Field(
+        default=None, description="Size of the disk of definitions that say none, and whose parents say none."
+    )
+    default_formats: Formats = Field(
+        default=(), description="Formats of the images of such definitions; empty: qcow2. The first is published."
+    )
     build_timeout_seconds: Seconds = Field(default=3600.0, description="How long one build may take.")
     boot_timeout_seconds: Seconds = Field(default=1800.0, description="How long one boot test may take.")
 

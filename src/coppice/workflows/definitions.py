@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from coppice import atomic
@@ -47,6 +47,7 @@ class Sources:
         network: The way to servers.
         clock: Tells the time.
         monitor: Is told of what is fetched.
+        defaults: What counts where a definition says nothing.
     """
 
     state_directory: Path
@@ -54,6 +55,7 @@ class Sources:
     network: Network
     clock: Clock
     monitor: Monitor
+    defaults: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
@@ -286,7 +288,7 @@ def _check_all(sources: Sources, source: PinnedSource, others: Mapping[str, Pinn
         _bring(sources, other)
     places = (sources.own, *(sources.place(other) for other in others.values()), sources.place(source))
     folders(places)
-    return {name: find_definition(places, name) for name in source.definitions}
+    return {name: find_definition(places, name, defaults=sources.defaults) for name in source.definitions}
 
 
 def _resolved(sources: Sources, source: PinnedSource, others: Mapping[str, PinnedSource]) -> dict[str, Definition]:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
 import pytest
 
+from coppice.definition.defaults import site_defaults
 from coppice.definition.layers import dotted, leaves
 from coppice.definition.model import DefinedUser, FileSystemKind, OpenPort, ProvisionerKind
 from coppice.definition.read import (
@@ -17,6 +19,7 @@ from coppice.definition.read import (
 )
 from coppice.errors import DefinitionError, NotFoundError
 from coppice.formats.definition import definition_document, definition_from
+from coppice.settings.model import FactorySettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -379,10 +382,22 @@ def test_what_the_site_says_lies_under_every_definition(root):
     assert "'build.disk-size' is missing" in refused(root, "small")
 
 
+def test_a_definitions_own_list_takes_the_place_of_the_sites(root):
+    write(root, "web", 'from = "base"\nbuild.formats = ["qcow2"]\n')
+    found = find_definition(root, "web", defaults={"build": {"formats": ["raw"]}})
+    assert [str(each) for each in found.formats] == ["qcow2"]
+
+
 def test_a_wrong_default_of_the_site_is_told_as_one_of_the_settings(root):
-    with pytest.raises(DefinitionError, match=r"settings: build\.formats") as caught:
+    with pytest.raises(DefinitionError, match=r"settings: build\.formats"):
         find_definition(root, "base", defaults={"build": {"formats": ["floppy"]}})
-    assert "settings" in caught.value.message
+
+
+def test_the_sites_defaults_are_made_of_its_settings():
+    settings = FactorySettings(mirror=None, build_timeout_seconds=1, boot_timeout_seconds=1)
+    assert site_defaults(settings) == {}
+    said = replace(settings, default_disk_size_bytes=4096, default_formats=("raw", "vmdk"))
+    assert site_defaults(said) == {"build": {"disk-size": 4096, "formats": ["raw", "vmdk"]}}
 
 
 VARIANTS = """\
@@ -426,6 +441,12 @@ def test_an_unknown_variant_is_not_found_and_as_a_parent_refused(root):
     assert "small, large" in (caught.value.resolution or "")
     write(root, "shop", 'from = "web@tiny"\n')
     assert "web has no variant 'tiny' (it has small, large)" in refused(root, "shop")
+
+
+def test_a_variant_and_a_definition_of_the_same_name_are_refused(root):
+    write(root, "web", VARIANTS)
+    write(root, "web-small", 'from = "base"\n')
+    assert "this variant is called web-small, and there is a definition of that name" in refused(root, "web")
 
 
 def test_variants_of_a_variant_are_refused(root):
