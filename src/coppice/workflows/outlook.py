@@ -126,7 +126,8 @@ def outlook(
         one = _One(key=key, image=wanted.get(key), versions=versions, of_list=lists.get(key.list_identifier))
         step = steps.get(key)
         if step is None and registered is not None:
-            step = _later(_alone(one, desired), versions, policy, now, cloud)
+            why = None if one.image is None else revoked.why_listed(one.image, versions)
+            step = _later(_alone(one, desired, why), versions, policy, now, cloud)
         standing = Standing.UNSEEN if registered is None else _standing(one, desired, revoked, now)
         found.append(_outlook(cloud, one, standing, step))
     return tuple(sorted(found, key=lambda each: (each.title.casefold(), each.key)))
@@ -219,11 +220,12 @@ def _step(action: Action) -> NextStep:
     return NextStep(what=str(action.state if changes else action.kind), version=action.version, reason=action.reason)
 
 
-def _alone(one: _One, desired: Desired) -> Desired:
-    """Return what is desired of one appliance alone."""
+def _alone(one: _One, desired: Desired, revoked: str | None) -> Desired:
+    """Return what is desired of one appliance alone; why it is revoked is not asked again: others have a part in it."""
+    desired = replace(desired, revocations=())
     if one.of_list is None:
         return replace(desired, lists=())
-    images = () if one.image is None else (one.image,)
+    images = () if one.image is None else (replace(one.image, revoked=revoked),)
     unknown = one.of_list.unknown & {one.key.image_identifier}
     return replace(desired, lists=(replace(one.of_list, images=images, unknown=unknown),))
 

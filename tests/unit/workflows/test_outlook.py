@@ -156,3 +156,15 @@ def test_what_is_revoked_says_so_whether_an_earlier_version_is_there_or_not():
     assert (found.standing, found.registered) == (Standing.REVOKED, "1")
     found = one(desired, [registered_image(new)])
     assert (found.standing, told(found.next_step)) == (Standing.REVOKED, ("revoked", "2", None, False))
+
+
+def test_what_is_revoked_by_what_another_list_says_is_not_said_to_be_registered_later():
+    base, middle = desired_image("base", of_list="b"), desired_image("middle", of_list="b")
+    middle = replace(middle, built_on=(base.listed.checksum,))
+    top = replace(desired_image("top", "2"), built_on=(middle.listed.checksum,))
+    earlier = registered_image(desired_image("top", "1", expires=NOW + DAY))
+    revocation = Revocation(digest=base.listed.checksum, key=None, version=None, reason="a door", at=NOW)
+    desired = Desired(lists=(desired_list(middle, name="b"), desired_list(top)), revocations=(revocation,))
+    found = next(each for each in outlook("main", desired, [earlier], POLICY, NOW) if each.key == top.key)
+    assert found.standing is Standing.REVOKED
+    assert told(found.next_step) == ("expired", "1", NOW + DAY, False)
