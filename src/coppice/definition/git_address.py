@@ -19,7 +19,7 @@ MAX_ADDRESS_LENGTH: Final = 1000
 MAX_DEPTH: Final = 16
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-_WAY = r"(?:/[A-Za-z0-9_~%+][A-Za-z0-9._~%+@-]*)+/?"
+_WAY = r"(?:/[A-Za-z0-9._~%+][A-Za-z0-9._~%+@-]*)+/?"
 _FORMS: Final = {
     "https": re.compile(rf"https://{_HOST}{_WAY}"),
     "ssh": re.compile(rf"ssh://(?:[A-Za-z0-9_][A-Za-z0-9._-]{{0,63}}@)?{_HOST}{_WAY}"),

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from coppice import process
 from coppice.atomic import PARTIAL_PREFIX, PARTIAL_SUFFIX, storage_errors
-from coppice.definition.git_program import FETCH_LIMIT_BYTES, Git, Network, git_environment
+from coppice.definition import git_program
+from coppice.definition.git_program import Git, Network, git_environment
 from coppice.definition.git_tree import MAX_FILE_BYTES, MAX_TOTAL_BYTES, Entry
 from coppice.errors import DefinitionSourceError, ToolFailedError, ToolTimeoutError
 
@@ -32,7 +33,7 @@ ASK_SECONDS: Final = 60
 FETCH_SECONDS: Final = 300
 READ_SECONDS: Final = 60
 _LISTING_LIMIT_BYTES: Final = 4 * 1024 * 1024
-_TOO_LARGE = "signal 25"
+_CUT_SHORT = ("signal 25", "invalid index-pack output", "File size limit")
 _KEPT_REF = "refs/coppice/fetched"
 _ENTRY = re.compile(r"([0-7]{6}) (?:blob|commit) ([0-9a-f]{40}|[0-9a-f]{64})\t(.+)", re.DOTALL)
 _IDENTIFIER = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -249,8 +250,9 @@ class Remote:
     def _refused(self, problem: ToolFailedError) -> NoReturn:
         said = problem.details or ""
         resolution = "Check the address by hand: git ls-remote URL."
-        if _TOO_LARGE in said:
-            resolution = f"More than {FETCH_LIMIT_BYTES // 1024**2} MiB are not fetched from a repository."
+        if any(each in said for each in _CUT_SHORT):
+            limit = git_program.FETCH_LIMIT_BYTES // 1024**2
+            resolution = f"What it gives is damaged, or more than the {limit} MiB that are fetched from a repository."
         elif "could not read Username" in said or "Authentication failed" in said or "terminal prompts" in said:
             resolution = "No password is asked for or sent: use git+ssh:// with a key that the agent has."
         elif "Host key verification failed" in said:
