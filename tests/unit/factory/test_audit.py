@@ -65,7 +65,7 @@ def tree_of(files, links=(), sizes=()) -> GuestTree:
 
 def subject_of(files, links=(), definition=DEFINITION) -> Subject:
     tree = tree_of(files, links)
-    digests = {path: Digests(sha256="0" * 64, md5="0" * 32) for path in files}
+    digests = {path: Digests(sha256="0" * 64, md5="0" * 32, sha1="0" * 40) for path in files}
     return Subject(tree=tree, definition=definition, ownership=ownership_of(tree), digests=digests)
 
 

@@ -43,10 +43,12 @@ class Digests:
     Attributes:
         sha256: Of all evidence.
         md5: Which packages have of their files.
+        sha1: Which one form of bills of materials demands.
     """
 
     sha256: str
     md5: str
+    sha1: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +125,16 @@ class Ext4Disk:
         with storage_errors("reading", self._raw):
             for node in sorted(files, key=self._first_block):
                 if node.inode not in by_inode:
-                    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+                    hashes = (
+                        hashlib.sha256(),
+                        hashlib.md5(usedforsecurity=False),
+                        hashlib.sha1(usedforsecurity=False),
+                    )
                     for piece in self._pieces(node):
-                        sha256.update(piece)
-                        md5.update(piece)
-                    by_inode[node.inode] = Digests(sha256=sha256.hexdigest(), md5=md5.hexdigest())
+                        for each in hashes:
+                            each.update(piece)
+                    sha256, md5, sha1 = (each.hexdigest() for each in hashes)
+                    by_inode[node.inode] = Digests(sha256=sha256, md5=md5, sha1=sha1)
         return {node.path: by_inode[node.inode] for node in files}
 
     def _first_block(self, node: Node) -> int:

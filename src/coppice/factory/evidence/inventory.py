@@ -39,6 +39,7 @@ class InventoryFile:
         sha256: Of its content; empty for what has none.
         target: Of a symbolic link; empty otherwise.
         package: That it belongs to; empty: none says so.
+        sha1: Of its content, where no package brought it: bills of materials have it.
     """
 
     path: str
@@ -49,6 +50,7 @@ class InventoryFile:
     sha256: str = ""
     target: str = ""
     package: str = ""
+    sha1: str = ""
 
     def is_same_as(self, other: InventoryFile) -> bool:
         """Tell whether both have the same content and permissions, whomever they belong to."""
@@ -94,21 +96,21 @@ class Inventory:
 
 def take_inventory(tree: GuestTree, ownership: Ownership, digests: Mapping[str, Digests]) -> Inventory:
     """Return the inventory of what was read."""
-    return Inventory(
-        {
-            node.path: InventoryFile(
-                path=node.path,
-                mode=node.mode,
-                owner=node.owner,
-                group=node.group,
-                size_bytes=node.size_bytes,
-                sha256=digests[node.path].sha256 if node.path in digests else "",
-                target=node.target,
-                package=ownership.packages.get(node.path, ""),
-            )
-            for node in tree
-        }
-    )
+    files: dict[str, InventoryFile] = {}
+    for node in tree:
+        known, package = digests.get(node.path), ownership.packages.get(node.path, "")
+        files[node.path] = InventoryFile(
+            path=node.path,
+            mode=node.mode,
+            owner=node.owner,
+            group=node.group,
+            size_bytes=node.size_bytes,
+            sha256=known.sha256 if known is not None else "",
+            target=node.target,
+            package=package,
+            sha1=known.sha1 if known is not None and not package else "",
+        )
+    return Inventory(files)
 
 
 def write_inventory(path: Path, inventory: Inventory) -> None:
@@ -175,6 +177,7 @@ def _texts(file: InventoryFile) -> Iterator[tuple[str, str]]:
     yield "sha256", file.sha256
     yield "target", file.target
     yield "package", file.package
+    yield "sha1", file.sha1
 
 
 def _files(lines: list[str]) -> Iterator[InventoryFile]:
@@ -190,6 +193,7 @@ def _files(lines: list[str]) -> Iterator[InventoryFile]:
             sha256=said.get("sha256", ""),
             target=said.get("target", ""),
             package=said.get("package", ""),
+            sha1=said.get("sha1", ""),
         )
 
 
