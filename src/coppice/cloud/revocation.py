@@ -96,8 +96,14 @@ class Revoked:
             if why is not None:
                 return why
         for each in group:
-            if each.marker.state is ImageState.REVOKED and each.marker.digest.matches(listed.checksum):
+            if not each.marker.digest.matches(listed.checksum):
+                continue
+            if each.marker.state is ImageState.REVOKED:
                 return each.marker.reason or "its marker in the cloud says that it was revoked"
+            # A list that says no more what a content is built on does not change what it is built on.
+            why = self.why_registered(each) if self.is_any else None
+            if why is not None:
+                return why
         return None
 
     def _directly(self, key: ImageKey, version: str, digest: Checksum) -> str | None:

@@ -101,6 +101,16 @@ def test_what_is_built_on_what_is_revoked_is_revoked_over_any_number_of_steps():
     assert [error.context["image"] for error in made.refused] == [str(middle.key)]
 
 
+@pytest.mark.parametrize("state", [ImageState.AVAILABLE, ImageState.SUPERSEDED, ImageState.STAGED])
+@pytest.mark.parametrize("drift", [None, "it is another's way"])
+def test_a_list_that_says_no_more_what_an_image_is_built_on_takes_no_revocation_back(state, drift):
+    base, top = desired_image("base", of_list="b"), desired_image("top")
+    registered = [replace(registered_on(top, base, state=state), drift=drift)]
+    made = make(registered, desired_list(top), revocations=[revocation(digest=base.listed.checksum)])
+    assert [action.state for action in made.actions] == [ImageState.REVOKED]
+    assert len(made.refused) == 1
+
+
 def test_a_lineage_that_bites_its_own_tail_comes_to_an_end():
     one, two = desired_image("one"), desired_image("two")
     listed = desired_list(built_on(one, two), built_on(two, one))
