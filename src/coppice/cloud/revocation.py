@@ -52,11 +52,14 @@ class Revoked:
         self._versions: dict[ImageKey, list[tuple[Version, str]]] = {}
         self._lineage: dict[str, str] = {}
         self._lineage_of_list: dict[tuple[ListIdentifier, str], str] = {}
+        self._said: dict[tuple[ImageKey, str], tuple[str, ...]] = {}
         self.is_any = bool(revocations)
         for each in sorted(revocations, key=lambda one: one.at):
             self._note(each)
         if revocations:
-            self._cascade((*_listed(desired), *_registered(registered)))
+            listed = tuple(_listed(desired))
+            self._said = {(each.key, each.digest.hexdigest): each.built_on for each in listed}
+            self._cascade((*listed, *_registered(registered)))
 
     def why(self, key: ImageKey, version: str, digest: Checksum, built_on: Iterable[str] = ()) -> str | None:
         """Return why a version of an image is revoked; None: it is not.
@@ -77,9 +80,13 @@ class Revoked:
         return None
 
     def why_registered(self, image: RegisteredImage) -> str | None:
-        """Return why what is registered is revoked; None: it is not."""
+        """Return why what is registered is revoked; None: it is not.
+
+        What its list says of this content today counts beside its marker, which may be older.
+        """
         marker = image.marker
-        return self.why(marker.key, marker.version, marker.digest, marker.built_on)
+        said = self._said.get((marker.key, marker.digest.hexdigest), ())
+        return self.why(marker.key, marker.version, marker.digest, (*marker.built_on, *said))
 
     def why_listed(self, image: DesiredImage, group: Iterable[RegisteredImage]) -> str | None:
         """Return why what is listed is revoked; None: it is not.

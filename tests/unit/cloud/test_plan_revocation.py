@@ -101,6 +101,14 @@ def test_what_is_built_on_what_is_revoked_is_revoked_over_any_number_of_steps():
     assert [error.context["image"] for error in made.refused] == [str(middle.key)]
 
 
+def test_what_was_registered_before_its_list_said_what_it_is_built_on_is_revoked_as_well():
+    base, top = desired_image("base", of_list="b"), desired_image("top")
+    revoked = [revocation(digest=base.listed.checksum)]
+    made = make([registered_image(top)], desired_list(built_on(top, base)), revocations=revoked)
+    assert states(made) == [("change-state", "1", "revoked", "what it is built on is revoked: a door")]
+    assert len(made.refused) == 1
+
+
 @pytest.mark.parametrize("state", [ImageState.AVAILABLE, ImageState.SUPERSEDED, ImageState.STAGED])
 @pytest.mark.parametrize("drift", [None, "it is another's way"])
 def test_a_list_that_says_no_more_what_an_image_is_built_on_takes_no_revocation_back(state, drift):
