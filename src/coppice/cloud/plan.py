@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 
 
-def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy, now: datetime, cloud: str) -> Plan:
+def plan(
+    desired: Desired,
+    registered: Sequence[RegisteredImage],
+    policy: Policy,
+    now: datetime,
+    cloud: str,
+    *,
+    listed: Desired | None = None,
+) -> Plan:
     """Return what brings a cloud from ``registered`` to ``desired``.
 
     The order of ``registered`` does not matter. Time and memory are linear in both (sorting aside).
@@ -48,11 +56,13 @@ def plan(desired: Desired, registered: Sequence[RegisteredImage], policy: Policy
         policy: How to treat what is registered.
         now: This instant.
         cloud: Name of the target.
+        listed: What lists name that are not to be followed now: it tells what is built on what is revoked. None: what
+            is ``desired`` does.
 
     Raises:
         ValueError: A version in ``desired`` has no place in the order of versions.
     """
-    draft = Draft(policy=policy, now=now, revoked=Revoked(desired.revocations, desired, registered))
+    draft = Draft(policy=policy, now=now, revoked=Revoked(desired.revocations, listed or desired, registered))
     ordered = sorted(registered, key=_order)
     draft.revoke(ordered)
     wanted_lists = {wanted.identifier: wanted for wanted in desired.lists}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coppice.cloud.model import Desired
+from coppice.cloud.plan import plan
 from coppice.cloud.revocations import KeptRevocation, Revocations, Target, plan_taking_back
-from coppice.errors import NotFoundError, UsageError
+from coppice.errors import InputError, NotFoundError, UsageError
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
 from coppice.model.version import Version
@@ -116,8 +117,14 @@ def revoke(
     else:
         kept, is_new = revocations.make(target, reason=reason, at=now)
         in_force = revocations.in_force()
-    desired = Desired(lists=(), revocations=in_force)
-    reports = converge(desired, clouds, site, dry_run=dry_run, wait_seconds=wait_seconds)
+    desired, listed = Desired(lists=(), revocations=in_force), _listed(site)
+
+    def planner(
+        desired: Desired, registered: Sequence[RegisteredImage], policy: Policy, now: datetime, cloud: str
+    ) -> Plan:
+        return plan(desired, registered, policy, now, cloud, listed=listed)
+
+    reports = converge(desired, clouds, site, dry_run=dry_run, wait_seconds=wait_seconds, planner=planner)
     run = SyncReport(refreshed=None, unreadable=(), clouds=reports)
     return RevokeReport(target=target, revocations=(kept,), is_new=is_new, run=run)
 
@@ -138,7 +145,7 @@ def take_back(
         meant = revocations.take_back(target, at=site.clock.now())
     numbers = {each.number for each in meant}
     remaining = [each.revocation for each in revocations.all() if each.number not in numbers]
-    listed = wanted_today(site.database, site.clock, site.settings.lists).desired
+    listed = _listed(site)
 
     def planner(
         _desired: Desired, registered: Sequence[RegisteredImage], _policy: Policy, now: datetime, cloud: str
@@ -149,6 +156,15 @@ def take_back(
     reports = converge(nothing, clouds, site, dry_run=dry_run, wait_seconds=wait_seconds, planner=planner)
     run = SyncReport(refreshed=None, unreadable=(), clouds=reports)
     return RevokeReport(target=target, revocations=meant, is_new=bool(meant), run=run)
+
+
+def _listed(site: Site) -> Desired:
+    """Return what the lists name that were verified last: by it, what is revoked and what is built on it are known."""
+    try:
+        return wanted_today(site.database, site.clock, site.settings.lists).desired
+    except InputError:
+        # What is wrong with one selection must not keep an image from being revoked; each sync tells of it.
+        return Desired(lists=())
 
 
 def _list_of(text: str, site: Site) -> ListIdentifier:

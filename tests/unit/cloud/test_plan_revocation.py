@@ -119,6 +119,15 @@ def test_a_list_that_says_no_more_what_an_image_is_built_on_takes_no_revocation_
     assert len(made.refused) == 1
 
 
+def test_what_lists_say_that_are_not_followed_now_tells_what_is_built_on_what_is_revoked():
+    base, top = desired_image("base", of_list="b"), desired_image("top")
+    desired = Desired(lists=(), revocations=(of(base, version="1"),))
+    registered = [registered_on(top, base), registered_image(desired_image("other"))]
+    assert plan(desired, registered, POLICY, NOW, "test").actions == ()
+    made = plan(desired, registered, POLICY, NOW, "test", listed=Desired(lists=(desired_list(base, name="b"),)))
+    assert [(action.key, action.state) for action in made.actions] == [(top.key, ImageState.REVOKED)]
+
+
 def test_a_lineage_that_bites_its_own_tail_comes_to_an_end():
     one, two = desired_image("one"), desired_image("two")
     listed = desired_list(built_on(one, two), built_on(two, one))

@@ -28,6 +28,7 @@ from coppice.workflows.converge import Site, SyncReport, converge
 from coppice.workflows.retire import retire
 from coppice.workflows.revoke import revoke, take_back, target_of
 from coppice.workflows.rollback import release, rollback
+from coppice.workflows.wanted import Wanted
 
 if TYPE_CHECKING:
     import threading
@@ -351,6 +352,20 @@ def test_what_is_revoked_in_a_cloud_stays_so_until_it_is_let_go_there(world: Wor
     take_back(target, world.clouds, world.site)
     world.sync()
     assert world.versions() == {"1": "available"}
+
+
+def test_what_is_built_on_what_a_list_alone_knows_is_revoked_at_once_and_let_go_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    base = desired_image("base", of_list="b")
+    known = Wanted(desired=Desired(lists=(desired_list(base, name="b"),)), unknown=())
+    monkeypatch.setattr("coppice.workflows.revoke.wanted_today", lambda *_arguments: known)
+    world.publish(replace(desired_image(), built_on=(base.listed.checksum,)))
+    target = Target(key=base.key, version="1")
+    revoke(target, "a door", world.clouds, world.site)
+    assert world.versions() == world.versions("folder") == {"1": "revoked"}
+    take_back(target, world.clouds, world.site)
+    assert world.versions() == world.versions("folder") == {"1": "withdrawn"}
 
 
 def test_what_is_revoked_and_was_listed_by_hand_still_says_why_it_is_revoked(world: World):
