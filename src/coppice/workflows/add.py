@@ -15,6 +15,7 @@ from coppice.descriptor.write import describe, write_descriptor
 from coppice.errors import BootTestError, InputError, UnreadableFileError
 from coppice.factory.model import Outcome
 from coppice.schedule.lock import run_lock
+from coppice.workflows.evidence import describe_evidence, keep_evidence
 from coppice.workflows.image_limits import limits_of
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ def add_build(
     catalogue = Catalogue(database, clock)
     appliance = name or result.definition.name
     chosen = version or catalogue.propose_version(appliance, result.images[0].image, clock.now())
-    descriptor = describe(result, version=chosen, identifier=appliance)
+    descriptor = describe(result, version=chosen, identifier=appliance, evidence=describe_evidence(result.directory))
     write_descriptor(descriptor, result.directory / f"{appliance}-{chosen}.json")
     with run_lock(settings.state_directory / FILES_LOCK, FILES_WAIT_SECONDS):
         kept = _keep(descriptor, result.directory, settings)
-        return catalogue.add(appliance, kept, directory=settings.state_directory, expires=expires)
+        evidence = keep_evidence(descriptor, result.directory, settings)
+        return catalogue.add(appliance, kept, directory=settings.state_directory, expires=expires, evidence=evidence)
 
 
 def add_descriptor(
@@ -98,7 +100,11 @@ def add_descriptor(
     with run_lock(settings.state_directory / FILES_LOCK, FILES_WAIT_SECONDS):
         kept = _keep(descriptor, path.parent, settings)
         return Catalogue(database).add(
-            name or descriptor.identifier, kept, directory=settings.state_directory, expires=expires
+            name or descriptor.identifier,
+            kept,
+            directory=settings.state_directory,
+            expires=expires,
+            evidence=keep_evidence(descriptor, path.parent, settings),
         )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from coppice.atomic import storage_errors
 from coppice.catalogue.appliances import Appliances
 from coppice.schedule.lock import run_lock
 from coppice.workflows.add import FILES_LOCK, FILES_WAIT_SECONDS
+from coppice.workflows.evidence import forget_evidence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,4 +65,7 @@ def delete_appliance(
         for path in () if dry_run else files:
             with storage_errors("removing", path):
                 path.unlink(missing_ok=True)
+            forget_evidence(settings, path)
+            # What tells of its build is found by the same digest.
+            shutil.rmtree(own / "evidence" / path.stem, ignore_errors=True)
     return Deleted(name=name, version=version, files=files)
