@@ -472,7 +472,7 @@ def planted(repository, mode, kind, name, content=b"x\n"):
         (("100644", "blob", b"a\nb", b"x"), "name that is not taken"),
         (("100644", "blob", b"\xff\xfe", b"x"), "name that is not taken"),
         (("100644", "blob", b"image", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"), "LFS"),
-        (("100644", "blob", b"large", b"x" * (1024 * 1024 + 1)), "larger than"),
+        (("100644", "blob", b"large", b"x" * (4 * 1024 * 1024 + 1)), "larger than"),
     ],
 )
 def test_a_file_that_no_definition_has_is_refused(repository, sources, odd, why):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 APPLIANCE: Final = "appliance.toml"
 MAX_FILES: Final = 2000
-MAX_FILE_BYTES: Final = 1024 * 1024
-MAX_TOTAL_BYTES: Final = 16 * 1024 * 1024
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+MAX_TOTAL_BYTES: Final = 32 * 1024 * 1024
 MAX_PATH_LENGTH: Final = 400
 _LARGE_FILE_POINTER = b"version https://git-lfs.github.com/spec/"
 _KINDS = {"120000": "a symbolic link", "160000": "another repository (a submodule)"}

@@ -98,9 +98,9 @@ def test_the_top_of_a_repository_is_called_as_it():
         ({"a/appliance.toml": b"", "a/x y": b""}, "name that is not taken"),
         ({"a/appliance.toml": b"", "a/" + "d/" * 16 + "x": b""}, "name that is not taken"),
         ({"a/appliance.toml": b"", "a/x": b"version https://git-lfs.github.com/spec/v1\n"}, "LFS"),
-        ({"a/appliance.toml": b"x" * (1024 * 1024 + 1)}, "larger than"),
+        ({"a/appliance.toml": b"x" * (4 * 1024 * 1024 + 1)}, "larger than"),
         ({"a/appliance.toml": b"", **{f"a/{number}": b"" for number in range(2000)}}, "more than 2000 files"),
-        ({"a/appliance.toml": b"", **{f"a/{number}": b"x" * 1024 * 1024 for number in range(17)}}, "more than"),
+        ({"a/appliance.toml": b"", **{f"a/{number}": b"x" * 1024 * 1024 for number in range(33)}}, "more than"),
     ],
 )
 def test_what_no_definition_has_is_refused(files, why):
