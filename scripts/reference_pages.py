@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coppice.definition.describe import describe_definition
+from coppice.definition.json_schema import SCHEMA_FILE, schema_text
+from coppice.definition.lint import RULES
 from coppice.errors import all_error_types
 from coppice.schedule.metrics import METRICS
 from coppice.settings.describe import describe_settings
@@ -53,6 +56,27 @@ def metrics_table() -> str:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         lines.append(f"| `{name}` | {metric.kind} | {labels} | {_cell(metric.meaning)} |")
     return "\n".join(lines)
+
+
+def definition_table() -> str:
+    """Return every key of ``appliance.toml``, table by table, then the rules of ``coppice definition lint``."""
+    blocks = []
+    for table in describe_definition():
+        lines = [
+            f"## {table.heading}",
+            "",
+            table.meaning,
+            "",
+            "| key | value | default | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{key.name}` | {_cell(key.kind)} | {_cell(key.default)} | {_cell(key.meaning)} |" for key in table.keys
+        ]
+        blocks.append("\n".join(lines))
+    rules = ["## Rules of `coppice definition lint`", "", "| code | severity | advice |", "|---|---|---|"]
+    rules += [f"| `{rule.code}` | {rule.severity} | {_cell(rule.advice)} |" for rule in RULES.values()]
+    return "\n\n".join([*blocks, "\n".join(rules)])
 
 
 def commands_table() -> str | None:
@@ -122,6 +146,7 @@ def pages() -> dict[Path, str]:
         "errors": errors_table(),
         "metrics": metrics_table(),
         "commands": commands_table(),
+        "definition": definition_table(),
     }
     found = {}
     for name, table in tables.items():
@@ -130,6 +155,7 @@ def pages() -> dict[Path, str]:
             found[path] = _between_markers(path.read_text(encoding="utf-8"), table)
     path = ROOT / "docs" / "explanation" / "threat-model.md"
     found[path] = threat_model(path.read_text(encoding="utf-8"))
+    found[SCHEMA_FILE] = schema_text()
     return found
 
 

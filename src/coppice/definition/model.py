@@ -250,7 +250,7 @@ class Definition:
     """An appliance definition, read and validated.
 
     Attributes:
-        name: The name of its folder.
+        name: The name of its folder; of a variant, that and its own: ``web-small``.
         path: The ``appliance.toml`` that it was read from.
         title: For people, one line.
         description: For people, a paragraph.
@@ -328,6 +328,11 @@ class Definition:
     platforms: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
     variant: str = ""
+
+    @property
+    def reference(self) -> str:
+        """How commands call it: its folder's name, with its variant: ``web@small``."""
+        return f"{self.path.parent.name}@{self.variant}" if self.variant else self.name
 
     def digest(self) -> str:
         """Return the sha256 of all that the definition says; where its file lies does not count."""

@@ -85,7 +85,7 @@ def _suggestion(location: KeyPath) -> str:
     elsewhere = [name for name, other in sections() if name and word in keys_of(other)]
     if elsewhere:
         name = elsewhere[0]
-        return f"; it belongs into {f'[[{name}]]' if _is_list(name) else f'[{name}]'}"
+        return f"; it belongs into {f'[[{name}]]' if is_list(name) else f'[{name}]'}"
     return f"; known here: {', '.join(known)}"
 
 
@@ -114,7 +114,8 @@ def keys_of(section: type[Section]) -> list[str]:
     return [str(field.alias) for field in section.model_fields.values()]
 
 
-def _is_list(name: str) -> bool:
+def is_list(name: str) -> bool:
+    """Tell whether there can be several of the table ``name``."""
     fields = {str(field.alias): field.annotation for field in DefinitionFile.model_fields.values()}
     return getattr(fields[name], "__origin__", None) is list
 

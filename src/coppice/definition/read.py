@@ -7,13 +7,14 @@ looked for beside it first, then in the other roots.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.definition.places import FILE_NAME, folders, shown
 from coppice.definition.resolve import MAX_FILE_BYTES, ResolvedDefinition, Resolver
-from coppice.errors import DefinitionError, NotFoundError
+from coppice.errors import DefinitionError, NotFoundError, UnreadableFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +28,10 @@ __all__ = [
     "find_definition",
     "find_definitions",
     "find_lineage",
+    "list_references",
     "read_definition",
     "resolve_definition",
+    "resolve_folder",
 ]
 
 
@@ -47,7 +50,36 @@ def read_definition(
         UnreadableFileError: There is one, and it cannot be read.
         DefinitionError: Its content is wrong, or that of a variant or a parent; ``details`` has every problem.
     """
-    return _read_all(Resolver(tuple(roots), defaults or {}), folder.absolute())[0].definition
+    return resolve_folder(folder, roots=roots, defaults=defaults).definition
+
+
+def resolve_folder(
+    folder: Path, *, roots: Sequence[Path] = (), defaults: Mapping[str, object] | None = None
+) -> ResolvedDefinition:
+    """Return the definition in ``folder``, and where each of its values comes from; as `read_definition`.
+
+    Raises:
+        NotFoundError: There is no ``appliance.toml`` in it.
+        UnreadableFileError: There is one, and it cannot be read.
+        DefinitionError: Its content is wrong, or that of a variant or a parent.
+    """
+    return _read_all(Resolver(tuple(roots), defaults or {}), folder.absolute())[0]
+
+
+def list_references(root: Places) -> tuple[str, ...]:
+    """Return how all definitions under ``root`` are called, and their variants; of one that is no TOML, its name only.
+
+    Raises:
+        NotFoundError: ``root`` is not a directory.
+        UnreadableFileError: It cannot be read.
+        DefinitionError: Two definitions have one name.
+    """
+    resolver, found = Resolver(), list[str]()
+    for name, folder in folders(root).items():
+        found.append(name)
+        with contextlib.suppress(DefinitionError, UnreadableFileError):
+            found += [f"{name}@{variant}" for variant in resolver.variants(folder)]
+    return tuple(found)
 
 
 def find_definitions(root: Places, *, defaults: Mapping[str, object] | None = None) -> tuple[Definition, ...]:
@@ -84,7 +116,7 @@ def find_definitions(root: Places, *, defaults: Mapping[str, object] | None = No
 
 
 def find_definition(root: Places, name: str, *, defaults: Mapping[str, object] | None = None) -> Definition:
-    """Return the definition ``name`` (``NAME`` or ``NAME@VARIANT``) under ``root``.
+    """Return the definition ``name`` (``NAME``, ``NAME@VARIANT`` or ``NAME-VARIANT``) under ``root``.
 
     Others there are read only where it is built upon them.
 
@@ -138,6 +170,12 @@ def _locate(roots: Places, reference: str) -> tuple[Path, str]:
     known = folders(roots)
     if name in known:
         return known[name].absolute(), variant
+    # What a variant is called where it is no definition any more: a build, an appliance.
+    resolver = Resolver()
+    for place, character in enumerate(reference):
+        folder = known.get(reference[:place]) if character == "-" else None
+        if folder is not None and reference[place + 1 :] in resolver.variants(folder):
+            return folder.absolute(), reference[place + 1 :]
     near = difflib.get_close_matches(name, known, n=1)
     raise NotFoundError(
         f"no definition named {name[:80]!r} in {shown(roots)}",
