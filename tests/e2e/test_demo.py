@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from coppice.clock import SystemClock
+from coppice.definition.model import GuestTest
 from coppice.definition.read import read_definition
 from coppice.factory.files import describe_image
 from coppice.factory.model import Outcome
@@ -127,6 +128,7 @@ def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tm
     settings = load_settings(config=None, environ={"HOME": str(tmp_path)}, options={"state_directory": str(tmp_path)})
     definition = read_definition(CHECKOUT / "definitions" / "debian-12")
     registered = describe_image(disk, DiskFormat.RAW)
+    own = GuestTest(name="own", script=b"#!/bin/bash\nset -e\n[[ $(id -u) = 0 ]]\nsystemctl is-active ssh\n")
     before = disk.stat().st_mtime_ns
 
     def boot():
@@ -137,6 +139,7 @@ def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tm
             settings=settings,
             clock=SystemClock(),
             monitor=SILENT,
+            tests=(own,),
         )
 
     verdicts = boot()
@@ -149,6 +152,7 @@ def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tm
         assert facts["cloud-init"] == "done"
         assert facts["ssh-methods"] == "publickey"
         assert facts["failed-units"] == ""
+        assert facts["test-own"].startswith("passed")
         assert f"boot-{facts['firmware']}" == verdict.gate
 
 

@@ -18,6 +18,7 @@ from coppice.atomic import storage_errors
 from coppice.errors import BootTestError, InterruptedRunError, ToolFailedError, ToolTimeoutError
 from coppice.factory.acceleration import Measurement, choose_acceleration, remember
 from coppice.factory.files import qemu_format
+from coppice.factory.guest_tests import run_guest_tests
 from coppice.factory.login import Login, free_port
 from coppice.factory.machine import Acceleration, Machine, UefiFirmware, find_uefi, running
 from coppice.factory.model import Outcome, Verdict
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.clock import Clock
+    from coppice.definition.model import GuestTest
     from coppice.factory.machine import RunningMachine
     from coppice.factory.model import BuiltImage
     from coppice.monitor import Monitor, Task
@@ -94,6 +96,7 @@ def boot_test(
     settings: BootSettings,
     monitor: Monitor,
     clock: Clock,
+    tests: tuple[GuestTest, ...] = (),
     stop: threading.Event | None = None,
 ) -> Verdict:
     """Start ``image`` and return the verdict that it passed.
@@ -105,6 +108,7 @@ def boot_test(
         settings: How.
         monitor: Where progress is told.
         clock: For the verdict's date.
+        tests: The definition's own, run when all else is in order.
         stop: Set by another thread, it ends the test at once: an interrupt reaches the main thread only.
 
     Raises:
@@ -118,13 +122,13 @@ def boot_test(
         f"booting {image.path.name} under {firmware.upper()}", total=int(settings.timeout_seconds), unit=Unit.SECONDS
     ) as task:
         try:
-            return _Test(image, firmware, user, settings, measured.acceleration, clock, task).run(stop)
+            return _Test(image, firmware, user, settings, measured.acceleration, clock, task, tests).run(stop)
         except BootTestError:
             if measured.acceleration is Acceleration.TCG:
                 raise
             # The probe's little guest ran under KVM. Whether this failure is KVM's or the image's, emulation decides.
             task.note("failed under KVM; trying again under emulation")
-            verdict = _Test(image, firmware, user, settings, Acceleration.TCG, clock, task).run(stop)
+            verdict = _Test(image, firmware, user, settings, Acceleration.TCG, clock, task, tests).run(stop)
         if settings.acceleration_file is not None:
             reason = "an image that boots under emulation does not boot under KVM"
             remember(settings.acceleration_file, Measurement(acceleration=Acceleration.TCG, reason=reason))
@@ -141,7 +145,9 @@ class _Test:
         acceleration: Acceleration,
         clock: Clock,
         task: Task,
+        tests: tuple[GuestTest, ...],
     ) -> None:
+        self._tests = tests
         self._image = image
         self._firmware = firmware
         self._user = user
@@ -195,6 +201,7 @@ class _Test:
             raise self._failure(
                 guest, wrong[0], "\n".join(wrong + [f"{name}: {value}" for name, value in facts.items()])
             )
+        facts |= self._own_tests(guest, login)
         self._task.note("powering off")
         try:
             login.run_script("systemctl poweroff", _TOOL_SECONDS)
@@ -203,6 +210,14 @@ class _Test:
             self._task.note("the connection ended")
         facts["powered-off"] = "yes" if guest.wait(_POWER_OFF_SECONDS) else "no"
         return facts
+
+    def _own_tests(self, guest: RunningMachine, login: Login) -> dict[str, str]:
+        runs = run_guest_tests(login, self._tests, left_seconds=self._left, note=self._task.note)
+        failed = [each for each in runs if each.failure is not None]
+        if failed:
+            details = [f"{each.name} {each.failure}; it wrote:\n{each.output.rstrip()}" for each in failed]
+            raise self._failure(guest, f"its test {failed[0].name} {failed[0].failure}", "\n".join(details))
+        return {f"test-{each.name}": f"passed in {each.seconds:.0f} s" for each in runs}
 
     def _wait_for_login(self, guest: RunningMachine, login: Login) -> None:
         while not (login.answers() and login.works(max(1.0, min(120.0, self._left())))):

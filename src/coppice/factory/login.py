@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,14 @@ _BANNER_SECONDS = 5.0
 # ssh's own failures end with this status; anything else is the remote command's.
 _SSH_FAILED = 255
 _CONNECT_SECONDS = 60
+# Not below /run or /tmp: programs may be forbidden to start there.
+_PROGRAM = """\
+program=$(mktemp -p /root) && cat >"$program" && chmod 700 "$program" || exit 126
+"$program" </dev/null
+status=$?
+rm -f "$program"
+exit $status
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +89,16 @@ class Login:
         """
         command = self.command("sudo", "-n", "sh", "-s")
         return run(command, timeout_seconds=timeout_seconds, input_bytes=script.encode())
+
+    def run_program(self, content: bytes, timeout_seconds: float) -> Completed:
+        """Run a program as root there, by the interpreter that its first line names; a shell's, where it names none.
+
+        Raises:
+            ToolFailedError: It failed, or the connection broke.
+            ToolTimeoutError: It took too long.
+        """
+        command = self.command("sudo", "-n", "sh", "-c", shlex.quote(_PROGRAM))
+        return run(command, timeout_seconds=timeout_seconds, input_bytes=content)
 
     def offered_methods(self, timeout_seconds: float) -> str:
         """Return the ways of logging in that the server offers, such as ``publickey``; empty: it did not say."""

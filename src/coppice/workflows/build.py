@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from coppice.clock import Clock
     from coppice.database import Database
-    from coppice.definition.model import Definition
+    from coppice.definition.model import Definition, GuestTest
     from coppice.execution.model import Ended
     from coppice.factory.model import BuildResult, BuiltImage, Verdict
     from coppice.model.operating_system import Firmware
@@ -220,6 +220,7 @@ def boot_everywhere(
     settings: Settings,
     clock: Clock,
     monitor: Monitor,
+    tests: tuple[GuestTest, ...] = (),
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Verdict, ...]:
     """Boot ``image`` under each firmware, side by side; a gate that the same bytes passed before is not run again.
@@ -235,10 +236,17 @@ def boot_everywhere(
 
     def pass_gate(kind: Firmware) -> Verdict:
         known = has_passed(root, str(image.image.checksum), boot_gate(kind))
-        if known is not None:
+        if known is not None and {f"test-{each.name}" for each in tests} <= dict(known.facts).keys():
             return known
         verdict = boot_test(
-            image, firmware=kind, user=user, settings=boot_settings, monitor=monitor, clock=clock, stop=stop
+            image,
+            firmware=kind,
+            user=user,
+            settings=boot_settings,
+            monitor=monitor,
+            clock=clock,
+            tests=tests,
+            stop=stop,
         )
         keep_verdict(root, verdict)
         return verdict
@@ -294,6 +302,7 @@ class _Workshop:
             settings=self.settings,
             clock=self.clock,
             monitor=self.monitor,
+            tests=result.definition.tests,
             stopped=stopped,
         )
         return replace(result, verdicts=(*_others(result.verdicts, verdicts), *verdicts))
