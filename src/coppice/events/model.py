@@ -16,6 +16,8 @@ class EventKind(StrEnum):
     """What can happen."""
 
     APPLIANCE_BUILT = "ApplianceBuilt"
+    APPLIANCE_REBUILD_FAILED = "ApplianceRebuildFailed"
+    """A stale appliance could not be built anew, or did not pass its gates; its old version stays."""
     LIST_PUBLISHED = "ImageListPublished"
     LIST_VERIFIED = "ImageListVerified"
     LIST_REFUSED = "ImageListRefused"

@@ -125,6 +125,8 @@ class Evidence:
         discontinued_on: When the appliance ends; None: it goes on.
         end_of_life: From this day on its operating system gets no updates; None: not known.
         failed: Builds that failed since; None: none did.
+        tried_at: When it was last built anew, whatever came of it; None: never by itself.
+        tried_state: `state` after that: as long as it is the same, another build would come out alike.
     """
 
     built_at: datetime
@@ -140,6 +142,8 @@ class Evidence:
     discontinued_on: datetime | None = None
     end_of_life: date | None = None
     failed: FailedTry | None = None
+    tried_at: datetime | None = None
+    tried_state: str = ""
 
     @property
     def security(self) -> int:
@@ -170,34 +174,32 @@ class Decision:
     due_at: datetime | None = None
 
 
-def find_updates(packages: Iterable[Package], repositories: Sequence[Repository]) -> tuple[PackageUpdate, ...] | None:
-    """Return the packages of which ``repositories`` have higher versions, by name.
-
-    None: it cannot be told, since most of them are of another kind than the repositories have.
-    """
-    found: list[PackageUpdate] = []
-    known = total = 0
+def find_updates(packages: Iterable[Package], repositories: Sequence[Repository]) -> tuple[PackageUpdate, ...]:
+    """Return the packages of which ``repositories`` have higher versions, by name."""
+    found: dict[str, PackageUpdate] = {}
     for package in packages:
-        total += 1
-        offered = [(each, each.versions[package.name]) for each in repositories if package.name in each.versions]
-        if package.manager != "deb" or not offered:
+        if package.manager != "deb":
             continue
-        known += 1
         installed = DebVersion(package.version)
+        offered = [(each, each.versions[package.name]) for each in repositories if package.name in each.versions]
         higher = [(each, version) for each, version in offered if DebVersion(version) > installed]
         if higher:
-            found.append(
-                PackageUpdate(
-                    name=package.name,
-                    installed=package.version,
-                    available=max((version for _, version in higher), key=DebVersion),
-                    is_security=any(each.is_security for each, _ in higher),
-                )
+            # The same package of two architectures is one update.
+            found[package.name] = PackageUpdate(
+                name=package.name,
+                installed=package.version,
+                available=max((version for _, version in higher), key=DebVersion),
+                is_security=any(each.is_security for each, _ in higher),
             )
-    if known * 2 < total:
-        return None
-    # The same package of two architectures is one update.
-    return tuple({each.name: each for each in sorted(found, key=lambda each: each.name)}.values())
+    return tuple(found[name] for name in sorted(found))
+
+
+def are_covered(packages: Iterable[Package], repositories: Sequence[Repository]) -> bool:
+    """Tell whether ``repositories`` have most of the packages: those that do not say nothing of them."""
+    known = [
+        package.manager == "deb" and any(package.name in each.versions for each in repositories) for package in packages
+    ]
+    return sum(known) * 2 >= len(known)
 
 
 def decide(evidence: Evidence, now: datetime, *, waits: bool = True) -> Decision:
@@ -262,10 +264,15 @@ def _before(evidence: Evidence) -> timedelta:
 
 
 def _due(evidence: Evidence, triggers: tuple[Trigger, ...]) -> tuple[datetime, str]:
-    due, why = evidence.built_at, ""
+    interval = timedelta(days=evidence.policy.interval_days)
+    last = max(evidence.built_at, evidence.tried_at or evidence.built_at)
+    due, why = last, ""
     if not {Trigger.SECURITY, Trigger.EXPIRY} & set(triggers):
-        due = evidence.built_at + timedelta(days=evidence.policy.interval_days)
+        due = last + interval
         why = f"it is built anew {evidence.policy.interval_days} days after its last build, on {due:%Y-%m-%d}"
+    if evidence.tried_at is not None and evidence.tried_state == evidence.state and Trigger.EXPIRY not in triggers:
+        due = evidence.tried_at + interval
+        why = f"a build of {evidence.tried_at:%Y-%m-%d} changed nothing of that; it is tried again on {due:%Y-%m-%d}"
     failed = evidence.failed
     if failed is not None and failed.state == evidence.state and failed.next_at() > due:
         due = failed.next_at()

@@ -18,6 +18,7 @@ from coppice.factory.staleness import (
     PackageUpdate,
     Repository,
     Trigger,
+    are_covered,
     decide,
     find_updates,
 )
@@ -142,6 +143,14 @@ def test_what_failed_is_tried_again_later_each_time_and_at_once_when_something_c
     assert decide(fourth, NOW, waits=False).choice is Choice.REBUILD
 
 
+def test_a_build_that_changed_nothing_is_not_tried_again_until_the_interval_is_over():
+    asked = evidence(updates=(SECURITY,), built_at=NOW - 30 * DAY)
+    tried = replace(asked, tried_at=NOW, tried_state=asked.state)
+    assert (decide(tried, NOW).choice, decide(tried, NOW).due_at) == (Choice.LATER, NOW + 7 * DAY)
+    assert decide(replace(tried, updates=(SECURITY, PLAIN)), NOW).choice is Choice.REBUILD
+    assert decide(tried, NOW + 7 * DAY).choice is Choice.REBUILD
+
+
 @given(st.integers(1, 10_000))
 def test_a_build_that_fails_for_ever_is_tried_at_least_once_a_week(count):
     assert timedelta(0) < failed(count=count).next_at() - NOW <= timedelta(seconds=LAST_RETRY_SECONDS)
@@ -194,9 +203,13 @@ def test_a_package_of_two_architectures_is_one_update():
     assert len(find_updates(both, [repository(libc6="2.36-2")])) == 1
 
 
-def test_repositories_that_do_not_have_most_of_the_packages_say_nothing():
+def test_repositories_that_do_not_have_most_of_the_packages_do_not_cover_them():
     installed = [package("a", "1"), package("b", "1"), package("c", "1")]
-    assert find_updates(installed, [repository(a="1")]) is None
-    assert find_updates(installed, [repository(a="1", b="1")]) == ()
-    assert find_updates(installed, []) is None
-    assert find_updates([package("a", "1", manager="rpm")], [repository(a="2")]) is None
+    assert not are_covered(installed, [repository(a="1")])
+    assert are_covered(installed, [repository(a="1"), repository("u", b="1")])
+    assert not are_covered(installed, [])
+    assert not are_covered([package("a", "1", manager="rpm")], [repository(a="2")])
+
+
+def test_packages_of_another_kind_have_no_updates_there():
+    assert find_updates([package("a", "1", manager="rpm")], [repository(a="2")]) == ()

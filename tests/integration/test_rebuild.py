@@ -1,0 +1,523 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Appliances that keep fresh by themselves: real mirror, catalogue and publisher; builder and guest stand in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from coppice.catalogue.catalogue import Catalogue
+from coppice.catalogue.endorsers import Endorsers
+from coppice.database import Database
+from coppice.definition.model import Definition, RebuildPolicy
+from coppice.errors import BootTestError, BuildError, LockedError, NotFoundError, UntrustedSignerError
+from coppice.events.journal import Journal
+from coppice.events.model import EventKind
+from coppice.factory import build as factory_building
+from coppice.factory import builders
+from coppice.factory.audit import AuditReport
+from coppice.factory.evidence.inventory import Inventory
+from coppice.factory.model import BuilderOutput, BuiltImage, Outcome, Package, Verdict
+from coppice.factory.staleness import Choice, Trigger
+from coppice.model.checksum import Checksum
+from coppice.model.image import DiskFormat, Image
+from coppice.model.operating_system import Firmware, OperatingSystem
+from coppice.model.requirements import Requirements
+from coppice.monitor import SILENT
+from coppice.schedule.lock import run_lock
+from coppice.testing.desk import Desk
+from coppice.testing.openpgp import GnuPg
+from coppice.testing.repository import PackageMirror
+from coppice.workflows import build as building
+from coppice.workflows import rebuild as rebuilding
+from coppice.workflows.add import add_build
+from coppice.workflows.build import build_appliance
+from coppice.workflows.rebuild import LOCK, rebuild
+from coppice.workflows.staleness import Appraiser
+
+pytestmark = pytest.mark.integration
+
+DAY = timedelta(days=1)
+FIRST = {"openssl": "3.0.1-1", "jq": "1.6-2"}
+
+
+@pytest.fixture(scope="module")
+def gnupg():
+    with GnuPg() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def key(gnupg):
+    return gnupg.make_key("Archive")
+
+
+@pytest.fixture(scope="module")
+def mirror_once(gnupg, key, tmp_path_factory):
+    mirror = PackageMirror(tmp_path_factory.mktemp("mirror"), gnupg, key)
+    for name, version in FIRST.items():
+        mirror.main.add(name, version)
+    mirror.publish()
+    return mirror
+
+
+def definition(name, parent=None, **other):
+    said = {
+        "title": name.title(),
+        "description": "For a test.",
+        "groups": (),
+        "operating_system": OperatingSystem(kind="Linux", distribution="Debian", version="12", architecture="x86_64"),
+        "suite": "bookworm",
+        "builder": "stand-in",
+        "packages": (),
+        "disk_size_bytes": 1 << 30,
+        "firmware": (Firmware.BIOS,),
+        "formats": (DiskFormat.RAW,),
+        "user": "debian",
+        "requirements": Requirements(),
+        "parent": parent,
+    }
+    return Definition(name=name, path=Path(f"/definitions/{name}/appliance.toml"), **{**said, **other})
+
+
+class StandIn:
+    """A builder whose image says what went into it: the definition, its parent's image, the packages of the day."""
+
+    name = "stand-in"
+    version = "1"
+    installed: dict[str, str]
+    built: list[str]
+    broken: set[str]
+
+    def build(self, wanted, into, options, monitor):
+        self.built.append(wanted.name)
+        if wanted.name in self.broken:
+            raise BuildError(f"{wanted.name} is broken")
+        parent = [str(each.images[0].image.checksum) for each in options.ancestors]
+        said = [wanted.name, parent, self.installed, wanted.packages]
+        content = json.dumps(said).encode()
+        path = into / f"{wanted.name}.raw"
+        path.write_bytes(content)
+        size, checksum = len(content), Checksum.of(content)
+        image = Image(format=DiskFormat.RAW, size_bytes=size, virtual_size_bytes=size, checksum=checksum)
+        packages = tuple(
+            Package(name=each, version=self.installed[each], architecture="amd64") for each in self.installed
+        )
+        return BuilderOutput(images=(BuiltImage(path=path, image=image),), packages=packages, tools=())
+
+
+class Point:
+    """The entry point of the builder that stands in."""
+
+    name = StandIn.name
+    value = "tests:StandIn"
+
+    def load(self):
+        return StandIn
+
+
+def passed(gate, image, clock):
+    digest = str(image.image.checksum)
+    return Verdict(gate=gate, image_digest=digest, outcome=Outcome.PASSED, decided_at=clock.now(), seconds=1, facts=())
+
+
+class Site:
+    """A publisher with a mirror, whose appliances are built by the stand-in."""
+
+    def __init__(self, root, mirror) -> None:
+        self.mirror = mirror
+        self.desk = Desk(root / "desk")
+        factory = replace(self.desk.settings.factory, mirror=mirror.uri, keyring=str(mirror.keyring))
+        self.desk.settings = replace(self.desk.settings, factory=factory)
+        self.definitions = {
+            "base": definition("base"),
+            "web": definition("web", "base"),
+            "other": definition("other"),
+        }
+        self.no_boot: set[str] = set()
+
+    @property
+    def where(self):
+        desk = self.desk
+        return {"settings": desk.settings, "database": desk.database, "clock": desk.clock, "monitor": SILENT}
+
+    def find(self, name):
+        try:
+            return self.definitions[name]
+        except KeyError:
+            raise NotFoundError(f"no definition named {name!r}") from None
+
+    def boot(self, image, *, firmware, clock, **_):
+        name = image.path.stem
+        if name in self.no_boot:
+            raise BootTestError(f"{name} does not boot")
+        return passed(f"boot-{firmware}", image, clock)
+
+    def add(self, *names, publish=True, **options):
+        """Build appliances, add them, and publish the list that carries them."""
+        if not self.desk.selections.all():
+            self.desk.create()
+        for name in names:
+            add_build(
+                build_appliance(self.definitions[name], **self.where, find=self.find),
+                **{each: self.where[each] for each in ("settings", "database", "clock")},
+                **options,
+            )
+            self.desk.selections.select("general", name)
+        if publish:
+            self.desk.publish()
+        StandIn.built.clear()
+
+    def update(self, name, version, suite="security"):
+        """Put an update into the mirror; images that are built from now on have it."""
+        there = getattr(self.mirror, suite)
+        there.add(name, version)
+        # Its index must be newer than the one that was seen.
+        there.publish(at=self.desk.clock.now())
+        StandIn.installed[name] = version
+
+    def rebuild(self, *names, **options):
+        return rebuild(names, **self.where, find=self.find, **options)
+
+    def choices(self):
+        appraiser = Appraiser(**self.where, find=self.find)
+        return {each.name: each.decision.choice for each in appraiser.appraise()}
+
+    def versions(self, name):
+        return [each.version for each in Catalogue(self.desk.database).versions(name)]
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    file = tmp_path_factory.mktemp("database") / "coppice.sqlite"
+    Database(f"sqlite:///{file}").close()
+    return file
+
+
+@pytest.fixture
+def site(mirror_once, empty_database, gnupg, key, tmp_path, monkeypatch):
+    shutil.copytree(mirror_once.folder, tmp_path / "mirror")
+    state = tmp_path / "desk" / "state"
+    state.mkdir(parents=True)
+    shutil.copyfile(empty_database, state / "coppice.sqlite")
+    site = Site(tmp_path, PackageMirror(tmp_path / "mirror", gnupg, key))
+    monkeypatch.setattr(StandIn, "installed", dict(FIRST), raising=False)
+    monkeypatch.setattr(StandIn, "built", [], raising=False)
+    monkeypatch.setattr(StandIn, "broken", set(), raising=False)
+    monkeypatch.setattr(builders, "_installed", lambda: [Point()])
+    monkeypatch.setattr(
+        factory_building,
+        "audit",
+        lambda image, _definition, *, clock, **_: AuditReport(
+            verdict=passed("audit", image, clock), inventory=Inventory({}), unused=()
+        ),
+    )
+    monkeypatch.setattr(building, "boot_test", site.boot)
+    yield site
+    site.desk.close()
+
+
+def test_what_has_no_updates_is_fresh_and_is_left_alone(site):
+    site.add("base", "web", "other")
+    report = site.rebuild()
+    assert {each.name: each.decision.choice for each in report.appraisals} == dict.fromkeys(
+        ("base", "other", "web"), Choice.FRESH
+    )
+    assert (report.ended, report.errors, StandIn.built) == ((), (), [])
+
+
+def test_a_security_update_is_noticed_built_tested_and_published_the_children_after_their_parent(site):
+    site.add("base", "web")
+    before = site.desk.listed()
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    looked = site.rebuild(dry_run=True)
+    assert StandIn.built == []
+    assert [each.decision.triggers for each in looked.appraisals] == [(Trigger.SECURITY,), (Trigger.SECURITY,)]
+    assert "openssl" in looked.appraisals[0].decision.reasons[0]
+    report = site.rebuild()
+    assert StandIn.built == ["base", "web"]
+    assert all(each.is_done and each.result.is_new for each in report.ended)
+    after = site.desk.listed()
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in after)
+    assert [each.publication.list_uri for each in report.published.lists]
+    assert site.rebuild().ended == ()
+    assert set(site.choices().values()) == {Choice.FRESH}
+
+
+def test_other_updates_wait_for_the_interval(site):
+    site.add("base")
+    site.update("jq", "1.6-3", suite="updates")
+    assert site.choices() == {"base": Choice.LATER}
+    assert site.rebuild().ended == ()
+    site.desk.clock.advance(7 * DAY)
+    [ended] = site.rebuild().ended
+    assert ended.result.is_new
+
+
+def test_what_does_not_boot_is_not_published_and_is_tried_again_later(site):
+    site.add("base", "other")
+    before = site.desk.listed()
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.no_boot = {"base"}
+    report = site.rebuild()
+    assert [type(problem) for problem in report.errors] == [BootTestError]
+    assert site.desk.listed()["Base"] == before["Base"]
+    assert site.desk.listed()["Other"] != before["Other"]
+    told = [each for each in Journal(site.desk.database).events() if each.kind is EventKind.APPLIANCE_REBUILD_FAILED]
+    assert [(each.subject, each.facts["code"], each.facts["tries"]) for each in told] == [
+        ("base", "boot-test-failed", 1)
+    ]
+    assert site.choices() == {"base": Choice.LATER, "other": Choice.FRESH}
+    assert site.rebuild().ended == ()
+    site.no_boot = set()
+    site.desk.clock.advance(timedelta(hours=1))
+    StandIn.built.clear()
+    [ended] = site.rebuild().ended
+    # The build that failed its test is there, and has every update: it is tested again, not built again.
+    assert StandIn.built == []
+    assert ended.result.is_new
+    assert site.desk.listed()["Base"] != before["Base"]
+
+
+def test_a_parent_that_fails_keeps_its_children_back_and_nobody_else(site):
+    site.add("base", "web", "other")
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    StandIn.broken = {"base"}
+    ended = {each.name: each for each in site.rebuild().ended}
+    assert ended["base"].error.message == "base is broken"
+    assert ended["web"].kept_by == "base"
+    assert ended["other"].result.is_new
+    assert "web" not in StandIn.built
+
+
+def test_what_its_parent_has_become_makes_a_child_stale(site):
+    site.add("base", "web")
+    site.definitions["base"] = replace(site.definitions["base"], title="Base, better", packages=("jq",))
+    build_appliance(site.definitions["base"], **site.where, find=site.find)
+    appraiser = Appraiser(**site.where, find=site.find)
+    base, web = appraiser.appraise()
+    assert (base.decision.choice, base.decision.triggers) == (Choice.LATER, (Trigger.DEFINITION,))
+    assert "packages, title" in base.decision.reasons[0]
+    assert (web.decision.choice, web.decision.triggers) == (Choice.LATER, (Trigger.PARENT,))
+
+
+@pytest.mark.threat("T35")
+def test_an_index_that_cannot_be_believed_is_told_and_never_taken_for_fresh(site, gnupg):
+    site.add("base")
+    site.mirror.security.publish(key=gnupg.make_key("Mallory"))
+    report = site.rebuild()
+    assert [each.decision.choice for each in report.appraisals] == [Choice.UNKNOWN]
+    assert [type(problem) for problem in report.errors] == [UntrustedSignerError]
+    assert StandIn.built == []
+    shutil.rmtree(site.mirror.folder / "debian")
+    assert site.choices() == {"base": Choice.UNKNOWN}
+
+
+def test_what_is_known_of_one_repository_counts_though_another_is_silent(site):
+    site.add("base")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    shutil.rmtree(site.mirror.folder / "debian")
+    [appraisal] = site.rebuild(dry_run=True).appraisals
+    assert appraisal.decision.triggers == (Trigger.SECURITY,)
+    assert appraisal.errors
+
+
+@pytest.mark.threat("T79")
+def test_a_run_that_ends_before_it_publishes_is_made_good_by_the_next(site, monkeypatch):
+    site.add("base")
+    before = site.desk.listed()
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+
+    def killed(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuilding, "publish_rebuilt", killed)
+        with pytest.raises(KeyboardInterrupt):
+            site.rebuild()
+    assert len(site.versions("base")) == 2
+    assert site.desk.listed() == before
+    StandIn.built.clear()
+    report = site.rebuild()
+    assert (report.ended, StandIn.built) == ((), [])
+    assert len(report.published.lists) == 1
+    assert site.desk.listed() != before
+    assert site.rebuild().published.lists == ()
+
+
+@pytest.mark.threat("T79")
+def test_a_build_that_an_ended_run_left_is_taken_up(site, monkeypatch):
+    site.add("base")
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+
+    def killed(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuilding, "add_build", killed)
+        with pytest.raises(KeyboardInterrupt):
+            site.rebuild()
+    assert StandIn.built == ["base"]
+    [ended] = site.rebuild().ended
+    assert StandIn.built == ["base"]
+    assert ended.result.is_new
+
+
+def test_the_same_bytes_are_endorsed_anew_when_their_end_nears(site):
+    site.definitions["base"] = definition("base", validity_days=20, rebuild=RebuildPolicy(before_expiry_days=5))
+    site.add("base", expires=site.desk.clock.now() + 20 * DAY)
+    [before] = site.desk.read().images
+    site.desk.clock.advance(14 * DAY)
+    assert site.choices() == {"base": Choice.FRESH}
+    site.desk.clock.advance(2 * DAY)
+    [ended] = site.rebuild().ended
+    assert not ended.result.is_new
+    [after] = site.desk.read().images
+    assert (after.version, after.expires > before.expires) == (before.version, True)
+    assert site.choices() == {"base": Choice.FRESH}
+
+
+def test_an_update_that_does_not_come_in_is_not_waited_for_again_and_again(site):
+    site.add("base")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    StandIn.installed["openssl"] = FIRST["openssl"]
+    [ended] = site.rebuild().ended
+    assert not ended.result.is_new
+    assert site.choices() == {"base": Choice.LATER}
+    assert site.rebuild().ended == ()
+
+
+def test_nothing_is_built_for_what_has_ended(site):
+    site.definitions["other"] = definition("other", end_of_life=date(2020, 1, 1))
+    site.add("base", "other")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.desk.appliances.discontinue("base", on=site.desk.clock.now() + 90 * DAY)
+    report = site.rebuild(waits=False)
+    assert {each.decision.choice for each in report.appraisals} == {Choice.NEVER}
+    assert StandIn.built == []
+
+
+def test_only_so_many_versions_stay_as_the_definition_says(site):
+    site.definitions["base"] = definition("base", rebuild=RebuildPolicy(keep_versions=2))
+    site.add("base")
+    first = site.versions("base")[0]
+    for number in (1, 2):
+        site.desk.clock.advance(DAY)
+        site.update("openssl", f"3.0.1-1+deb12u{number}")
+        report = site.rebuild()
+    assert len(site.versions("base")) == 2
+    assert [each.version for each in report.published.deleted] == [first]
+    assert [each.exists() for each in report.published.deleted[0].files] == [False]
+
+
+def test_a_list_that_was_never_published_is_left_to_a_person(site):
+    site.add("base", publish=False)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    report = site.rebuild()
+    assert report.published.lists == ()
+    assert "imagelist publish general" in report.published.held[0]
+
+
+def test_without_publishing_the_next_run_does_it(site):
+    site.add("base")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    before = site.desk.listed()
+    assert site.rebuild(publish=False).published is None
+    assert site.desk.listed() == before
+    assert len(site.rebuild().published.lists) == 1
+    assert site.desk.listed() != before
+
+
+def test_a_list_that_cannot_be_published_is_told_and_published_by_the_next_run(site):
+    site.add("base")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    before = site.desk.listed()
+    keys = site.desk.root / "keys"
+    keys.rename(site.desk.root / "away")
+    report = site.rebuild()
+    assert [each.code for each in report.errors] == ["file-unreadable"]
+    assert site.desk.listed() == before
+    (site.desk.root / "away").rename(keys)
+    assert len(site.rebuild().published.lists) == 1
+    assert site.desk.listed() != before
+
+
+def test_the_parts_of_a_set_are_released_together_or_not_at_all(site):
+    site.add("base", "other", publish=False)
+    for name in ("base", "other"):
+        site.desk.selections.deselect("general", name)
+    site.desk.sets.create("pair", title="Pair")
+    site.desk.sets.add("pair", "base", "other")
+    site.desk.sets.release("pair")
+    site.desk.selections.bind_set("general", "pair")
+    site.desk.publish()
+    before = site.desk.listed()
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.no_boot = {"other"}
+    report = site.rebuild()
+    assert "other failed" in report.published.held[0]
+    assert site.desk.listed() == before
+    site.no_boot = set()
+    report = site.rebuild(waits=False)
+    assert report.published.releases == ("pair 2",)
+    assert set(site.desk.listed().values()).isdisjoint(before.values())
+
+
+def test_what_was_not_built_here_is_not_judged(site):
+    site.add("base")
+    site.desk.add("foreign", "1", b"foreign")
+    assert site.choices() == {"base": Choice.FRESH, "foreign": Choice.NEVER}
+
+
+def test_a_definition_that_is_gone_is_told(site):
+    site.add("base")
+    del site.definitions["base"]
+    report = site.rebuild()
+    assert [each.decision.choice for each in report.appraisals] == [Choice.UNKNOWN]
+    assert "not here any more" in report.errors[0].message
+
+
+def test_one_appliance_can_be_named_and_need_not_wait(site):
+    site.add("base", "other")
+    site.update("jq", "1.6-3", suite="updates")
+    report = site.rebuild("other", waits=False)
+    assert [each.name for each in report.ended] == ["other"]
+    with pytest.raises(NotFoundError):
+        site.rebuild("nobody")
+
+
+def test_the_record_of_what_is_published_outlives_a_build_that_fails_its_test(site):
+    site.add("base")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.no_boot = {"base"}
+    site.rebuild()
+    site.desk.clock.advance(DAY)
+    [appraisal] = Appraiser(**site.where, find=site.find).appraise()
+    assert {each.name: each.version for each in appraisal.record.packages} == FIRST
+
+
+@pytest.mark.threat("T84")
+def test_two_runs_do_not_rebuild_at_once(site):
+    site.add("base")
+    with run_lock(site.desk.settings.state_directory / LOCK), pytest.raises(LockedError):
+        site.rebuild()
+
+
+def test_an_endorser_of_a_list_signs_what_is_rebuilt(site):
+    site.add("base")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    [report] = site.rebuild().published.lists
+    identity = Endorsers(site.desk.database).get("jane")
+    assert str(report.signed.signer) == str(identity.subject)
