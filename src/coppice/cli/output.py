@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "format_duration", "format_size"]
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_BETWEEN = 2
+_WHOLE_WORDS = (36, 20)
+"""How long words may be that are not broken: an identifier, or, where there is no room for it, an instant."""
+_PIECE = 8
 
 
 class Output:
@@ -113,14 +117,43 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(Text(column), overflow="fold")
+        options: dict[str, Any] = {} if self.color else {"no_color": True}
+        console = Console(file=self.stdout, highlight=False, **options)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        widths = _widths(columns, cells, console.width)
+        for column, width in zip(columns, widths, strict=True):
+            table.add_column(Text(column), overflow="fold", width=width)
         for row in cells:
             # `Text`, not markup: a title in an image list must not style our screen.
             table.add_row(*(Text(cell) for cell in row))
-        options: dict[str, Any] = {} if self.color else {"no_color": True}
-        Console(file=self.stdout, highlight=False, **options).print(table)
+        console.print(table)
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int) -> list[int | None]:
+    """Return how wide columns are: what has blanks is broken there, before an identifier or an instant is broken.
+
+    Where there is no room even for these, rich breaks what it must: None for each.
+    """
+    from rich.cells import cell_len
+
+    texts = [[column, *(row[i] for row in cells)] for i, column in enumerate(columns)]
+    wanted = [max(map(cell_len, each)) for each in texts]
+    excess = sum(wanted) + _BETWEEN * (len(columns) - 1) - room
+    for longest in _WHOLE_WORDS:
+        words = [[cell_len(word) for text in each for word in text.split()] for each in texts]
+        least = [max((word if word <= longest else _PIECE for word in each), default=0) for each in words]
+        if 0 < excess <= sum(wanted) - sum(least):
+            return _narrowed(wanted, least, excess)
+    return [None] * len(columns)
+
+
+def _narrowed(wanted: Sequence[int], least: Sequence[int], excess: int) -> list[int | None]:
+    widths = list(wanted)
+    for _ in range(excess):
+        # The widest gives way first, until it is as wide as another that can.
+        widest = max(range(len(widths)), key=lambda i: widths[i] if widths[i] > least[i] else -1)
+        widths[widest] -= 1
+    return list(widths)
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -131,6 +164,8 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def age(instant: datetime, now: datetime) -> str:
     """Return how long ago, or in how long, ``instant`` is, as roughly as people say it."""
     seconds = (now - instant).total_seconds()
+    # What happened while the answer was put together is not in the future.
+    seconds = max(seconds, 0) if seconds > -1 else seconds
     far = abs(seconds)
     unit = next((length for length in (_DAY, _HOUR, _MINUTE) if far >= 2 * length), 1)
     said = format_duration(far // unit * unit)

@@ -49,6 +49,7 @@ def test_an_instant_is_shown_in_one_form_everywhere():
         (9000, "2 h ago"),
         (100_000, "1 d 3 h ago"),
         (-600_000, "in 6 d"),
+        (-0.4, "0 s ago"),
     ],
 )
 def test_how_far_away_something_is_is_said_roughly(seconds, said):
@@ -60,6 +61,25 @@ def test_an_empty_table_still_has_its_headings():
     out = io.StringIO()
     Output(stdout=out).table(["name"], [])
     assert out.getvalue() == "NAME\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "whole"),
+    [
+        (["science", "a title of many words " * 4, "4996cf6f-fe81-44e9-8314-bc0880d4556a"], slice(2, None)),
+        (["ops", "https://images.example.org/" + "x" * 60, "2026-12-24T05:40:42Z", "y" * 36], slice(2, 3)),
+        (["z" * 90, "w" * 90], slice(0)),
+    ],
+)
+def test_on_a_narrow_terminal_identifiers_and_instants_stay_whole_and_nothing_is_lost(monkeypatch, row, whole):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = _Terminal()
+    Output(stdout=out, color=False).table([f"c{i}" for i in range(len(row))], [row])
+    lines = out.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines[1:]), out.getvalue()
+    assert all(value in out.getvalue() for value in row[whole]), out.getvalue()
+    shown = "".join(lines[2:])
+    assert {each: shown.count(each) for each in "wxyz"} == {each: "".join(row).count(each) for each in "wxyz"}
 
 
 @pytest.mark.threat("T76")
