@@ -97,11 +97,14 @@ class Catalogue:
         with self._database.session() as session:
             return versions_of(session, name)
 
-    def propose_version(self, name: str, image: Image, now: datetime) -> str:
+    def propose_version(self, name: str, image: Image, now: datetime, *, wanted: str = "") -> str:
         """Return the version that an image should get.
 
-        It is the newest version's when that has the same bytes; the date otherwise, with a counter where the date
-        is taken.
+        It is the newest version's when that has the same bytes; ``wanted`` or the date otherwise, with a counter where
+        that is taken.
+
+        Raises:
+            InputError: ``wanted`` is no version.
         """
         with self._database.session() as session:
             row = session.get(ApplianceRow, name)
@@ -109,10 +112,12 @@ class Catalogue:
             taken = {Version(each.version) for each in row.versions} if row is not None else set()
         if versions and versions[-1].image.checksum.matches(image.checksum):
             return versions[-1].version
-        proposal, counter = now.strftime("%Y.%m.%d"), 0
+        first = wanted or now.strftime("%Y.%m.%d")
+        _check_version(name, first)
+        proposal, counter = first, 0
         while Version(proposal) in taken:
             counter += 1
-            proposal = f"{now:%Y.%m.%d}.{counter}"
+            proposal = f"{first}.{counter}"
         return proposal
 
 
@@ -124,8 +129,12 @@ def _check(name: str, descriptor: Descriptor) -> None:
         )
     if not descriptor.disks:
         raise InputError(f"the descriptor of {name} names no disk", resolution="A descriptor to add needs one disk.")
+    _check_version(name, descriptor.version)
+
+
+def _check_version(name: str, version: str) -> None:
     try:
-        Version(descriptor.version)
+        Version(version)
     except ValueError as problem:
         raise InputError(f"version of {name}: {problem}", resolution="Use a version such as 1.2 or 2026.11.") from None
 

@@ -7,24 +7,29 @@ import os
 from typing import TYPE_CHECKING
 
 from coppice import atomic
-from coppice.descriptor.model import Action, Descriptor, Disk
+from coppice.descriptor.model import Action, Descriptor, Disk, Gate
 from coppice.formats import descriptor as form
+from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from coppice.descriptor.model import EvidenceFile
     from coppice.factory.model import BuildResult
 
 PROVENANCE_FILE = "build.json"
 
 
-def describe(result: BuildResult, *, version: str, identifier: str) -> Descriptor:
+def describe(
+    result: BuildResult, *, version: str, identifier: str, evidence: tuple[EvidenceFile, ...] = ()
+) -> Descriptor:
     """Return the descriptor of a build; paths in it are relative to the build's directory.
 
     Args:
         result: The build.
         version: The appliance version that it becomes.
         identifier: Of the appliance.
+        evidence: Files that tell of the build.
     """
     definition = result.definition
     return Descriptor(
@@ -41,8 +46,24 @@ def describe(result: BuildResult, *, version: str, identifier: str) -> Descripto
         ),
         created=result.provenance.started_at,
         provenance=str(result.directory / PROVENANCE_FILE),
-        extra={"build": {"key": result.key, "definition_digest": result.provenance.definition_digest}},
+        built_on=tuple(Checksum.parse(each.image_digest) for each in result.provenance.lineage),
+        gates=tuple(
+            Gate(name=verdict.gate, outcome=str(verdict.outcome), decided_at=verdict.decided_at)
+            for verdict in result.verdicts
+        ),
+        evidence=evidence,
+        extra=_extra(result),
     )
+
+
+def _extra(result: BuildResult) -> dict[str, object]:
+    definition = result.definition
+    said: dict[str, object] = {
+        "build": {"key": result.key, "definition_digest": result.provenance.definition_digest},
+        "vo": definition.vo,
+        "metadata": dict(definition.metadata),
+    }
+    return {key: value for key, value in said.items() if value}
 
 
 def write_descriptor(descriptor: Descriptor, path: Path) -> None:

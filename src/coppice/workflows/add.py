@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from coppice import atomic
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.images import keep_image
 from coppice.conversion.inspect import inspect
+from coppice.definition.needles import fill_needles
 from coppice.descriptor.model import Action
 from coppice.descriptor.read import read_descriptor
 from coppice.descriptor.write import describe, write_descriptor
 from coppice.errors import BootTestError, InputError, UnreadableFileError
 from coppice.factory.model import Outcome
+from coppice.formats.appliance_descriptor import write_appliance_descriptor
 from coppice.schedule.lock import run_lock
 from coppice.workflows.evidence import describe_evidence, keep_evidence
 from coppice.workflows.image_limits import limits_of
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 FILES_LOCK = "locks/catalogue.lock"
 """Held, below the state directory, while files of the catalogue come or go."""
 FILES_WAIT_SECONDS = 600.0
+OLD_FORM_SUFFIX = ".cloud-appliance.json"
+"""Ends the name of a descriptor in the form that COMFY wrote and NIFTY reads."""
 
 
 def add_build(
@@ -53,8 +59,8 @@ def add_build(
         database: Where the catalogue is.
         clock: Gives the proposed version its date.
         name: The appliance; the definition's name when None.
-        version: Its version; proposed by the catalogue when None.
-        expires: When the version's endorsement ends.
+        version: Its version; as its definition says, or proposed by the catalogue, when None.
+        expires: When the version's endorsement ends; as its definition says when None.
         untested: Take a build of which not every boot test passed.
 
     Raises:
@@ -65,13 +71,38 @@ def add_build(
         _require_passed(result)
     catalogue = Catalogue(database, clock)
     appliance = name or result.definition.name
-    chosen = version or catalogue.propose_version(appliance, result.images[0].image, clock.now())
+    chosen = version or _propose(catalogue, appliance, result, clock.now())
     descriptor = describe(result, version=chosen, identifier=appliance, evidence=describe_evidence(result.directory))
     write_descriptor(descriptor, result.directory / f"{appliance}-{chosen}.json")
     with run_lock(settings.state_directory / FILES_LOCK, FILES_WAIT_SECONDS):
         kept = _keep(descriptor, result.directory, settings)
+        _write_old_form(kept, result, appliance)
         evidence = keep_evidence(descriptor, result.directory, settings)
-        return catalogue.add(appliance, kept, directory=settings.state_directory, expires=expires, evidence=evidence)
+        return catalogue.add(
+            appliance,
+            kept,
+            directory=settings.state_directory,
+            expires=expires or _end_of_validity(result, clock.now()),
+            evidence=evidence,
+        )
+
+
+def _propose(catalogue: Catalogue, appliance: str, result: BuildResult, now: datetime) -> str:
+    definition = result.definition
+    wanted = fill_needles(definition.version_template, definition, result.provenance.started_at)
+    return catalogue.propose_version(appliance, result.images[0].image, now, wanted=wanted)
+
+
+def _write_old_form(kept: Descriptor, result: BuildResult, appliance: str) -> None:
+    definition = result.definition
+    identifier = fill_needles(definition.identifier_template, definition, result.provenance.started_at) or appliance
+    content = write_appliance_descriptor(kept, identifier=identifier, directory=result.directory)
+    atomic.write_bytes(result.directory / f"{appliance}-{kept.version}{OLD_FORM_SUFFIX}", content)
+
+
+def _end_of_validity(result: BuildResult, now: datetime) -> datetime | None:
+    days = result.definition.validity_days
+    return None if days is None else now + timedelta(days=days)
 
 
 def add_descriptor(

@@ -140,6 +140,16 @@ def test_a_proposed_version_is_the_date_and_never_taken(database: Database) -> N
     assert catalogue.propose_version("debian-12", image(b"two"), NOW) == "2026.11.01.1"
 
 
+def test_a_wanted_version_is_proposed_once_and_then_with_a_counter(database: Database) -> None:
+    catalogue = Catalogue(database)
+    assert catalogue.propose_version("debian-12", image(b"one"), NOW, wanted="12.4") == "12.4"
+    add(database, "12.4", b"one")
+    assert catalogue.propose_version("debian-12", image(b"one"), NOW, wanted="12.5") == "12.4"
+    assert catalogue.propose_version("debian-12", image(b"two"), NOW, wanted="12.4") == "12.4.1"
+    with pytest.raises(InputError, match="not a version"):
+        catalogue.propose_version("debian-12", image(b"two"), NOW, wanted="...")
+
+
 def identity(name: str = "jane") -> EndorserIdentity:
     return EndorserIdentity(
         name=name,
