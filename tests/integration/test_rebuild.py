@@ -53,13 +53,8 @@ def gnupg():
 
 
 @pytest.fixture(scope="module")
-def key(gnupg):
-    return gnupg.make_key("Archive")
-
-
-@pytest.fixture(scope="module")
-def mirror_once(gnupg, key, tmp_path_factory):
-    mirror = PackageMirror(tmp_path_factory.mktemp("mirror"), gnupg, key)
+def mirror_once(gnupg, tmp_path_factory):
+    mirror = PackageMirror(tmp_path_factory.mktemp("mirror"), gnupg, gnupg.make_key("Archive"))
     for name, version in FIRST.items():
         mirror.main.add(name, version)
     mirror.publish()
@@ -200,12 +195,11 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture
-def site(mirror_once, empty_database, gnupg, key, tmp_path, monkeypatch):
-    shutil.copytree(mirror_once.folder, tmp_path / "mirror")
+def site(mirror_once, empty_database, tmp_path, monkeypatch):
     state = tmp_path / "desk" / "state"
     state.mkdir(parents=True)
     shutil.copyfile(empty_database, state / "coppice.sqlite")
-    site = Site(tmp_path, PackageMirror(tmp_path / "mirror", gnupg, key))
+    site = Site(tmp_path, mirror_once.copy(tmp_path / "mirror"))
     monkeypatch.setattr(StandIn, "installed", dict(FIRST), raising=False)
     monkeypatch.setattr(StandIn, "built", [], raising=False)
     monkeypatch.setattr(StandIn, "broken", set(), raising=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import lzma
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -59,9 +58,8 @@ def mirror_once(gnupg, key, tmp_path_factory):
 
 
 @pytest.fixture
-def mirror(mirror_once, gnupg, key, tmp_path):
-    shutil.copytree(mirror_once.folder, tmp_path / "mirror")
-    return PackageMirror(tmp_path / "mirror", gnupg, key)
+def mirror(mirror_once, tmp_path):
+    return mirror_once.copy(tmp_path / "mirror")
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ class PackageMirror:
     def __init__(self, folder: Path, gnupg: GnuPg, key: ThrowAwayKey, *, suite: str = "bookworm") -> None:
         self.folder = folder
         self.keyring = folder / "keyring.gpg"
+        self._gnupg, self._key, self._suite = gnupg, key, suite
         folder.mkdir(parents=True, exist_ok=True)
         self.keyring.write_bytes(gnupg.export(key))
         main, security = folder / "debian", folder / "debian-security"
@@ -49,6 +50,11 @@ class PackageMirror:
     def uri(self) -> str:
         """What `factory.mirror` is set to."""
         return f"file://{self.folder}/debian"
+
+    def copy(self, folder: Path) -> PackageMirror:
+        """Return the same mirror in another folder, which is not there yet."""
+        shutil.copytree(self.folder, folder)
+        return PackageMirror(folder, self._gnupg, self._key, suite=self._suite)
 
     def publish(self) -> None:
         """Index and sign all three."""

@@ -106,7 +106,7 @@ class Factory:
             raise BuildError(f"{wanted.name} is broken")
         return result_of(wanted, upon=options.ancestors)
 
-    def boot(self, image, *, firmware, user, settings, monitor, clock, stop):
+    def boot(self, image, *, firmware, **_):
         name = image.path.parent.name
         with self.lock:
             self.booted.append((name, str(firmware)))
