@@ -76,7 +76,7 @@ def test_a_builder_takes_what_the_protocol_says(member):
 def test_a_format_that_a_builder_does_not_write_is_a_build_error_and_leaves_nothing(member, tmp_path):
     _, builder = member
     with pytest.raises(BuildError):
-        builder.build(replace(DEFINITION, formats=(DiskFormat.VHD,)), tmp_path, BuildOptions(), SILENT)
+        builder.build(replace(DEFINITION, formats=(DiskFormat.VHDX,)), tmp_path, BuildOptions(), SILENT)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,8 +28,11 @@ from coppice.factory import audit
 from coppice.factory.acceleration import Measurement, _probe, remember
 from coppice.factory.boot import BootSettings, boot_test
 from coppice.factory.bootstrap import disk as disks
-from coppice.factory.bootstrap.filesystem import Ext4, Population
-from coppice.factory.bootstrap.overlay import File, Overlay, Symlink, make_overlay
+from coppice.factory.bootstrap.changes import EMPTY, Script, with_folders
+from coppice.factory.bootstrap.filesystem import Ext4
+from coppice.factory.bootstrap.layers import Stage
+from coppice.factory.bootstrap.listing import Kind, Node
+from coppice.factory.bootstrap.overlay import File, Symlink, make_overlay
 from coppice.factory.build import build, is_intact, load_build_result
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.evidence.inventory import read_inventory
@@ -129,12 +132,19 @@ def test_a_mirror_that_cannot_be_reached_fails_the_build(tmp_path):
 def small_disk(folder, entries):
     """Make a disk as the builder does, with only ``entries`` in its root file system."""
     folder.mkdir()
-    raw, staging, tar = folder / "disk.raw", folder / "staging", folder / "tree.tar"
+    raw, staging = folder / "disk.raw", folder / "staging"
     staging.mkdir()
-    subprocess.run(["tar", "-cf", tar, "--files-from", os.devnull], check=True)
-    population = Population(staging=staging, epoch=EPOCH)
-    population.add_tree(tar, Overlay(entries=entries, left_out=frozenset()), ())
-    population.write_script(folder / "script")
+    stage = Stage(staging, lambda _path: False)
+    listing = dict(EMPTY)
+    for path, entry in sorted(entries.items()):
+        with_folders(listing, path)
+        if isinstance(entry, Symlink):
+            listing[path] = Node(kind=Kind.SYMLINK, mode=0o777, mtime=EPOCH, target=entry.target)
+        else:
+            listing[path] = Node(kind=Kind.FILE, mode=entry.mode, mtime=EPOCH, digest=stage.put(entry.content))
+    script = Script(EPOCH, lambda digest: staging / digest)
+    script.change(EMPTY, listing)
+    (folder / "script").write_text(script.text())
     names = disks.Names("test")
     disks.partition(raw, DISK_BYTES, names)
     root = Ext4(
@@ -145,7 +155,7 @@ def small_disk(folder, entries):
         epoch=EPOCH,
     )
     root.make()
-    root.fill(folder / "script")
+    root.change(folder / "script")
     return raw
 
 

@@ -6,26 +6,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coppice.atomic import partial_path, replacing_directory, storage_errors, sweep_partials
-from coppice.errors import BuildError, NotFoundError, StorageError
+from coppice.atomic import partial_path, replacing_directory, storage_errors, sweep_partials, write_bytes
+from coppice.errors import BuildError, CoppiceError, NotFoundError, StorageError
 from coppice.factory.audit import audit
+from coppice.factory.build_log import LOG_NAME
 from coppice.factory.builders import load_builder
-from coppice.factory.evidence.inventory import FILE_NAME as INVENTORY_NAME
-from coppice.factory.evidence.inventory import write_inventory
+from coppice.factory.evidence.keeping import write_evidence
 from coppice.factory.files import sha512_of
 from coppice.factory.lock import locked
-from coppice.factory.model import BuildResult, BuiltImage, Provenance
+from coppice.factory.model import Ancestor, BuildResult, BuiltImage, Provenance
 from coppice.factory.record import FILE_NAME, read_record, write_record
 from coppice.factory.verdicts import keep_verdict
 from coppice.factory.workplace import sweep_interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from coppice.clock import Clock
@@ -42,6 +45,8 @@ def build_key(definition: Definition, builder: Builder, options: BuildOptions) -
         "definition": definition.digest(),
         "builder": [builder.name, builder.version],
         "mirror": options.mirror,
+        # The parent's bytes, and by its key those of all that it is built upon.
+        "parent": [[parent.key, str(parent.images[0].image.checksum)] for parent in options.ancestors[:1]],
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -78,7 +83,7 @@ def build(
     key = build_key(definition, builder, options)
     directory = root / "builds" / key
     if options.cache_directory is None:
-        options = replace(options, cache_directory=root / "trees")
+        options = replace(options, cache_directory=root / "parents")
     with locked(
         root / "builds" / f"{key}.lock",
         on_wait=lambda: monitor.message(f"Another run is building {definition.name}; waiting for it."),
@@ -113,7 +118,7 @@ def load_build_result(directory: Path) -> BuildResult:
 
 
 def is_intact(result: BuildResult, *, rehash: bool) -> bool:
-    """Tell whether a build's images are there with their lengths, and with their digests where ``rehash`` asks."""
+    """Tell whether a build's tree is there, and its images with their lengths; their digests, where ``rehash`` asks."""
     for built in result.images:
         try:
             if built.path.stat().st_size != built.image.size_bytes:
@@ -122,7 +127,7 @@ def is_intact(result: BuildResult, *, rehash: bool) -> bool:
             return False
         if rehash and not sha512_of(built.path).matches(built.image.checksum):
             return False
-    return bool(result.images)
+    return bool(result.images) and (result.tree is None or result.tree.exists())
 
 
 def _kept(definition: Definition, directory: Path, *, rehash: bool) -> BuildResult | None:
@@ -148,7 +153,8 @@ def _make(
     started_at, started = clock.now(), clock.monotonic()
     trash = partial_path(directory)
     with replacing_directory(directory) as into:
-        output = builder.build(definition, into, options, monitor)
+        with _log_kept(into, failed_log(root, key)):
+            output = builder.build(definition, into, options, monitor)
         _check(output, definition, into)
         with monitor.task(f"auditing {definition.name}"):
             report = audit(output.images[0], definition, work_directory=options.work_directory, clock=clock)
@@ -166,19 +172,54 @@ def _make(
                 tools=output.tools,
                 started_at=started_at,
                 seconds=round(clock.monotonic() - started, 1),
+                inputs=output.inputs,
+                lineage=lineage_of(options.ancestors),
             ),
             verdicts=(report.verdict,),
             reused=False,
+            tree=None if output.tree is None else directory / output.tree.name,
         )
         write_record(into / FILE_NAME, result)
-        write_inventory(into / INVENTORY_NAME, report.inventory)
+        write_evidence(into, result, report.inventory)
         # Until the new one is renamed in, a kill leaves no build of this key, never half of one.
         with storage_errors("setting aside", directory):
             if directory.exists():
                 directory.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
+    failed_log(root, key).unlink(missing_ok=True)
     keep_verdict(root, report.verdict)
     return result
+
+
+def lineage_of(ancestors: tuple[BuildResult, ...]) -> tuple[Ancestor, ...]:
+    """Return what a build says of those that it is built upon, the nearest first."""
+    return tuple(
+        Ancestor(
+            definition=each.definition.name,
+            key=each.key,
+            image_digest=str(each.images[0].image.checksum),
+        )
+        for each in ancestors
+    )
+
+
+def failed_log(root: Path, key: str) -> Path:
+    """Return where the log of a build that failed is kept, until one of the same key does not."""
+    return root / "builds" / f"{key}.log"
+
+
+@contextmanager
+def _log_kept(into: Path, place: Path) -> Iterator[None]:
+    """Have the log of a build outlive its directory when it fails, and its error say where it is."""
+    try:
+        yield
+    except CoppiceError as problem:
+        log = into / LOG_NAME
+        with contextlib.suppress(OSError, StorageError):
+            if log.stat().st_size:
+                write_bytes(place, log.read_bytes())
+                problem.details = "\n".join(filter(None, (problem.details, f"The whole log: {place}")))
+        raise
 
 
 def _check(output: BuilderOutput, definition: Definition, into: Path) -> None:
@@ -190,3 +231,6 @@ def _check(output: BuilderOutput, definition: Definition, into: Path) -> None:
             raise BuildError(f"the builder named an image that it did not make there: {built.path}")
         if built.path.stat().st_size != built.image.size_bytes:
             raise StorageError(f"{built.path} changed after it was made")
+    for beside in (output.tree, output.log):
+        if beside is not None and (beside.parent != into or not beside.exists()):
+            raise BuildError(f"the builder named a file that it did not make there: {beside}")

@@ -143,7 +143,7 @@ class BuildResult:
         provenance: Where the bytes come from.
         verdicts: What the tests said.
         reused: True when it was found, not made.
-        tree: The built tree, on which children are built; None: there is none.
+        tree: The built tree, in its builder's own form, on which children are built; None: there is none.
     """
 
     definition: Definition
@@ -187,7 +187,8 @@ class BuilderOutput:
         packages: What is installed in them, by name.
         tools: Pairs of (tool, version) that took part.
         inputs: What went in, by digest.
-        tree: The built tree (a tar file in that directory), on which children are built; None: there is none.
+        tree: The built tree (a file or directory in that directory, in the builder's own form), on which children are
+            built; None: there is none.
         log: Of the build, in that directory; None: there is none.
     """
 

@@ -1,37 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 
 import pytest
 
 from coppice.errors import BuildError
 from coppice.factory.bootstrap import disk as disks
-from coppice.factory.bootstrap.builder import read_packages
-from coppice.factory.bootstrap.filesystem import Population, guest_path
-from coppice.factory.bootstrap.overlay import File, Overlay
+from coppice.factory.bootstrap.dpkg import read_packages
+from coppice.factory.bootstrap.filesystem import free_blocks
 from coppice.factory.bootstrap.parents import MAX_AGE_SECONDS, obtain_parent, parent_key
+from coppice.factory.bootstrap.room import room_in_memory
 from coppice.factory.bootstrap.suites import find_suite, sources
-from coppice.factory.bootstrap.tree import _by_line
 
 pytestmark = pytest.mark.unit
 
-EPOCH = 1_700_000_000
-OVERLAY = Overlay(
-    entries={"/etc/machine-id": File(b""), "/etc/ssh/sshd_config.d/00-coppice.conf": File(b"")}, left_out=frozenset()
-)
+GIB = 1024**3
 
 
 def test_a_mirror_brings_updates_and_security_updates_along():
     suite = find_suite("bookworm")
-    assert sources(suite, None) == ()
     assert sources(suite, "http://mirror.example/debian/") == (
         "deb http://mirror.example/debian bookworm main",
         "deb http://mirror.example/debian bookworm-updates main",
         "deb http://mirror.example/debian-security bookworm-security main",
     )
+
+
+def test_ubuntu_has_its_security_updates_in_the_archive_itself():
+    noble = find_suite("noble")
+    assert sources(noble, "http://mirror.example/ubuntu")[2] == (
+        "deb http://mirror.example/ubuntu noble-security main universe"
+    )
+    assert {line.split()[2] for line in sources(noble, None)} == {"noble", "noble-updates", "noble-security"}
+
+
+def test_each_release_has_a_kernel_and_a_resolver_of_its_own():
+    assert "linux-image-cloud-amd64" in find_suite("trixie").base_packages
+    assert "linux-image-virtual" in find_suite("noble").base_packages
+    assert "systemd-resolved" in find_suite("noble").base_packages
+    assert "systemd-resolved" not in find_suite("jammy").base_packages
+    assert "systemd-resolved" not in find_suite("bullseye").base_packages
+
+
+def test_packages_of_a_directory_are_copied_because_they_cannot_be_seen_from_inside():
+    assert sources(find_suite("bookworm"), "file:///srv/debian")[0] == "deb copy:///srv/debian bookworm main"
 
 
 @pytest.mark.parametrize(
@@ -42,110 +55,61 @@ def test_a_mirror_that_is_no_address_is_refused(mirror):
         sources(find_suite("bookworm"), mirror)
 
 
+def test_a_snapshot_is_a_path_of_the_archive_and_may_have_expired():
+    lines = sources(find_suite("bookworm"), None, "20260131T000000Z")
+    assert lines[0] == (
+        "deb [check-valid-until=no] http://snapshots.example/archive/debian/20260131T000000Z bookworm main"
+    )
+    assert "/debian-security/20260131T000000Z bookworm-security" in lines[2]
+    own = sources(find_suite("bookworm"), "http://mirror.example/{snapshot}/debian", "20260131T000000Z")
+    assert "http://mirror.example/20260131T000000Z/debian-security bookworm-security" in own[2]
+
+
+@pytest.mark.parametrize(
+    ("mirror", "snapshot", "said"),
+    [
+        ("http://mirror.example/debian", "20260131T000000Z", "has no snapshots by name"),
+        ("http://mirror.example/{snapshot}/debian", "", "needs to be told a snapshot"),
+        (None, "yesterday", "not the name of a snapshot"),
+        (None, "20260131T000000Z/../..", "not the name of a snapshot"),
+    ],
+)
+def test_a_snapshot_that_cannot_be_had_is_refused(mirror, snapshot, said):
+    with pytest.raises(BuildError, match=said):
+        sources(find_suite("bookworm"), mirror, snapshot)
+
+
 def test_an_unknown_suite_is_refused_with_those_that_are_known():
     with pytest.raises(BuildError) as caught:
         find_suite("woody")
-    assert "bookworm, trixie" in (caught.value.resolution or "")
+    assert "bookworm, bullseye" in (caught.value.resolution or "")
+    assert "trixie" in (caught.value.resolution or "")
 
 
-def member(name, kind=tarfile.REGTYPE, content=b"", **facts):
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    info.size = len(content)
-    info.mtime = EPOCH - 1000
-    for key, value in facts.items():
-        setattr(info, key, value)
-    return info, content
+def machine(tmp_path, available_kib, limit=None, used=0):
+    memory = tmp_path / "meminfo"
+    memory.write_text(f"MemTotal: 99999999 kB\nMemAvailable: {available_kib} kB\n")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{used}\n")
+    return {"memory": memory, "group": tmp_path}
 
 
-def populate(tmp_path, *members, keep=()):
-    tar = tmp_path / "tree.tar"
-    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
-        for info, content in members:
-            archive.addfile(info, io.BytesIO(content))
-    staging = tmp_path / "staging"
-    staging.mkdir()
-    population = Population(staging=staging, epoch=EPOCH)
-    population.add_tree(tar, OVERLAY, keep)
-    return population
+def test_a_tree_stands_in_half_of_the_free_memory_where_that_is_enough(tmp_path):
+    assert room_in_memory(**machine(tmp_path, 8 * 1024 * 1024)) == 4 * GIB
+    assert room_in_memory(**machine(tmp_path, 1024 * 1024)) == 0
+    assert room_in_memory(always=True, **machine(tmp_path, 1024 * 1024)) > GIB
 
 
-def test_files_directories_and_links_become_commands_with_owner_mode_and_time(tmp_path):
-    population = populate(
-        tmp_path,
-        member("./", tarfile.DIRTYPE, mode=0o755),
-        member("./etc/", tarfile.DIRTYPE, mode=0o755),
-        member("./etc/shadow", content=b"root:*:", mode=0o640, gid=42),
-        member("./bin", tarfile.SYMTYPE, linkname="usr/bin"),
-        member("./etc/twin", tarfile.LNKTYPE, linkname="./etc/shadow"),
-    )
-    commands = population.commands
-    assert 'mkdir "/etc"' in commands
-    assert 'set_inode_field "/etc" "mode" "040755"' in commands
-    assert 'set_inode_field "/etc/shadow" "mode" "0100640"' in commands
-    assert 'set_inode_field "/etc/shadow" "gid" "42"' in commands
-    assert f'set_inode_field "/etc/shadow" "mtime" "@{EPOCH - 1000}"' in commands
-    assert 'symlink "/bin" "usr/bin"' in commands
-    assert 'ln "/etc/shadow" "/etc/twin"' in commands
-    assert 'set_inode_field "/etc/shadow" "links_count" "2"' in commands
+def test_the_limit_of_a_container_counts_and_no_limit_does_not(tmp_path):
+    assert room_in_memory(**machine(tmp_path, 64 * 1024 * 1024, limit=6 * GIB, used=GIB)) == 5 * GIB // 2
+    assert room_in_memory(**machine(tmp_path, 64 * 1024 * 1024, limit=2 * GIB)) == 0
+    assert room_in_memory(**machine(tmp_path, 64 * 1024 * 1024, limit="max")) == 32 * GIB
 
 
-def test_nothing_is_younger_than_the_epoch(tmp_path):
-    population = populate(tmp_path, member("./young", mtime=EPOCH + 5))
-    assert not [command for command in population.commands if "/young" in command and "mtime" in command]
-
-
-def test_capabilities_are_kept_and_other_attributes_are_not(tmp_path):
-    capability = b"\x01\x00\x00\x02\x00 ".decode("utf-8", errors="surrogateescape")
-    population = populate(
-        tmp_path,
-        member(
-            "./ping",
-            pax_headers={"SCHILY.xattr.security.capability": capability, "SCHILY.xattr.user.note": "x"},
-        ),
-    )
-    attributes = [command for command in population.commands if command.startswith("ea_set")]
-    assert len(attributes) == 1
-    assert attributes[0].endswith('"/ping" "security.capability"')
-
-
-def test_the_overlay_replaces_the_trees_own_file_and_makes_its_folders(tmp_path):
-    population = populate(tmp_path, member("./etc/machine-id", content=b"0123"))
-    writes = [command for command in population.commands if command.startswith("write") and "machine-id" in command]
-    assert len(writes) == 1
-    assert 'mkdir "/etc/ssh/sshd_config.d"' in population.commands
-    assert population.commands.index('mkdir "/etc/ssh"') < population.commands.index('mkdir "/etc/ssh/sshd_config.d"')
-
-
-def test_contents_that_were_asked_for_are_remembered(tmp_path):
-    population = populate(tmp_path, member("./var/status", content=b"here"), keep=("/var/status",))
-    assert population.kept == {"/var/status": b"here"}
-
-
-def test_a_quote_in_a_name_is_doubled_and_a_line_break_refused(tmp_path):
-    population = populate(tmp_path, member('./a"b'))
-    assert any(command.endswith('"/a""b"') for command in population.commands)
-    (tmp_path / "again").mkdir()
-    with pytest.raises(BuildError, match="cannot be written"):
-        populate(tmp_path / "again", member("./a\nrm /etc/shadow"))
-
-
-@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_devices_and_pipes_outside_of_dev_are_refused(tmp_path, kind):
-    with pytest.raises(BuildError, match="neither a file"):
-        populate(tmp_path, member("./etc/device", kind))
-
-
-def test_a_path_out_of_the_tree_is_refused():
-    assert guest_path("./usr//bin/./x") == "/usr/bin/x"
-    with pytest.raises(BuildError, match="leads out"):
-        guest_path("./usr/../../etc/passwd")
-
-
-def test_a_damaged_tree_is_a_build_error(tmp_path):
-    (tmp_path / "tree.tar").write_bytes(b"nonsense" * 200)
-    with pytest.raises(BuildError, match="damaged"):
-        Population(staging=tmp_path, epoch=EPOCH).add_tree(tmp_path / "tree.tar", OVERLAY, ())
+def test_free_extents_are_read_from_what_dumpe2fs_says():
+    said = "Group 0:\n  Free blocks: 9-12, 20\n  Free inodes: 1-4\nGroup 1:\n  Free blocks: \n"
+    assert free_blocks(said) == [(9, 12), (20, 20)]
 
 
 def test_the_boot_sector_points_to_the_core_image_and_the_core_to_its_rest():
@@ -207,6 +171,13 @@ def test_a_half_installed_package_fails_the_build():
         read_packages(STATUS.replace(b"install ok installed", b"install ok half-configured"))
 
 
+def test_a_source_package_is_named_where_it_is_another():
+    said = STATUS.replace(b"Version: 1.6-2\n", b"Version: 1.6-2+b1\nSource: jq-src (1.6-2)\n")
+    packages = {package.name: package for package in read_packages(said)}
+    assert (packages["jq"].source, packages["jq"].source_version) == ("jq-src", "1.6-2")
+    assert (packages["bash"].source, packages["bash"].source_version) == ("", "")
+
+
 def test_a_parent_is_made_once_and_again_when_it_is_old(tmp_path):
     made = []
 
@@ -234,7 +205,7 @@ def test_a_parent_that_could_not_be_made_leaves_nothing(tmp_path):
 
 
 def test_the_half_made_parent_of_a_killed_run_is_swept(tmp_path):
-    left = tmp_path / ".coppice-key.tar-0123.partial"
+    left = tmp_path / ".coppice-key.tar.zst-0123.partial"
     left.write_bytes(b"half")
     obtain_parent(tmp_path, "key", lambda path: path.write_bytes(b"tree"), on_wait=lambda: None)
     assert not left.exists()
@@ -247,9 +218,13 @@ def test_parents_of_other_mirrors_and_releases_are_others():
     assert parent_key(bookworm, (), "b 1") != parent_key(bookworm, (), "b 2")
 
 
-def test_progress_comes_by_line_and_bars_by_their_last_state():
-    told: list[str] = []
-    take = _by_line(told.append)
-    for piece in ("I: one\nI: t", "wo\n", "1%\r50%\r100%\r\n", "\n", "rest"):
-        take(piece)
-    assert told == ["I: one", "I: two", "100%"]
+def test_packages_and_indices_that_were_long_not_fetched_are_forgotten_with_old_trees(tmp_path):
+    old_package, new_package = tmp_path / "packages" / "debian" / "a.deb", tmp_path / "packages" / "debian" / "b.deb"
+    old_package.parent.mkdir(parents=True)
+    for path in (old_package, new_package):
+        path.write_bytes(b"deb")
+    long_ago = old_package.stat().st_mtime - MAX_AGE_SECONDS - 2 * 24 * 3600
+    os.utime(old_package, (long_ago, long_ago))
+    obtain_parent(tmp_path, "key", lambda path: path.write_bytes(b"tree"), on_wait=lambda: None)
+    assert not old_package.exists()
+    assert new_package.exists()

@@ -1,25 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The builder ``bootstrap``: Debian from its packages into a disk image that boots under BIOS and UEFI."""
+"""The builder ``bootstrap``: Debian or Ubuntu from its packages into a disk image that boots under BIOS and UEFI.
+
+A child starts from its parent's tree and its parent's disk: what it does not change is not made again, and its blocks
+stay where they are.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.atomic import storage_errors
-from coppice.errors import BuildError, ToolFailedError
-from coppice.factory.bootstrap import disk as disks
-from coppice.factory.bootstrap.filesystem import Ext4, Population
-from coppice.factory.bootstrap.overlay import check_definition, make_overlay, packages_for
+from coppice.errors import ToolFailedError
+from coppice.factory.bootstrap.assembly import Assembly
+from coppice.factory.bootstrap.dpkg import STATUS, read_packages
+from coppice.factory.bootstrap.layers import adopt_layers, keep_layer, layer_name, layer_paths
+from coppice.factory.bootstrap.overlay import packages_for
 from coppice.factory.bootstrap.parents import obtain_parent, parent_key
 from coppice.factory.bootstrap.suites import find_suite, sources
-from coppice.factory.bootstrap.tree import BIOS_BOOT, BIOS_CORE, EFI_CORE, TreeMaker
-from coppice.factory.files import describe_image, qemu_format
-from coppice.factory.model import BuilderOutput, Package
+from coppice.factory.bootstrap.supported import check_supported
+from coppice.factory.bootstrap.tree import TreeMaker
+from coppice.factory.build_log import LOG_NAME, BuildLog
+from coppice.factory.model import BuilderOutput, BuildInput
+from coppice.factory.outputs import write_image
+from coppice.factory.provision.hook import prepare_provision
+from coppice.factory.provision.inputs import provision_inputs
 from coppice.factory.workplace import workplace
-from coppice.model.image import DiskFormat
 from coppice.process import find_tool, run
 
 if TYPE_CHECKING:
@@ -27,15 +34,19 @@ if TYPE_CHECKING:
 
     from coppice.definition.model import Definition
     from coppice.factory.bootstrap.suites import Suite
-    from coppice.factory.model import BuildOptions, BuiltImage
+    from coppice.factory.bootstrap.tree import Made
+    from coppice.factory.model import BuildOptions, Package
     from coppice.monitor import Monitor, Task
 
-_STATUS = "/var/lib/dpkg/status"
+TREE = "tree"
 _NEEDED_TOOLS = (
     "unshare",
     "mmdebstrap",
+    "tar",
+    "zstd",
     "mke2fs",
     "debugfs",
+    "dumpe2fs",
     "e2fsck",
     "sfdisk",
     "mkfs.vfat",
@@ -48,149 +59,187 @@ _VERSIONS = (
     ("mke2fs", ("mke2fs", "-V")),
     ("qemu-img", ("qemu-img", "--version")),
 )
-_FORMATS = {DiskFormat.QCOW2: ("-c", "-o", "compression_type=zstd"), DiskFormat.RAW: ()}
 _VERSION_SECONDS = 30.0
 
 
 class BootstrapBuilder:
-    """Builds Debian appliances with mmdebstrap."""
+    """Builds appliances of Debian and Ubuntu with mmdebstrap."""
 
     name = "bootstrap"
-    version = "1"
+    version = "2"
 
     def build(self, definition: Definition, into: Path, options: BuildOptions, monitor: Monitor) -> BuilderOutput:
         """Make the images of ``definition`` as files in the empty directory ``into``.
 
         Raises:
-            BuildError: The image could not be made.
+            BuildError: The image could not be made, or the definition asks for what this builder does not do.
+            DefinitionError: The definition contradicts itself.
+            ProvisionError: A provisioner failed.
             ToolMissingError: A program that the builder needs is not installed.
             NoSpaceError: The disk is full.
         """
-        suite = find_suite(definition.suite)
-        _check(definition)
+        check_supported(definition, options)
         for tool in _NEEDED_TOOLS:
             find_tool(tool)
         deadline = time.monotonic() + options.timeout_seconds
-        with monitor.task(f"building {definition.name}", total=4) as task, workplace(options.work_directory) as work:
-            tree = self._tree(definition, suite, options, work, task)
+        with (
+            monitor.task(f"building {definition.name}", total=4) as task,
+            workplace(options.work_directory) as work,
+            BuildLog(into / LOG_NAME, task.note) as log,
+        ):
+            run_of_it = _Run(definition=definition, into=into, options=options, work=work, task=task, log=log)
+            inputs = run_of_it.make_tree(f"{self.name} {self.version}")
             task.reach(1)
-            private = options.mirror is not None
-            raw, packages = self._disk(definition, suite, private_mirror=private, tree=tree, work=work, task=task)
+            raw, packages = run_of_it.make_disk(self.name)
             task.reach(3)
             task.note("compressing the image")
             images = tuple(
-                _convert(raw, into, definition, disk_format, deadline - time.monotonic())
-                for disk_format in definition.formats
+                write_image(
+                    raw,
+                    into / f"{definition.name}.{each.value}",
+                    each,
+                    seed=f"{definition.name}/{each.value}",
+                    timeout_seconds=deadline - time.monotonic(),
+                )
+                for each in definition.formats
             )
             task.reach(4)
-        return BuilderOutput(images=images, packages=packages, tools=_tool_versions())
+        return BuilderOutput(
+            images=images,
+            packages=packages,
+            tools=_tool_versions(),
+            inputs=inputs,
+            tree=into / TREE,
+            log=into / LOG_NAME,
+        )
 
-    def _tree(self, definition: Definition, suite: Suite, options: BuildOptions, work: Path, task: Task) -> Path:
-        lines = sources(suite, options.mirror)
-        key = parent_key(suite, lines, f"{self.name} {self.version}")
-        trees = work / "trees"
-        trees.mkdir()
-        # mmdebstrap's helpers change to other users, who must be able to reach their own tree.
-        for directory in (work, trees):
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    definition: Definition
+    into: Path
+    options: BuildOptions
+    work: Path
+    task: Task
+    log: BuildLog
+
+    @property
+    def suite(self) -> Suite:
+        return find_suite(self.definition.suite)
+
+    @property
+    def tree(self) -> Path:
+        return self.into / TREE
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the image keeps to itself where its packages came from."""
+        return self.options.mirror is not None or bool(self.definition.snapshot)
+
+    def make_tree(self, builder: str) -> tuple[BuildInput, ...]:
+        """Make the tree's layers; return what went into them."""
+        maker = self._maker(builder)
+        made: list[Made] = []
+        ancestors = self.options.ancestors
+        if ancestors and ancestors[0].tree is not None:
+            adopt_layers(ancestors[0].tree, self.tree)
+            parent = ancestors[0].images[0].image.checksum
+            inputs = [BuildInput(name=f"parent {ancestors[0].definition.name}", uri="", digest=str(parent))]
+        else:
+            self._take_base(maker, builder, made)
+            inputs = []
+        packages = packages_for(self.definition)
+        hook = prepare_provision(
+            self.definition,
+            parent=ancestors[0].definition if ancestors else None,
+            directory=self.work / "provision",
+            epoch=self.suite.epoch,
+        )
+        if not made or set(packages) - set(self.suite.base_packages) or hook is not None:
+            self.task.note("installing packages")
+            before = layer_paths(self.tree)
+            last = maker.make_child(
+                before,
+                packages,
+                None if hook is None else hook.command,
+                (lambda: None) if hook is None else hook.raise_failure,
+            )
+            made.append(last)
+            keep_layer(last.tar, self.tree / layer_name(len(before)))
+            last.tar.unlink()
+        return (*inputs, *self._index_inputs(made), *provision_inputs(self.definition))
+
+    def make_disk(self, builder: str) -> tuple[Path, tuple[Package, ...]]:
+        """Make the disk of the tree; return it and what is installed."""
+        assembly = Assembly(
+            definition=self.definition,
+            suite=self.suite,
+            tree=self.tree,
+            ancestors=self.options.ancestors,
+            private_mirror=self.is_private,
+            builder=builder,
+            work=self.work,
+            note=self.task.note,
+        )
+        raw = assembly.make()
+        status = assembly.content(STATUS)
+        if status is None:
+            return raw, self.options.ancestors[0].packages
+        return raw, read_packages(status)
+
+    def _take_base(self, maker: TreeMaker, builder: str, made: list[Made]) -> None:
+        def make(layer: Path) -> None:
+            self.task.note("installing the base packages")
+            made.append(maker.make_base())
+            keep_layer(made[0].tar, layer)
+            made[0].tar.unlink()
+
+        base, _ = obtain_parent(
+            self.options.cache_directory or self.work / "parents",
+            parent_key(self.suite, maker.sources, builder),
+            make,
+            on_wait=lambda: self.task.note("another build is making the same tree; waiting for it"),
+        )
+        adopt_layers(base, self.tree)
+
+    def _maker(self, builder: str) -> TreeMaker:
+        lines = sources(self.suite, self.options.mirror, self.definition.snapshot)
+        place = self.work / "making"
+        place.mkdir()
+        for directory in (self.work, place):
             directory.chmod(0o711)
-        maker = TreeMaker(
-            suite=suite, sources=lines, work=trees, timeout_seconds=options.timeout_seconds, on_line=task.note
+        caches = self.options.cache_directory
+        return TreeMaker(
+            suite=self.suite,
+            sources=lines,
+            work=place,
+            timeout_seconds=self.options.timeout_seconds,
+            on_output=self.log.write,
+            keyring=self.options.keyring,
+            packages=None if caches is None else caches / "packages" / self.suite.family.value,
+            lists=None if caches is None else caches / "lists" / parent_key(self.suite, lines, builder)[:16],
         )
-        parent, made_now = obtain_parent(
-            options.cache_directory or work / "parents",
-            key,
-            maker.make_parent,
-            on_wait=lambda: task.note("another build is making the same tree; waiting for it"),
-        )
-        packages = packages_for(definition)
-        if made_now and not packages:
-            return parent
-        child = work / "tree.tar"
-        maker.make_child(parent, packages, child)
-        return child
 
-    def _disk(
-        self, definition: Definition, suite: Suite, *, private_mirror: bool, tree: Path, work: Path, task: Task
-    ) -> tuple[Path, tuple[Package, ...]]:
-        names = disks.Names(f"{self.name}/{self.version}/{definition.digest()}")
-        overlay = make_overlay(definition, root_uuid=names.uuid("root"), private_mirror=private_mirror)
-        task.note("reading the tree")
-        staging = work / "staging"
-        staging.mkdir()
-        population = Population(staging=staging, epoch=suite.epoch)
-        population.add_tree(tree, overlay, keep=(_STATUS, BIOS_BOOT, BIOS_CORE, EFI_CORE))
-        missing = {_STATUS, BIOS_BOOT, BIOS_CORE, EFI_CORE} - population.kept.keys()
-        if missing:
-            raise BuildError(f"the tree lacks {', '.join(sorted(missing))}")
-        population.write_script(work / "script")
-        task.reach(2)
-        task.note("writing the file system")
-        raw = work / "disk.raw"
-        disks.partition(raw, definition.disk_size_bytes, names)
-        disks.write_bios_boot(raw, population.kept[BIOS_BOOT], population.kept[BIOS_CORE])
-        efi = work / "BOOTX64.EFI"
-        with storage_errors("writing", efi):
-            efi.write_bytes(population.kept[EFI_CORE])
-            os.utime(efi, (suite.epoch, suite.epoch))
-        disks.write_esp(raw, efi, suite.epoch, names)
-        root = Ext4(
-            disk=raw,
-            offset_bytes=disks.ROOT_START_BYTES,
-            size_bytes=disks.root_size_bytes(definition.disk_size_bytes),
-            uuid=names.uuid("root"),
-            epoch=suite.epoch,
-        )
-        root.make()
-        root.fill(work / "script")
-        return raw, read_packages(population.kept[_STATUS])
-
-
-def read_packages(status: bytes) -> tuple[Package, ...]:
-    """Return the installed packages of a dpkg ``status`` file, by name.
-
-    Raises:
-        BuildError: It is not such a file, or a package is only half installed.
-    """
-    packages: list[Package] = []
-    for paragraph in re.split(r"\n\n+", status.decode("utf-8", errors="replace").strip()):
-        fields = dict(re.findall(r"^(Package|Version|Architecture|Status): (.*)$", paragraph, flags=re.MULTILINE))
-        state = fields.get("Status", "")
-        if state.endswith((" config-files", " not-installed")):
-            continue
-        if not state.endswith(" ok installed") or not {"Package", "Version", "Architecture"} <= fields.keys():
-            raise BuildError(f"the package {fields.get('Package', '?')} is not properly installed", details=state)
-        packages.append(Package(name=fields["Package"], version=fields["Version"], architecture=fields["Architecture"]))
-    return tuple(sorted(packages, key=lambda package: (package.name, package.architecture)))
-
-
-def _check(definition: Definition) -> None:
-    if definition.operating_system.architecture != "x86_64":
-        raise BuildError(f"the bootstrap builder builds for x86_64, not for {definition.operating_system.architecture}")
-    unknown = [disk_format.value for disk_format in definition.formats if disk_format not in _FORMATS]
-    if unknown:
-        raise BuildError(
-            f"the bootstrap builder does not write {', '.join(unknown)}",
-            resolution=f"Set build.formats to some of: {', '.join(_FORMATS)}. Subscribers convert to what they need.",
-        )
-    check_definition(definition)
-
-
-def _convert(raw: Path, into: Path, definition: Definition, disk_format: DiskFormat, seconds: float) -> BuiltImage:
-    path = into / f"{definition.name}.{disk_format.value}"
-    argv: list[str | Path] = ["qemu-img", "convert", "-f", "raw", "-O", qemu_format(disk_format)]
-    # Without -W: writing out of order is quicker, but no two runs then give the same bytes.
-    argv += [*_FORMATS[disk_format], "--", raw, path]
-    try:
-        run(argv, timeout_seconds=max(1.0, seconds))
-    except ToolFailedError as problem:
-        raise BuildError(f"writing {path.name} failed: {problem.message}", details=problem.details) from problem
-    return describe_image(path, disk_format)
+    def _index_inputs(self, made: list[Made]) -> tuple[BuildInput, ...]:
+        found: dict[str, BuildInput] = {}
+        for line in sources(self.suite, self.options.mirror, self.definition.snapshot):
+            address, suite = line.split("] ")[-1].removeprefix("deb ").split()[:2]
+            for each in made:
+                for name, digest in each.indices.items():
+                    if f"_dists_{suite}_" in name:
+                        # The address of a site's own mirror is nobody else's affair.
+                        uri = "" if self.options.mirror is not None else f"{address}/dists/{suite}/InRelease"
+                        found[suite] = BuildInput(name=f"index {suite}", uri=uri, digest=f"sha256:{digest}")
+        return tuple(found.values())
 
 
 def _tool_versions() -> tuple[tuple[str, str], ...]:
     found = []
     for tool, argv in _VERSIONS:
-        completed = run(argv, timeout_seconds=_VERSION_SECONDS)
-        version = re.search(r"\d+(?:\.\d+)+\S*", completed.combined)
+        try:
+            said = run(argv, timeout_seconds=_VERSION_SECONDS).combined
+        except ToolFailedError:
+            said = ""
+        version = re.search(r"\d+(?:\.\d+)+\S*", said)
         found.append((tool, version[0].rstrip(",)") if version else "unknown"))
     return tuple(found)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees kept for reuse: an appliance that only adds packages is built upon the tree of its release.
+"""Trees of releases kept for reuse: an appliance without a parent is built upon the base packages of its release.
 
-A kept tree is never trusted to be fresh: what is built upon it is first brought up to date.
+A kept tree is never trusted to be fresh: what is built upon it is first brought up to date. What has changed since it
+was made is in the next layer; when it is made anew, every block of the images that are built upon it may move.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import time
 from typing import TYPE_CHECKING
 
 from coppice.atomic import replacing, sweep_partials
-from coppice.factory.bootstrap.suites import BASE_PACKAGES
 from coppice.factory.lock import locked
 from coppice.factory.workplace import sweep_interrupted
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from coppice.factory.bootstrap.suites import Suite
 
-MAX_AGE_SECONDS = 7 * 24 * 3600.0
+MAX_AGE_SECONDS = 30 * 24 * 3600.0
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 
@@ -33,7 +33,7 @@ def parent_key(suite: Suite, sources: tuple[str, ...], builder: str) -> str:
         "suite": suite.name,
         "epoch": suite.epoch,
         "sources": sources,
-        "packages": BASE_PACKAGES,
+        "packages": suite.base_packages,
         "builder": builder,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -46,7 +46,7 @@ def obtain_parent(
     *,
     on_wait: Callable[[], None],
 ) -> tuple[Path, bool]:
-    """Return the tree kept under ``key`` in ``directory``, made by ``make`` where it is missing or old.
+    """Return the first layer kept under ``key`` in ``directory``, made by ``make`` where it is missing or old.
 
     Returns:
         Its path, and whether it was made now.
@@ -55,7 +55,7 @@ def obtain_parent(
         BuildError: It could not be made.
         StorageError: It could not be kept.
     """
-    path = directory / f"{key}.tar"
+    path = directory / f"{key}.tar.zst"
     with locked(directory / f"{key}.lock", on_wait=on_wait):
         if _is_young(path):
             return path, False
@@ -67,6 +67,12 @@ def obtain_parent(
         return path, True
 
 
+def forget_parent(directory: Path, key: str) -> None:
+    """Have the tree under ``key`` made anew when it is next asked for."""
+    with contextlib.suppress(FileNotFoundError):
+        (directory / f"{key}.tar.zst").unlink()
+
+
 def _is_young(path: Path, limit_seconds: float = MAX_AGE_SECONDS) -> bool:
     try:
         return time.time() - path.stat().st_mtime < limit_seconds
@@ -75,8 +81,17 @@ def _is_young(path: Path, limit_seconds: float = MAX_AGE_SECONDS) -> bool:
 
 
 def _forget_old(directory: Path) -> None:
-    for path in directory.glob("*.tar"):
-        # No build starts from one of these any more, and one that did has long ended.
+    for path in (*directory.glob("*.tar.zst"), *directory.glob("*.tar")):
+        # No build starts from one of these any more, and one that did has its own name for it.
         if not _is_young(path, MAX_AGE_SECONDS + _ABANDONED_AFTER_SECONDS):
             with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+    for caches in ("packages", "lists"):
+        _forget_unused(directory / caches)
+
+
+def _forget_unused(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not _is_young(path, MAX_AGE_SECONDS + _ABANDONED_AFTER_SECONDS):
                 path.unlink()

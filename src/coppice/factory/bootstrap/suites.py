@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bootstrap builder knows about Debian's releases."""
+"""What the bootstrap builder knows about the releases of Debian and Ubuntu."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from coppice.errors import BuildError
 
-BASE_PACKAGES = (
+_PACKAGES = (
     "ca-certificates",
     "cloud-guest-utils",
     "cloud-init",
@@ -23,41 +24,80 @@ BASE_PACKAGES = (
     "iputils-ping",
     "kmod",
     "less",
-    "linux-image-cloud-amd64",
     "netplan.io",
+    "nftables",
     "openssh-server",
     "sudo",
-    "systemd-resolved",
     "systemd-sysv",
+    "systemd-timesyncd",
     "udev",
     "vim-tiny",
     "zstd",
 )
-"""Always installed: a kernel for virtual machines, what boots it, and what makes it a guest of a cloud."""
 
 _MIRROR = re.compile(r"(?:https?|file|copy)://?[^\s\[\]]+")
+_SNAPSHOT = re.compile(r"\d{8}T\d{6}Z")
+_PLACE = "{snapshot}"
+
+
+class Family(StrEnum):
+    """Whose archive it is: how a mirror of it is laid out, and what its kernel is called."""
+
+    DEBIAN = "debian"
+    UBUNTU = "ubuntu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """A release of Debian.
+    """A release of a distribution.
 
     Attributes:
         name: As the archive names it.
         epoch: Seconds since 1970 of its release: the date of everything that a build itself makes, so that two
             builds of the same packages give the same bytes.
+        family: Whose.
+        has_resolved: Whether the resolver is a package of its own.
     """
 
     name: str
     epoch: int
+    family: Family = Family.DEBIAN
+    has_resolved: bool = True
+
+    @property
+    def base_packages(self) -> tuple[str, ...]:
+        """Always installed: a kernel for virtual machines, what boots it, and what makes it a guest of a cloud."""
+        kernel = "linux-image-cloud-amd64" if self.family is Family.DEBIAN else "linux-image-virtual"
+        resolved = ("systemd-resolved",) if self.has_resolved else ()
+        return tuple(sorted((*_PACKAGES, kernel, *resolved)))
+
+    @property
+    def components(self) -> str:
+        """Parts of the archive that packages may come from."""
+        return "main" if self.family is Family.DEBIAN else "main universe"
 
 
 _SUITES = {
     suite.name: suite
     for suite in (
+        Suite(name="bullseye", epoch=1628899200, has_resolved=False),
         Suite(name="bookworm", epoch=1686355200),
         Suite(name="trixie", epoch=1754697600),
+        Suite(name="jammy", epoch=1650499200, family=Family.UBUNTU, has_resolved=False),
+        Suite(name="noble", epoch=1714003200, family=Family.UBUNTU),
+        Suite(name="resolute", epoch=1776902400, family=Family.UBUNTU),
     )
+}
+_MIRRORS = {
+    Family.DEBIAN: ("http://mirror.example/debian", "http://mirror.example/debian-security"),
+    Family.UBUNTU: ("http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubuntu"),
+}
+_SNAPSHOTS = {
+    Family.DEBIAN: (
+        f"http://snapshots.example/archive/debian/{_PLACE}",
+        f"http://snapshots.example/archive/debian-security/{_PLACE}",
+    ),
+    Family.UBUNTU: (f"http://snapshot.ubuntu.com/ubuntu/{_PLACE}", f"http://snapshot.ubuntu.com/ubuntu/{_PLACE}"),
 }
 
 
@@ -76,25 +116,58 @@ def find_suite(name: str) -> Suite:
     return suite
 
 
-def sources(suite: Suite, mirror: str | None) -> tuple[str, ...]:
-    """Return the package sources as lines of ``sources.list``; none: the bootstrapper knows where.
+def sources(suite: Suite, mirror: str | None, snapshot: str = "") -> tuple[str, ...]:
+    """Return the package sources as lines of ``sources.list``.
 
-    The suite, its updates and its security updates always belong together. A mirror's security archive is its
-    sibling whose name ends in ``-security``, as it is everywhere in Debian's world.
+    The suite, its updates and its security updates always belong together. The security archive of a mirror of Debian
+    is its sibling whose name ends in ``-security``, as it is everywhere in Debian's world; Ubuntu has them in one.
+
+    Args:
+        suite: The release.
+        mirror: A site's own mirror; None: the distribution's. ``{snapshot}`` in it stands for ``snapshot``.
+        snapshot: The moment whose packages are wanted, as ``20260131T000000Z``; empty: the newest.
 
     Raises:
-        BuildError: The mirror is not an address.
+        BuildError: The mirror is not an address, or has no snapshots.
     """
+    base, security = _mirrors(suite, mirror, _checked(snapshot))
+    # What is signed of an old state says that it has long expired.
+    option = "[check-valid-until=no] " if snapshot else ""
+    return (
+        f"deb {option}{base} {suite.name} {suite.components}",
+        f"deb {option}{base} {suite.name}-updates {suite.components}",
+        f"deb {option}{security} {suite.name}-security {suite.components}",
+    )
+
+
+def _mirrors(suite: Suite, mirror: str | None, snapshot: str) -> tuple[str, str]:
     if mirror is None:
-        return ()
+        if not snapshot:
+            return _MIRRORS[suite.family]
+        base, security = _SNAPSHOTS[suite.family]
+        return base.replace(_PLACE, snapshot), security.replace(_PLACE, snapshot)
     if not _MIRROR.fullmatch(mirror):
         raise BuildError(
             f"not the address of a package mirror: {mirror[:200]!r}",
             resolution="Write it as http://, https:// or file://, without spaces, without a suite.",
         )
-    base = mirror.rstrip("/")
-    return (
-        f"deb {base} {suite.name} main",
-        f"deb {base} {suite.name}-updates main",
-        f"deb {base}-security {suite.name}-security main",
-    )
+    if (_PLACE in mirror) != bool(snapshot):
+        raise BuildError(
+            f"the mirror of this site, {mirror[:200]!r}, has no snapshots by name"
+            if snapshot
+            else f"the mirror of this site, {mirror[:200]!r}, needs to be told a snapshot",
+            resolution=f"Where factory.mirror has {_PLACE} in it, build.snapshot is put there; have both or neither.",
+        )
+    base = mirror.rstrip("/").replace(_PLACE, snapshot)
+    # Packages at file:// are used where they lie, which cannot be seen from inside of the tree.
+    base = f"copy:{base.removeprefix('file:')}" if base.startswith("file:") else base
+    return base, f"{base}-security" if suite.family is Family.DEBIAN else base
+
+
+def _checked(snapshot: str) -> str:
+    if snapshot and not _SNAPSHOT.fullmatch(snapshot):
+        raise BuildError(
+            f"not the name of a snapshot: {snapshot[:80]!r}",
+            resolution="Write build.snapshot as a moment of UTC: 20260131T000000Z.",
+        )
+    return snapshot

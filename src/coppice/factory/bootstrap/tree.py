@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the file tree of an appliance, as a tar file, by mmdebstrap: from nothing, or from a parent's tree.
+"""Make the file tree of an appliance by mmdebstrap: from nothing, or as a layer over the tree of its parent.
 
-Neither needs loop devices or mounts outside mmdebstrap's own namespace. As root it runs directly, otherwise in a user
-namespace (which needs ``/etc/subuid``, and Debian's package ``uidmap``).
+It all happens in namespaces of its own: what is mounted there is never seen outside, and the kernel ends and unmounts
+everything when this process dies. As root that needs nothing else; otherwise it needs a user namespace (`/etc/subuid`,
+and Debian's package ``uidmap``).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError, NoSpaceError, ToolFailedError, ToolTimeoutError
-from coppice.factory.bootstrap.suites import BASE_PACKAGES
+from coppice.factory.bootstrap.inside import Order
+from coppice.factory.bootstrap.room import room_in_memory
+from coppice.factory.bootstrap.suites import Family
 from coppice.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from coppice.factory.bootstrap.suites import Suite
 
@@ -27,6 +32,8 @@ BIOS_BOOT = "/usr/lib/grub/i386-pc/boot.img"
 EFI_CORE = "/boot/grub/x86_64-efi/core.efi"
 ROOT_PARTITION = 3
 _NAMESPACE_SECONDS = 30.0
+_INSIDE = "coppice.factory.bootstrap.inside"
+_FULL = "No space left on device"
 
 _MODULES = (
     "normal",
@@ -59,8 +66,42 @@ _DPKG_OPTIONS = (
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     "path-exclude=/usr/share/man/*",
+    # The appliance speaks C.UTF-8. What cloud-init looks up in this folder is not a translation.
+    "path-exclude=/usr/share/locale/*/LC_MESSAGES/*.mo",
 )
+# What mmdebstrap would check, empty or remove for our sake, and what is none of its business here: the caches are
+# mounted over the tree, and the tree of a child is there already.
+_SKIPPED = ("check/empty", "download/empty", "essential/unlink", "cleanup/apt", "cleanup/tmp", "cleanup/run")
 _APT = 'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes -oDPkg::Chroot-Directory="$1"'
+# Kernel packages make an initial file system each time that they are configured, and their triggers once more. It is
+# made once, at the end, for each kernel that has none.
+_INITIAL_FILE_SYSTEMS = """\
+for kernel in "$1"/boot/vmlinuz-*; do
+  version="${kernel#"$1"/boot/vmlinuz-}"
+  [ ! -e "$1/boot/initrd.img-$version" ] || continue
+  chroot "$1" update-initramfs -c -k "$version" || exit 1
+  [ ! -x "$1/usr/bin/linux-update-symlinks" ] ||
+    env --unset=INITRD chroot "$1" linux-update-symlinks install "$version" "/boot/vmlinuz-$version" || exit 1
+done"""
+# Debian's kernels keep these two links by the program above; Ubuntu's keep them in /boot.
+_LINKS = """\
+for link in vmlinuz initrd.img; do
+  [ -L "$1/$link" ] || ln -s "boot/$link" "$1/$link" || exit 1
+done"""
+_RESOLVER = 'chroot "$1" systemctl enable systemd-resolved'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What was made.
+
+    Attributes:
+        tar: The tree, or what a child changed in its parent's.
+        indices: Digests (sha256) of the repositories' signed indices, by the names that apt keeps them under.
+    """
+
+    tar: Path
+    indices: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,89 +110,151 @@ class TreeMaker:
 
     Attributes:
         suite: The release.
-        sources: Lines of ``sources.list``; none: mmdebstrap's own.
+        sources: Lines of ``sources.list``.
         work: An empty directory with room for a tree (1 GiB).
         timeout_seconds: For one tree.
-        on_line: Called with each line of progress.
+        on_output: Called with what the programs say, as it comes.
+        keyring: Keys that sign the sources; None: the distribution's.
+        packages: A directory where packages are kept for other builds; None: they are not.
+        lists: Likewise for the indices of these sources.
     """
 
     suite: Suite
     sources: tuple[str, ...]
     work: Path
     timeout_seconds: float
-    on_line: Callable[[str], None]
+    on_output: Callable[[str], None]
+    keyring: Path | None = None
+    packages: Path | None = None
+    lists: Path | None = None
 
-    def make_parent(self, tar: Path) -> None:
-        """Write a tree with the base packages, and the boot loader's images, to ``tar``.
+    def make_base(self) -> Made:
+        """Make a tree with the base packages, and the boot loader's images.
 
         Raises:
             BuildError: It could not be made.
         """
-        self._mmdebstrap(
-            tar,
+        hooks = [_INITIAL_FILE_SYSTEMS, *_grub_hooks()]
+        if self.suite.family is Family.UBUNTU:
+            hooks.append(_LINKS)
+        if not self.suite.has_resolved:
+            hooks.append(_RESOLVER)
+        return self._make(
+            (),
             "--variant=minbase",
-            f"--include={','.join(BASE_PACKAGES)}",
-            *(f"--customize-hook={hook}" for hook in _grub_hooks()),
-        )
-
-    def make_child(self, parent: Path, packages: Sequence[str], tar: Path) -> None:
-        """Write the tree of ``parent``, with its packages brought up to date and ``packages`` added, to ``tar``.
-
-        Raises:
-            BuildError: It could not be made.
-        """
-        hooks = [f"{_APT} dist-upgrade"]
-        if packages:
-            hooks.append(f"{_APT} install -- {shlex.join(packages)}")
-        self._mmdebstrap(
-            tar,
-            "--variant=custom",
-            f"--setup-hook=tar-in {shlex.quote(str(parent))} /",
+            f"--include={','.join(self.suite.base_packages)}",
             *(f"--customize-hook={hook}" for hook in hooks),
         )
 
-    def _mmdebstrap(self, tar: Path, *options: str) -> None:
-        as_root = os.geteuid() == 0
-        namespace = _own_namespace() if as_root else ()
-        argv = [
-            *namespace,
-            "mmdebstrap",
-            f"--mode={'root' if as_root else 'unshare'}",
-            "--format=tar",
-            "--architectures=amd64",
-            "--components=main",
-            *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
-            *options,
-            self.suite.name,
-            str(tar),
-            *self.sources,
-        ]
-        environment = {"TMPDIR": str(self.work), "SOURCE_DATE_EPOCH": str(self.suite.epoch)}
+    def make_child(
+        self,
+        layers: Sequence[Path],
+        packages: Sequence[str],
+        provision: str | None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> Made:
+        """Make the layer over ``layers`` in which their packages are brought up to date and ``packages`` are added.
+
+        Args:
+            layers: Of the parent's tree, the first first.
+            packages: To be installed, where they are not.
+            provision: A hook of mmdebstrap that does the rest; None: there is none.
+            on_failure: Called when it failed, before anything else is said of it.
+
+        Raises:
+            BuildError: It could not be made.
+        """
+        # Both in one go: apt reads all that there is each time.
+        hooks = [f"{_APT} dist-upgrade -- {shlex.join(packages)}"]
+        if provision is not None:
+            hooks.append(provision)
+        # The boot loader may be newer now. Where it is not, the same bytes come out, and nothing changes.
+        hooks += [_INITIAL_FILE_SYSTEMS, *_grub_hooks()]
+        return self._make(
+            tuple(str(layer) for layer in layers),
+            "--variant=custom",
+            *(f"--customize-hook={hook}" for hook in hooks),
+            on_failure=on_failure,
+        )
+
+    def _make(self, layers: tuple[str, ...], *options: str, on_failure: Callable[[], None] = lambda: None) -> Made:
+        is_mapped = os.geteuid() != 0
+        # An ordinary user could not remove what other users of the namespace left on the disk.
+        memory_bytes = room_in_memory(always=is_mapped)
+        order = self._order(layers, options, is_mapped=is_mapped, memory_bytes=memory_bytes)
         try:
-            run(argv, timeout_seconds=self.timeout_seconds, env=environment, on_output=_by_line(self.on_line))
+            try:
+                self._carry_out(order)
+            except ToolFailedError as problem:
+                if not memory_bytes or is_mapped or _FULL not in (problem.details or ""):
+                    raise
+                self.on_output("The tree does not fit into the memory; it is made on the disk.\n")
+                self._carry_out(replace(order, memory_bytes=0))
         except (ToolFailedError, ToolTimeoutError) as problem:
-            if "No space left on device" in (problem.details or ""):
-                raise NoSpaceError(
-                    f"no space left while bootstrapping {self.suite.name} in {self.work}",
-                    details=problem.details,
-                    resolution="Free about 3 GiB there, or set another work directory, then run again.",
-                ) from problem
-            raise BuildError(
-                f"bootstrapping {self.suite.name} failed: {problem.message}",
+            on_failure()
+            raise self._failed(problem) from problem
+        facts = json.loads(Path(order.facts).read_text(encoding="utf-8"))
+        return Made(tar=Path(order.output), indices={str(name): str(digest) for name, digest in facts.items()})
+
+    def _order(self, layers: tuple[str, ...], options: tuple[str, ...], *, is_mapped: bool, memory_bytes: int) -> Order:
+        return Order(
+            space=str(self.work / "space"),
+            memory_bytes=memory_bytes,
+            layers=layers,
+            command=(
+                "mmdebstrap",
+                "--mode=root",
+                "--format=directory",
+                "--architectures=amd64",
+                f"--components={self.suite.components.replace(' ', ',')}",
+                f"--skip={','.join(_SKIPPED)}",
+                *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
+                *(() if self.keyring is None else (f"--keyring={self.keyring}",)),
+                *options,
+                self.suite.name,
+            ),
+            arguments=self.sources,
+            output=str(self.work / "tree.tar"),
+            facts=str(self.work / "indices.json"),
+            packages=None if self.packages is None else str(self.packages),
+            lists=None if self.lists is None else str(self.lists),
+            epoch=self.suite.epoch,
+            seconds=self.timeout_seconds,
+            is_mapped=is_mapped,
+        )
+
+    def _carry_out(self, order: Order) -> None:
+        Path(order.space).mkdir(exist_ok=True)
+        argv = [*_own_namespaces(is_mapped=order.is_mapped), sys.executable, "-P", "-m", _INSIDE]
+        # The time is up in there first, so that what took too long is told.
+        seconds = self.timeout_seconds + _NAMESPACE_SECONDS
+        run(argv, timeout_seconds=seconds, input_bytes=order.document(), on_output=self.on_output)
+
+    def _failed(self, problem: ToolFailedError | ToolTimeoutError) -> BuildError | NoSpaceError:
+        if _FULL in (problem.details or ""):
+            return NoSpaceError(
+                f"no space left while bootstrapping {self.suite.name} in {self.work}",
                 details=problem.details,
-                resolution="The lines above say why: a package that does not exist, a mirror that cannot be reached …",
-            ) from problem
+                resolution="Free about 3 GiB there, or set another work directory, then run again.",
+            )
+        return BuildError(
+            f"bootstrapping {self.suite.name} failed: {problem.message}",
+            details=problem.details,
+            resolution="The lines above say why: a package that does not exist, a mirror that cannot be reached …",
+        )
 
 
-def _own_namespace() -> tuple[str, ...]:
-    # As root, mmdebstrap mounts in the namespace that it finds. In one of its own, nothing of that is ever seen
-    # outside, and the kernel unmounts it all when the last of its processes ends, whatever ends it.
-    private = ("unshare", "--mount", "--propagation=private")
+def _own_namespaces(*, is_mapped: bool) -> tuple[str, ...]:
+    # A namespace of processes ends all that was started in it when its first process ends, and that one ends with us.
+    words: tuple[str, ...] = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if is_mapped:
+        words = (*words, "--user", "--map-root-user", "--map-auto")
+    private = (*words, "--propagation=private")
     try:
         run([*private, "true"], timeout_seconds=_NAMESPACE_SECONDS)
     except ToolFailedError:
         # In a chroot, the root directory is no mount point, and its propagation cannot be set.
-        return ("unshare", "--mount", "--propagation=unchanged")
+        return (*words, "--propagation=unchanged")
     return private
 
 
@@ -165,19 +268,3 @@ def _grub_hooks() -> tuple[str, ...]:
         return f'mkdir -p "$1"{os.path.dirname(output)} && chroot "$1" {shlex.join(words)}'  # noqa: PTH120 - a guest's path
 
     return (mkimage("i386-pc", BIOS_CORE, _BIOS_MODULES), mkimage("x86_64-efi", EFI_CORE, _EFI_MODULES))
-
-
-def _by_line(tell: Callable[[str], None]) -> Callable[[str], None]:
-    rest = ""
-
-    def take(piece: str) -> None:
-        nonlocal rest
-        *lines, rest = (rest + piece).split("\n")
-        rest = rest[-4096:]
-        for line in lines:
-            # Bars redraw their line with carriage returns: the last state is the news.
-            last = line.rstrip("\r").rpartition("\r")[2].strip()
-            if last:
-                tell(last)
-
-    return take

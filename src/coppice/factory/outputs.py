@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a raw disk as an image file of each format that builders offer, the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from typing import TYPE_CHECKING
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.files import describe_image, qemu_format
+from coppice.model.image import DiskFormat
+from coppice.process import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coppice.factory.model import BuiltImage
+
+# Never with -W: writing out of order is quicker, but no two runs then give the same bytes.
+_OPTIONS: dict[DiskFormat, tuple[str, ...]] = {
+    DiskFormat.QCOW2: ("-c", "-o", "compat=1.1,compression_type=zstd"),
+    DiskFormat.RAW: (),
+    DiskFormat.VMDK: ("-o", "subformat=streamOptimized"),
+    DiskFormat.VDI: (),
+    DiskFormat.VHD: ("-o", "subformat=dynamic,force_size=on"),
+}
+FORMATS = tuple(_OPTIONS)
+"""What can be written."""
+_VMDK_DESCRIPTOR_AT = 512
+_VMDK_DESCRIPTOR_BYTES = 20 * 512
+_CID = re.compile(rb"^CID=[0-9a-f]{1,8}$", re.MULTILINE)
+_VDI_UUIDS_AT = 0x188
+_UUID_BYTES = 16
+_VHD_FOOTER_BYTES = 512
+_VHD_TIME_AT = 24
+_VHD_CHECKSUM_AT = 64
+_VHD_UUID_AT = 68
+
+
+def write_image(raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, timeout_seconds: float) -> BuiltImage:
+    """Write the disk ``raw`` to ``path``.
+
+    Args:
+        raw: The disk.
+        path: Where the image is made.
+        disk_format: Its format.
+        seed: What its identifiers are made from, where the format has some.
+        timeout_seconds: For it.
+
+    Raises:
+        BuildError: It could not be written.
+        ToolMissingError: ``qemu-img`` is not installed.
+        StorageError: The disk failed.
+    """
+    argv: list[str | Path] = ["qemu-img", "convert", "-f", "raw", "-O", qemu_format(disk_format)]
+    argv += [*_OPTIONS[disk_format], "--", raw, path]
+    try:
+        run(argv, timeout_seconds=max(1.0, timeout_seconds))
+    except ToolFailedError as problem:
+        raise BuildError(f"writing {path.name} failed: {problem.message}", details=problem.details) from problem
+    _settle(path, disk_format, hashlib.sha256(seed.encode()).digest())
+    return describe_image(path, disk_format)
+
+
+def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> None:
+    """Write the disk of ``image`` to ``raw``, sparse.
+
+    Raises:
+        BuildError: It cannot be read.
+    """
+    argv: list[str | Path] = ["qemu-img", "convert", "-f", qemu_format(image.image.format), "-O", "raw", "--"]
+    try:
+        run([*argv, image.path, raw], timeout_seconds=max(1.0, timeout_seconds))
+    except ToolFailedError as problem:
+        raise BuildError(
+            f"the parent's image {image.path} cannot be read: {problem.message}", details=problem.details
+        ) from problem
+
+
+def _settle(path: Path, disk_format: DiskFormat, seed: bytes) -> None:
+    # qemu-img draws identifiers by chance, and writes the time.
+    with storage_errors("settling", path), path.open("r+b") as stream:
+        if disk_format is DiskFormat.VMDK:
+            stream.seek(_VMDK_DESCRIPTOR_AT)
+            settled = settled_descriptor(stream.read(_VMDK_DESCRIPTOR_BYTES), seed)
+            stream.seek(_VMDK_DESCRIPTOR_AT)
+            stream.write(settled)
+        elif disk_format is DiskFormat.VDI:
+            stream.seek(_VDI_UUIDS_AT)
+            stream.write(seed[: 2 * _UUID_BYTES])
+        elif disk_format is DiskFormat.VHD:
+            end = path.stat().st_size - _VHD_FOOTER_BYTES
+            for at in (0, end):
+                stream.seek(at)
+                footer = settled_footer(stream.read(_VHD_FOOTER_BYTES), seed)
+                stream.seek(at)
+                stream.write(footer)
+
+
+def settled_descriptor(descriptor: bytes, seed: bytes) -> bytes:
+    """Return the descriptor of a VMDK, as long as before, with the identifier of its content taken from ``seed``."""
+    text = _CID.sub(b"CID=" + seed[:4].hex().encode(), descriptor.rstrip(b"\0"), count=1)
+    return text.ljust(len(descriptor), b"\0")
+
+
+def settled_footer(footer: bytes, seed: bytes) -> bytes:
+    """Return the footer of a VHD with the time of its making and its identifier taken from ``seed`` alone."""
+    settled = bytearray(footer)
+    settled[_VHD_TIME_AT : _VHD_TIME_AT + 4] = bytes(4)
+    settled[_VHD_UUID_AT : _VHD_UUID_AT + _UUID_BYTES] = seed[:_UUID_BYTES]
+    settled[_VHD_CHECKSUM_AT : _VHD_CHECKSUM_AT + 4] = bytes(4)
+    struct.pack_into(">I", settled, _VHD_CHECKSUM_AT, ~sum(settled) & 0xFFFFFFFF)
+    return bytes(settled)
