@@ -142,7 +142,7 @@ def write_listing(path: Path, listing: Listing) -> None:
         for name, node in listing.items()
     )
     with storage_errors("writing", path):
-        path.write_bytes(zstandard.ZstdCompressor(level=3).compress(("\n".join(lines) + "\n").encode()))
+        path.write_bytes(zstandard.ZstdCompressor(level=3).compress("".join(f"{line}\n" for line in lines).encode()))
 
 
 def read_listing(path: Path) -> Listing:
