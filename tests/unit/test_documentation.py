@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -15,7 +16,8 @@ import click
 import pytest
 
 from coppice.cloud import properties
-from coppice.definition.schema import SECTIONS
+from coppice.definition.describe import describe_definition
+from coppice.definition.read import read_definition
 from coppice.errors import all_error_types
 from coppice.process import TOOLS
 from coppice.settings.describe import describe_settings
@@ -33,6 +35,9 @@ SETTINGS = re.compile(
     r"^ *```toml\n((?: *#.*\n)* *"
     r"\[(?:cache|clouds|events|hooks|plan|publishers|publishing|service|transfer)[.\]][^`]*)^ *```",
     re.MULTILINE,
+)
+DEFINITION = re.compile(
+    r"^ *\[+(?:appliance|build|operating-system|access|firewall|file|user|provisioner|test|variants)[.\]]", re.MULTILINE
 )
 OTHER_EXITS = {0, 2, 143}
 OUTSIDE = re.compile(r"(?<![\w.])/(?:root|home)/\w|(?<![\w/])\.\./\.\./\.\./")
@@ -96,11 +101,31 @@ def test_every_setting_stands_in_the_reference():
 
 def test_every_key_of_a_definition_stands_in_the_reference():
     page = read(REFERENCE / "definition.md")
-    for name, section in SECTIONS.items():
-        if name:
-            chapter = page.split(f"## `[{name}]`\n", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
-            keys = [str(field.alias) for field in section.model_fields.values()]
-            assert keys == re.findall(r"^\| `([a-z-]+)` \|", chapter, re.MULTILINE)
+    for table in describe_definition():
+        _, heading, rest = page.partition(f"\n## {table.heading}\n")
+        assert heading
+        own = rest.partition("\n## ")[0]
+        assert [key.name for key in table.keys if f"\n| `{key.name}` |" not in own] == []
+
+
+def test_every_example_of_a_definition_can_be_read(tmp_path):
+    shutil.copytree(ROOT / "definitions" / "debian-12", tmp_path / "debian-12")
+    found = [
+        textwrap.dedent(block)
+        for page in PAGES
+        for block in re.findall(r"^ *```toml\n([^`]*)^ *```", read(page), re.MULTILINE)
+        if DEFINITION.search(block)
+    ]
+    assert len(found) >= 8
+    for number, block in enumerate(found):
+        folder = tmp_path / f"example-{number}"
+        for name in re.findall(r'source = "([^"]+)"', block):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("x")
+        folder.mkdir(exist_ok=True)
+        is_part = not re.search(r"^from = |^disk-size = ", block, re.MULTILINE)
+        (folder / "appliance.toml").write_text(f'from = "debian-12"\n{block}' if is_part else block)
+        read_definition(folder)
 
 
 def test_every_property_of_the_marker_stands_in_the_reference():

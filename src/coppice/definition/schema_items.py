@@ -66,7 +66,7 @@ class UserSection(Section):
         default=[], max_length=32, description="Further groups; made where they are not there."
     )
     shell: GuestPath = Field(default="/bin/bash", description="Its shell.")
-    home: GuestPath | None = Field(default=None, description="Its home directory; unset: `/home/NAME`.")
+    home: GuestPath | None = Field(default=None, description="Its home directory; unset: one under `/home`.")
     system: Switch = Field(default=False, description="Whether it is a service's, without a home that is made.")
     sudo: Switch = Field(default=False, description="Whether it may do everything by sudo, without a password.")
 
