@@ -269,6 +269,18 @@ def test_a_branch_that_moved_is_told_and_followed_only_when_accepted(repository,
     assert same.found is None
 
 
+def test_a_change_of_a_variant_is_told_by_its_name(repository, sources):
+    toml = TOML.format(title="Base") + '\n[variants.small.build]\ndisk-size = "{size} GiB"\n'
+    repository.commit({"appliances/base/appliance.toml": toml.replace("{size}", "2")})
+    add_source(sources, repository.address(), name=None, key_file=None)
+    repository.commit({"appliances/base/appliance.toml": toml.replace("{size}", "3")})
+    (told,) = update_sources(sources)
+    assert {each.definition for each in told.values} == {"base@small"}
+    assert ("disk_size_bytes", str(2 * 1024**3), str(3 * 1024**3)) in [
+        (each.key, each.before, each.after) for each in told.values
+    ]
+
+
 def test_a_branch_that_was_put_back_is_told_to_be_older(repository, sources):
     first = repository.git("rev-parse", "HEAD")
     repository.commit({"README": "second"}, at="2026-02-01T00:00:00")
@@ -513,6 +525,28 @@ def test_hooks_filters_and_submodules_of_a_repository_mean_nothing(repository, s
         path.write_text(f"#!/bin/sh\ntouch {ran}\n")
         path.chmod(0o755)
     assert add_source(sources, repository.address(), name=None, key_file=None).definitions == ("base", "web")
+    assert not ran.exists()
+
+
+def test_a_repository_that_would_fetch_for_itself_runs_nothing(repository, sources, tmp_path):
+    ran = tmp_path / "ran"
+    toml = repository.blob(TOML.format(title="Base").encode())
+    entries = [("100644", "blob", toml, b"appliance.toml"), ("100644", "blob", "1" * 40, b"missing")]
+    repository.plant([("040000", "tree", repository.tree(entries), b"base")])
+    for key, value in {
+        "remote.evil.promisor": "true",
+        "remote.evil.partialCloneFilter": "blob:none",
+        "remote.evil.url": f"file://{tmp_path}",
+        "remote.evil.uploadpack": f"touch {ran}; false",
+        "uploadpack.packObjectsHook": f"touch {ran}; false",
+        "core.fsmonitor": f"touch {ran}; false",
+        "core.sshCommand": f"touch {ran}; false",
+        "core.alternateRefsCommand": f"touch {ran}; false",
+        "extensions.partialClone": "evil",
+    }.items():
+        repository.git("config", key, value)
+    with pytest.raises(DefinitionSourceError):
+        add_source(sources, repository.address("main"), name="evil", key_file=None)
     assert not ran.exists()
 
 

@@ -15,6 +15,7 @@ from coppice.definition.git_signature import MAX_KEY_BYTES, PinnedKey
 from coppice.definition.git_tree import digest_of, lay_down, names_of, read_laid
 from coppice.definition.places import folders
 from coppice.definition.read import find_definition
+from coppice.definition.resolve import Resolver
 from coppice.errors import DefinitionError, DefinitionSourceError, ExistsError, NotFoundError, UnreadableFileError
 from coppice.model.identifiers import is_name
 from coppice.schedule.lock import run_lock
@@ -283,12 +284,18 @@ def _bring(sources: Sources, source: PinnedSource) -> None:
 
 
 def _check_all(sources: Sources, source: PinnedSource, others: Mapping[str, PinnedSource]) -> dict[str, Definition]:
-    """Return the definitions of ``source``, each of them right and of a name that nothing else has."""
+    """Return the definitions of ``source`` and their variants, each of them right and of a name of its own."""
     for other in others.values():
         _bring(sources, other)
     places = (sources.own, *(sources.place(other) for other in others.values()), sources.place(source))
     folders(places)
-    return {name: find_definition(places, name, defaults=sources.defaults) for name in source.definitions}
+    resolver = Resolver(places)
+    references = [
+        f"{name}@{variant}" if variant else name
+        for name in source.definitions
+        for variant in ("", *resolver.variants(sources.place(source) / name))
+    ]
+    return {each: find_definition(places, each, defaults=sources.defaults) for each in references}
 
 
 def _resolved(sources: Sources, source: PinnedSource, others: Mapping[str, PinnedSource]) -> dict[str, Definition]:
