@@ -228,6 +228,7 @@ class Revocation:
         version: Only this version of `key`; None: every one.
         reason: Why, for people.
         at: Since when.
+        content: What this version of `key` is known to hold: what is built on that is revoked too. None: not known.
     """
 
     digest: Checksum | None
@@ -235,6 +236,7 @@ class Revocation:
     version: str | None
     reason: str
     at: datetime
+    content: Checksum | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

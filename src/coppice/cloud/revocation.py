@@ -123,9 +123,11 @@ class Revoked:
         return direct
 
     def _note(self, revocation: Revocation) -> None:
+        base = revocation.digest or revocation.content
+        if base is not None:
+            self._lineage.setdefault(base.hexdigest[:LINEAGE_DIGITS], _through(revocation.reason))
         if revocation.digest is not None:
             self._digests.setdefault(revocation.digest.hexdigest, revocation.reason)
-            self._lineage.setdefault(revocation.digest.hexdigest[:LINEAGE_DIGITS], _through(revocation.reason))
         elif revocation.key is not None and revocation.version is not None:
             entry = (Version(revocation.version), revocation.reason)
             self._versions.setdefault(revocation.key, []).append(entry)

@@ -21,7 +21,7 @@ from coppice.model.identifiers import ImageIdentifier, ImageKey, ListIdentifier
 from coppice.model.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from coppice.cloud.model import RegisteredImage
@@ -122,6 +122,24 @@ class Revocations:
             write_event(session, EventKind.REVOCATION_MADE, subject=str(target), facts=facts, at=at)
             return KeptRevocation(number=row.number, revocation=target.revocation(reason, at)), True
 
+    def learn(self, known: Iterable[tuple[ImageKey, str, Checksum]]) -> None:
+        """Keep the content of each version that is revoked by its name: what is built on it outlives it.
+
+        Args:
+            known: Images, their versions, and what these hold; of several for one version the first counts.
+
+        Raises:
+            DatabaseError: As `all`.
+        """
+        query = select(RevocationRow).where(RevocationRow.version.is_not(None), RevocationRow.digest.is_(None))
+        with self._database.session() as session:
+            rows = {(_read(row).revocation.key, Version(row.version or "")): row for row in session.scalars(query)}
+            keys = {key for key, _ in rows}
+            for key, version, digest in known if rows else ():
+                row = rows.get((key, Version(version))) if key in keys else None
+                if row is not None and row.digest is None:
+                    row.digest = str(digest)
+
     def take_back(self, target: Target, *, at: datetime) -> tuple[KeptRevocation, ...]:
         """Forget every revocation of ``target`` and tell of each; return them.
 
@@ -148,6 +166,7 @@ def plan_taking_back(
     cloud: str,
     *,
     listed: Desired | None = None,
+    taken: Sequence[Revocation] = (),
 ) -> Plan:
     """Return what lets go of what was revoked in a cloud by ``target``, and is by nothing else.
 
@@ -161,9 +180,10 @@ def plan_taking_back(
         cloud: Name of the target.
         listed: What the lists name: what is revoked through its lineage may be built on what this cloud never had.
             None: nothing is known of them.
+        taken: The revocations that were taken back, as they were kept.
     """
     listed = listed or Desired(lists=())
-    of_target = Revoked((target.revocation("", now),), listed, registered)
+    of_target = Revoked((target.revocation("", now), *taken), listed, registered)
     draft = Draft(policy=Policy(grace=timedelta(0)), now=now, revoked=Revoked(remaining, listed, registered))
     for each in sorted(registered, key=lambda image: image.cloud_identifier):
         is_free = of_target.why_registered(each) is not None and draft.revoked.why_registered(each) is None
@@ -177,9 +197,10 @@ def _read(row: RevocationRow) -> KeptRevocation:
         key = None
         if row.list_identifier is not None and row.image_identifier is not None:
             key = ImageKey(ListIdentifier(row.list_identifier), ImageIdentifier(row.image_identifier))
-        digest = Checksum.parse(row.digest or "") if key is None else None
+        kept = Checksum.parse(row.digest or "") if key is None or row.digest else None
         version = None if row.version is None else Version(row.version).text
-        revocation = Revocation(digest=digest, key=key, version=version, reason=row.reason, at=row.at)
+        digest, content = (kept, None) if key is None else (None, kept)
+        revocation = Revocation(digest=digest, key=key, version=version, reason=row.reason, at=row.at, content=content)
     except ValueError as problem:
         raise DatabaseError(
             f"revocation {row.number} in the database is damaged: {problem}",

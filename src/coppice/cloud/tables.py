@@ -33,6 +33,7 @@ class RevocationRow(Base):
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     digest: Mapped[str | None] = mapped_column(String(140))
+    """What is revoked; beside an image's name, what that is known to hold."""
     list_identifier: Mapped[str | None] = mapped_column(Text)
     image_identifier: Mapped[str | None] = mapped_column(Text)
     version: Mapped[str | None] = mapped_column(Text)

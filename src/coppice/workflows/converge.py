@@ -27,7 +27,7 @@ from coppice.workflows.parallel import Outcome, in_parallel
 from coppice.workflows.supply import Nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from coppice.clock import Clock
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from coppice.cloud.model import Desired, DesiredImage, Policy, RegisteredImage, Revocation
     from coppice.cloud.steps import Action, ActionResult, Plan
     from coppice.database import Database
+    from coppice.model.checksum import Checksum
     from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
@@ -313,6 +314,7 @@ class _CloudRun:
         site, cloud, done = self._site, self._cloud, self._done
         # A run of many rounds keeps what it saw first and last.
         registered = observe(cloud, site.database, site.clock, is_kept=done.plan is None)
+        Revocations(site.database).learn(_contents(desired, registered))
         made = self._planned(desired, registered, policy)
         done.plan = done.plan or made
         events = CloudEvents(site.database, cloud.name, site.clock)
@@ -371,6 +373,14 @@ class _CloudRun:
         if action.kind is not ActionKind.REGISTER or action.desired is None:
             return False
         return not self._supplies.is_here(action.desired, self._cloud.formats)
+
+
+def _contents(desired: Desired, registered: Sequence[RegisteredImage]) -> Iterator[tuple[ImageKey, str, Checksum]]:
+    for image in registered:
+        yield image.marker.key, image.marker.version, image.marker.digest
+    for each in desired.lists:
+        for listed in each.images:
+            yield listed.key, listed.listed.version, listed.listed.checksum
 
 
 def _tried(action: Action) -> Tried:

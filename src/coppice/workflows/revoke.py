@@ -150,7 +150,8 @@ def take_back(
     def planner(
         _desired: Desired, registered: Sequence[RegisteredImage], _policy: Policy, now: datetime, cloud: str
     ) -> Plan:
-        return plan_taking_back(registered, target, remaining, now, cloud, listed=listed)
+        taken = [each.revocation for each in meant]
+        return plan_taking_back(registered, target, remaining, now, cloud, listed=listed, taken=taken)
 
     nothing = Desired(lists=())
     reports = converge(nothing, clouds, site, dry_run=dry_run, wait_seconds=wait_seconds, planner=planner)

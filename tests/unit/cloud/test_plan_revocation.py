@@ -208,6 +208,16 @@ def test_what_is_built_on_what_this_cloud_never_had_is_let_go_too_when_that_is_t
     assert plan_taking_back(registered, target, (of(base),), NOW, "test", listed=listed).actions == ()
 
 
+def test_what_a_revoked_version_is_known_to_hold_is_let_go_with_it_and_revokes_nothing_of_other_names():
+    base, top, other = desired_image("base", of_list="b"), desired_image("top"), desired_image("base", of_list="d")
+    kept = replace(of(base, version="1"), content=base.listed.checksum)
+    made = make([registered_on(top, base), registered_image(other)], revocations=[kept])
+    assert [(action.key, action.state) for action in made.actions] == [(top.key, ImageState.REVOKED)]
+    revoked, target = [registered_on(top, base, state=ImageState.REVOKED)], Target(key=base.key, version="1")
+    made = plan_taking_back(revoked, target, (), NOW, "test", taken=(kept,))
+    assert [action.state for action in made.actions] == [ImageState.WITHDRAWN]
+
+
 def test_what_was_revoked_and_is_listed_becomes_available_after_its_revocation_was_taken_back():
     image = desired_image()
     withdrawn = registered_image(image, state=ImageState.WITHDRAWN)

@@ -368,6 +368,24 @@ def test_what_is_built_on_what_a_list_alone_knows_is_revoked_at_once_and_let_go_
     assert world.versions() == world.versions("folder") == {"1": "withdrawn"}
 
 
+def test_what_is_built_on_a_revoked_version_stays_refused_when_that_has_gone_from_lists_and_clouds(world: World):
+    ends = LATER + timedelta(days=90)
+    base, newer = (desired_image("base", version, expires=ends) for version in ("1", "2"))
+    built = replace(desired_image("top", expires=ends), built_on=(base.listed.checksum,))
+    world.publish(base)
+    revoke(Target(key=base.key, version="1"), "a door", world.clouds, world.site)
+    world.publish(newer)
+    world.clock.advance(timedelta(days=8))
+    world.sync()
+    assert world.versions() == world.versions("folder") == {"2": "available"}
+    refused = [error.message for report in world.publish(newer, built).clouds for error in report.plan.refused]
+    assert len(refused) == 2
+    assert "what it is built on is revoked: a door" in refused[0]
+    take_back(Target(key=base.key, version="1"), world.clouds, world.site)
+    world.sync()
+    assert world.versions() == {"1": "available", "2": "available"}
+
+
 def test_what_is_revoked_and_was_listed_by_hand_still_says_why_it_is_revoked(world: World):
     world.publish(image := desired_image())
     revoke(Target(digest=image.listed.checksum), "a door", world.clouds, world.site)
