@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         "coppice build debian-12 --fresh",
         "coppice build debian-12 --no-boot-test",
         "coppice build debian-12 debian-13 --at-once 2",
+        "coppice build debian-12 --verify",
         exits="0 built and tested, 1 some of several failed, 4 a tool is missing, 11 the build or a boot test failed, "
+        "or a second build gave other bytes, "
         "12 no such definition",
     ),
 )
@@ -41,13 +43,17 @@ if TYPE_CHECKING:
     metavar="N",
     help="Most builds at a time (default: `factory.builds_at_once`).",
 )
+@click.option("--verify", is_flag=True, help="Build each a second time, and see that the same bytes come out.")
 @pass_context
-def command(context: Context, names: tuple[str, ...], *, fresh: bool, boot_test: bool, at_once: int | None) -> Result:
+def command(
+    context: Context, names: tuple[str, ...], *, fresh: bool, boot_test: bool, at_once: int | None, verify: bool
+) -> Result:
     """Build the definitions NAME... and boot what was built.
 
     The same definition is built once: a second call finds the first build, and boot tests that the same bytes have
     passed are not run again. Parents are built first, once for all of their children; --fresh leaves them as they are.
-    A build that fails stops only those that are built upon it.
+    A build that fails stops only those that are built upon it. With --verify, each is then built a second time, from
+    nothing but its parent; files that differ are named.
     """
     from coppice.workflows.build import build_appliances
 
@@ -69,23 +75,37 @@ def command(context: Context, names: tuple[str, ...], *, fresh: bool, boot_test:
     if len(wanted) == 1 and errors:
         raise errors[0]
     done = [each.result for each in ended if each.result is not None]
+    verified = [_verified(context, each, find) for each in done] if verify else []
     data: dict[str, object] = {"builds": [_as_data(each) for each in ended]}
     if len(wanted) == 1:
         # What one build gave stood at the top before there could be several.
         data |= _build_data(done[0])
+    if verify:
+        data["verified"] = [{"definition": name, "digests": digests} for name, digests in verified]
     named = done[0].definition.name if len(done) == 1 else "NAME"
     return Result(
         command="build",
         data=data,
         status=Status.SUCCESS if not errors else Status.PARTIAL if done else Status.ERROR,
         errors=errors,
-        messages=(f"`coppice appliance add {named}` brings it into the catalogue",) if done else (),
+        messages=(
+            *(f"a second build of {name} gave the same bytes" for name, _ in verified),
+            *((f"`coppice appliance add {named}` brings it into the catalogue",) if done else ()),
+        ),
         show=lambda output: _render(output, ended),
     )
 
 
+def _verified(context: Context, result: BuildResult, find: Callable[[str], Definition]) -> tuple[str, dict[str, str]]:
+    from coppice.workflows.verify_build import verify_appliance
+
+    definition = result.definition
+    found = verify_appliance(definition, settings=context.settings, monitor=context.monitor, find=find)
+    return definition.name, {name: first for name, (first, _) in found.digests.items()}
+
+
 def definition_finder(context: Context) -> Callable[[str], Definition]:
-    """Return what finds the definition of a name, where this site has its definitions."""
+    """Return what finds the definition of a name, where this site has its definitions, those from git among them."""
     from coppice.definition.read import find_definition
 
     places, defaults = context.definition_places(), context.definition_defaults()

@@ -205,7 +205,7 @@ def find_kept_build(definition: Definition, *, settings: Settings, find: Find = 
     root = factory_root(settings)
     kept: tuple[BuildResult, ...] = ()
     for each in (*reversed(parents_of(definition, find)), definition):
-        found = find_kept(each, root=root, options=_options(settings, kept))
+        found = find_kept(each, root=root, options=build_options(settings, kept))
         if found is None:
             return None
         kept = (found, *kept)
@@ -266,6 +266,18 @@ def factory_root(settings: Settings) -> Path:
     return settings.state_directory / "factory"
 
 
+def build_options(settings: Settings, ancestors: tuple[BuildResult, ...] = ()) -> BuildOptions:
+    """Return what the settings say of a build that is built upon ``ancestors``, the nearest first."""
+    keyring = settings.factory.keyring
+    return BuildOptions(
+        mirror=settings.factory.mirror,
+        cache_directory=factory_root(settings) / "parents",
+        timeout_seconds=settings.factory.build_timeout_seconds,
+        keyring=None if keyring is None else Path(keyring).expanduser().absolute(),
+        ancestors=ancestors,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Workshop:
     """Where everything is built that a run builds."""
@@ -282,7 +294,7 @@ class _Workshop:
         result = build(
             definition,
             root=factory_root(self.settings),
-            options=_options(self.settings, ancestors),
+            options=build_options(self.settings, ancestors),
             clock=self.clock,
             monitor=self.monitor,
             fresh=fresh,
@@ -317,17 +329,6 @@ def _results(futures: list[Future[Verdict]], stopped: Callable[[], bool]) -> tup
             return tuple(each.result() for each in futures)
         if stopped():
             raise InterruptedRunError("the boot tests were stopped")
-
-
-def _options(settings: Settings, ancestors: tuple[BuildResult, ...] = ()) -> BuildOptions:
-    keyring = settings.factory.keyring
-    return BuildOptions(
-        mirror=settings.factory.mirror,
-        cache_directory=factory_root(settings) / "parents",
-        timeout_seconds=settings.factory.build_timeout_seconds,
-        keyring=None if keyring is None else Path(keyring).expanduser().absolute(),
-        ancestors=ancestors,
-    )
 
 
 def _others(before: tuple[Verdict, ...], now: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
