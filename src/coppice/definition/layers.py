@@ -26,6 +26,7 @@ CHOICES: Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
 """Keys of which one is said: a child that says one takes the parent's other away."""
 
 REPLACE = "replace"
+MAX_NESTING = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,12 @@ def annotate(value: object, lines: Mapping[KeyPath, int], source: str, path: Key
         lines: What `coppice.definition.lines.find_lines` found.
         source: The file.
         path: Where in the document ``value`` is.
+
+    Raises:
+        RecursionError: It is nested more than `MAX_NESTING` deep.
     """
+    if len(path) > MAX_NESTING:
+        raise RecursionError
     origin = Origin(source, lines.get(path))
     if isinstance(value, dict):
         said = value.get(REPLACE)

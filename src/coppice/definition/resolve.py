@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 import tomllib
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from coppice.definition.assemble import Assembly
 from coppice.definition.layers import (
     KEYED,
+    MAX_NESTING,
     Elements,
     Leaf,
     Origin,
@@ -54,6 +56,7 @@ _NAME_PROBLEM = (
     "the folder's name {name!r} cannot name a definition: 1 to 64 characters out of a-z 0-9 . _ -, "
     "with a letter or digit at both ends"
 )
+_DEEP_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_NESTING},}}+""")
 _FORMS: Mapping[type, str] = {Table: "a table", Elements: "a list", Leaf: "a single value"}
 # A child is built in its parent's tree: these cannot differ from it.
 _FIXED: tuple[tuple[KeyPath, str | None], ...] = (
@@ -297,6 +300,8 @@ def _parse(path: Path) -> Table:
     content = _read(path)
     try:
         text = content.decode("utf-8")
+        if _DEEP_KEY.search(text):
+            raise RecursionError  # noqa: TRY301 - as the parser does, which takes the square of its length for such a key
         document = tomllib.loads(text)
         node: Node = annotate(document, find_lines(text), str(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:

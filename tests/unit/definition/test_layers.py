@@ -61,7 +61,7 @@ def nodes(chain):
 
 
 @given(CHAINS, st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_it_does_not_matter_which_of_a_chain_are_laid_over_each_other_first(chain, data):
     parts = nodes(chain)
     while len(parts) > 1:
@@ -84,7 +84,7 @@ def test_a_list_that_replaces_hides_all_below_it_and_nothing_above(lists, data):
 
 
 @given(CHAINS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_each_value_comes_from_the_last_layer_that_says_it(chain):
     for path, leaf in leaves(reduce(lay, nodes(chain))):
         source = chain[int(leaf.origin.source)]

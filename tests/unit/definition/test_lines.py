@@ -79,7 +79,7 @@ LINES = st.one_of(
 
 
 @given(st.lists(LINES, max_size=8), st.sampled_from(["\n", "\r\n"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_each_key_and_element_that_the_parser_reads_has_a_line_and_nothing_else_has(lines, end):
     text = end.join(lines)
     try:
