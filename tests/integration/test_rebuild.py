@@ -13,6 +13,9 @@ import pytest
 
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.endorsers import Endorsers
+from coppice.cli.build import definition_finder
+from coppice.cli.context import Context
+from coppice.cli.main import main
 from coppice.database import Database
 from coppice.definition.model import Definition, RebuildPolicy
 from coppice.errors import BootTestError, BuildError, LockedError, NotFoundError, UntrustedSignerError
@@ -515,3 +518,129 @@ def test_an_endorser_of_a_list_signs_what_is_rebuilt(site):
     [report] = site.rebuild().published.lists
     identity = Endorsers(site.desk.database).get("jane")
     assert str(report.signed.signer) == str(identity.subject)
+
+
+class CommandLine:
+    """Commands of this site, run in this process."""
+
+    def __init__(self, site, capsys) -> None:
+        self._site, self._capsys = site, capsys
+        root = site.desk.root
+        self._file = root / "coppice.toml"
+        factory = f'[factory]\nmirror = "{site.mirror.uri}"\nkeyring = "{site.mirror.keyring}"\n'
+        self._file.write_text(f'definitions_directory = "{root}/definitions"\n{self._file.read_text()}\n{factory}')
+        for name, parent in (("base", ""), ("web", 'from = "base"\n')):
+            folder = root / "definitions" / name
+            folder.mkdir(parents=True)
+            (folder / "appliance.toml").write_text(parent + (CHILD if parent else BASE).format(name=name))
+        context = Context(config=self._file)
+        find = definition_finder(context)
+        site.definitions = {name: find(name) for name in ("base", "web")}
+
+    def __call__(self, *words) -> tuple[int, dict]:
+        """Run a command; return its exit code and what it says."""
+        self._capsys.readouterr()
+        code = main(["--config", str(self._file), "--json", *words])
+        return code, json.loads(self._capsys.readouterr().out)
+
+    def text(self, *words):
+        """Run a command; return what a person sees."""
+        self._capsys.readouterr()
+        main(["--config", str(self._file), *words])
+        return self._capsys.readouterr().out
+
+
+BASE = """
+[appliance]
+title = "{name}"
+description = "For a test."
+[operating-system]
+distribution = "Debian"
+version = "12"
+suite = "bookworm"
+[build]
+builder = "stand-in"
+formats = ["raw"]
+firmware = ["bios"]
+disk-size = "4 GiB"
+user = "debian"
+"""
+CHILD = """
+[appliance]
+title = "{name}"
+[rebuild]
+interval-days = 30
+"""
+
+
+@pytest.fixture
+def coppice(site, capsys):
+    return CommandLine(site, capsys)
+
+
+def test_the_commands_show_build_and_publish_what_is_stale(site, coppice):
+    site.add("base", "web")
+    code, said = coppice("appliance", "staleness")
+    assert (code, [each["decision"] for each in said["data"]]) == (0, ["fresh", "fresh"])
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    code, said = coppice("appliance", "staleness", "web")
+    [web] = said["data"]
+    assert (web["appliance"], web["decision"], web["updates"], web["security_updates"]) == ("web", "rebuild", 1, 1)
+    assert web["packages"][0]["available"] == "3.0.1-1+deb12u1"
+    code, said = coppice("rebuild", "--dry-run")
+    assert (code, said["data"]["rebuilt"], StandIn.built) == (0, [], [])
+    assert said["messages"] == ["Dry run: 2 appliances of 2 would be built anew."]
+    code, said = coppice("rebuild")
+    assert code == 0
+    assert [(each["appliance"], each["is_new"]) for each in said["data"]["rebuilt"]] == [("base", True), ("web", True)]
+    assert [each["list"] for each in said["data"]["published"]["lists"]] == ["general"]
+    assert "openssl" not in coppice.text("rebuild", "--dry-run")
+
+
+def test_the_commands_say_what_failed_and_what_is_not_known(site, coppice, gnupg):
+    site.add("base", "web")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.no_boot = {"base"}
+    code, said = coppice("rebuild", "base")
+    assert (code, said["status"], [each["code"] for each in said["errors"]]) == (11, "error", ["boot-test-failed"])
+    assert "tried again" in coppice.text("rebuild", "--dry-run")
+    site.mirror.security.publish(at=site.desk.clock.now(), key=gnupg.make_key("Mallory"))
+    code, said = coppice("appliance", "staleness", "base")
+    assert (code, said["status"], [each["decision"] for each in said["data"]]) == (1, "partial", ["unknown"])
+    assert [each["code"] for each in said["errors"]] == ["signer-untrusted"]
+    assert "unknown" in coppice.text("appliance", "staleness")
+
+
+def test_what_is_named_can_be_built_now_and_only_then(site, coppice):
+    site.add("base", "web")
+    site.update("jq", "1.6-3", suite="updates")
+    code, said = coppice("rebuild", "--now")
+    assert (code, said["errors"][0]["code"]) == (2, "usage")
+    assert coppice("rebuild", "base")[1]["data"]["rebuilt"] == []
+    code, said = coppice("rebuild", "base", "--now", "--no-publish")
+    assert (code, said["data"]["rebuilt"][0]["is_new"], said["data"]["published"]) == (0, True, None)
+    assert coppice("rebuild", "nobody")[0] == 12
+
+
+def test_several_definitions_are_built_by_one_command_and_a_failure_keeps_back_its_children(site, coppice):
+    code, said = coppice("build", "web", "base")
+    assert (code, [each["definition"] for each in said["data"]["builds"]]) == (0, ["web", "base"])
+    assert [each["definition"] for each in said["data"]["builds"][0]["provenance"]["lineage"]] == ["base"]
+    StandIn.broken = {"base"}
+    code, said = coppice("build", "web", "base", "--fresh")
+    assert (code, said["status"]) == (11, "error")
+    assert [(each["definition"], each["kept_by"]) for each in said["data"]["builds"]] == [
+        ("web", "base"),
+        ("base", None),
+    ]
+    assert "not built, since base failed" in coppice.text("build", "web", "base", "--fresh")
+
+
+def test_where_nothing_was_built_there_is_nothing_to_do(tmp_path, capsys):
+    file = tmp_path / "coppice.toml"
+    file.write_text(f'state_directory = "{tmp_path}/state"\n')
+    for words in (["rebuild"], ["rebuild", "--dry-run"], ["appliance", "staleness"]):
+        assert main(["--config", str(file), "--json", *words]) == 0
+        assert json.loads(capsys.readouterr().out)["status"] == "success"
+    assert not (tmp_path / "state").exists()

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from coppice.cli.appliance_edit import discontinue, edit, remove_appliance, resume, version_command
+from coppice.cli.appliance_evidence import difference, packages, sbom, why
+from coppice.cli.appliance_provenance import sign_provenance, verify_provenance
+from coppice.cli.appliance_staleness import staleness
 from coppice.cli.appliance_text import describe_appliance, describe_version, render_appliance, render_versions
 from coppice.cli.dates import DateParameter
 from coppice.cli.envelope import Result
@@ -123,5 +126,7 @@ def show(context: Context, name: str) -> Result:
     return Result(command="appliance show", data=data, show=render)
 
 
-for _verb in (edit, discontinue, resume, version_command, remove_appliance):
+for _verb in (staleness, edit, discontinue, resume, version_command, remove_appliance):
+    command.add_command(_verb)
+for _verb in (packages, difference, sbom, why, sign_provenance, verify_provenance):
     command.add_command(_verb)

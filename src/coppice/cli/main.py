@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, str]] = {
     "definition": ("coppice.cli.definition", "What appliances are built from."),
     "build": ("coppice.cli.build", "Make an appliance's images and boot them."),
+    "rebuild": ("coppice.cli.rebuild", "Build anew what is stale, and publish it."),
     "appliance": ("coppice.cli.appliance", "The catalogue's appliances and their versions."),
     "set": ("coppice.cli.appliance_set", "Appliances that are published and expired together."),
     "endorser": ("coppice.cli.endorser", "Who can sign image lists here."),

@@ -21,18 +21,24 @@ REFRESH: Final = "refresh"
 SYNC: Final = "sync"
 RETIRE: Final = "retire"
 PRUNE: Final = "prune"
+REBUILD: Final = "rebuild"
 TELL: Final = "tell"
-NAMES: Final = (REFRESH, SYNC, RETIRE, PRUNE, TELL)
+NAMES: Final = (REFRESH, SYNC, RETIRE, PRUNE, REBUILD, TELL)
 """In the order in which they run where all are due."""
 BUSY_SECONDS: Final = 60.0
 """How long a job waits that found another run at work."""
 
 
-def jobs_of(settings: Settings) -> tuple[Job, ...]:
+def jobs_of(settings: Settings, *, builds: bool = False) -> tuple[Job, ...]:
     """Return the jobs that the settings ask for, in their order.
 
-    ``refresh`` is one only where it has an interval of its own: each sync refreshes the lists. ``tell`` is one only
-    where there are hooks, and has no interval: it runs when a hook is to be told of something.
+    ``refresh`` is one only where it has an interval of its own: each sync refreshes the lists. ``rebuild`` is one only
+    where there is something to build anew. ``tell`` is one only where there are hooks, and has no interval: it runs
+    when a hook is to be told of something.
+
+    Args:
+        settings: The settings.
+        builds: Whether the catalogue has, or had, an appliance that was built here.
     """
     service = settings.service
     jobs = [
@@ -46,6 +52,8 @@ def jobs_of(settings: Settings) -> tuple[Job, ...]:
             0,
             Job(name=REFRESH, words=words, interval_seconds=service.refresh_seconds, apart_from=frozenset({SYNC})),
         )
+    if builds:
+        jobs.append(Job(name=REBUILD, words=("rebuild",), interval_seconds=service.rebuild_seconds))
     if settings.hooks:
         jobs.append(Job(name=TELL, words=("event", "deliver"), interval_seconds=None))
     return tuple(jobs)

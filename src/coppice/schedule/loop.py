@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from coppice.errors import CoppiceError, DatabaseError
 from coppice.log import get_logger
-from coppice.schedule.due import TELL, busy_seconds, delay_seconds, jobs_of
+from coppice.schedule.due import REBUILD, TELL, busy_seconds, delay_seconds, jobs_of
 from coppice.schedule.model import JobRecord, Outcome
-from coppice.workflows.facts import hook_backlog
+from coppice.workflows.facts import has_builds, hook_backlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ class Loop:
     def _plan_jobs(self) -> None:
         """Take the jobs of the settings; each is due by when it ran last."""
         monotonic, now = self._clock.monotonic(), self._clock.now()
-        self._jobs = {job.name: job for job in jobs_of(self._settings)}
+        self._jobs = {job.name: job for job in jobs_of(self._settings, builds=has_builds(self._settings))}
         self._due = {}
         for name, job in self._jobs.items():
             jitter = self._settings.service.jitter
@@ -118,6 +118,9 @@ class Loop:
                 self._due[name] = monotonic + delay
 
     def _start_due(self) -> None:
+        if REBUILD not in self._jobs and has_builds(self._settings):
+            # The first appliance that was built here came into the catalogue.
+            self._plan_jobs()
         now = self._clock.monotonic()
         self._find_hooks_due(now)
         for name, job in self._jobs.items():

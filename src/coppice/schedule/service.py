@@ -19,6 +19,7 @@ from coppice.schedule.runs import Runs
 from coppice.schedule.signals import Signals
 from coppice.schedule.standing import Board
 from coppice.schedule.tally import Tally
+from coppice.workflows.facts import has_builds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -60,7 +61,7 @@ def next_runs(settings: Settings, database: Database | None, clock: Clock) -> tu
     now = clock.now()
     return tuple(
         NextRun(job=job, record=records.get(job.name), delay_seconds=delay_seconds(job, records.get(job.name), now))
-        for job in jobs_of(settings)
+        for job in jobs_of(settings, builds=has_builds(settings))
     )
 
 
@@ -150,7 +151,7 @@ def run_once(
     with run_lock(settings.state_directory / LOCK), Signals() as signals:
         runs = Runs(command, environ, clock)
         try:
-            for job in jobs_of(settings):
+            for job in jobs_of(settings, builds=has_builds(settings)):
                 if not only or job.name in only:
                     records.begin(job.name, clock.now())
                     finished = _one(job, runs, signals, settings)
@@ -167,7 +168,7 @@ def run_once(
 
 def job_names(settings: Settings) -> tuple[str, ...]:
     """Return the names of the jobs that the settings ask for."""
-    return tuple(job.name for job in jobs_of(settings))
+    return tuple(job.name for job in jobs_of(settings, builds=has_builds(settings)))
 
 
 def _one(job: Job, runs: Runs, signals: Signals, settings: Settings) -> Finished:

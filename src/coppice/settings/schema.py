@@ -274,6 +274,10 @@ class ServiceSection(Section):
     sync_seconds: Seconds = Field(default=1800.0, description="From one sync to the next.")
     retire_seconds: Seconds = Field(default=3600.0, description="From one retirement to the next.")
     prune_seconds: Seconds = Field(default=86400.0, description="From one pruning of the cache to the next.")
+    rebuild_seconds: Seconds = Field(
+        default=3600.0,
+        description="From one look for stale appliances to the next; only where appliances were built here.",
+    )
     jitter: Share = Field(
         default=0.1,
         description="Share of an interval by which each run is put off at random: sites do not ask all at once.",

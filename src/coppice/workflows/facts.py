@@ -134,6 +134,17 @@ def hook_backlog(settings: Settings, database: Database) -> int:
     return sum(each.behind + each.waiting for each in Deliveries(database).standings(sorted(settings.hooks)))
 
 
+def has_builds(settings: Settings) -> bool:
+    """Tell whether the catalogue has, or had, an appliance that was built here.
+
+    False also where it cannot be told: whoever looks after appliances here meets the reason himself.
+    """
+    try:
+        return any((settings.state_directory / "catalogue" / "evidence").iterdir())
+    except OSError:
+        return False
+
+
 def _listed_versions(database: Database) -> dict[_Key, str]:
     """Return the version of each image that is wanted, as the lists in force name it."""
     query = select(SubscriptionRow.list_identifier, ToldImageRow.image_identifier, ToldImageRow.version).join(

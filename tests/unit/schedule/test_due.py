@@ -52,6 +52,13 @@ def test_lists_are_refreshed_by_themselves_only_where_that_has_an_interval_and_n
     assert jobs_of(settings)[0].name == "sync"
 
 
+def test_stale_appliances_are_looked_for_only_where_appliances_are_built(settings):
+    assert "rebuild" not in [job.name for job in jobs_of(settings)]
+    changed = replace(settings, service=replace(settings.service, rebuild_seconds=60.0))
+    rebuild = jobs_of(changed, builds=True)[-1]
+    assert (rebuild.name, rebuild.words, rebuild.interval_seconds) == ("rebuild", ("rebuild",), 60.0)
+
+
 def test_hooks_are_told_when_something_asks_for_it_where_there_are_hooks(settings):
     changed = replace(settings, hooks={"front": HookSettings(name="front", kind="file")})
     tell = jobs_of(changed)[-1]

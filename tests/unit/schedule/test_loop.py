@@ -166,6 +166,13 @@ def test_every_job_runs_at_its_interval_for_a_whole_day_and_the_loop_rests_in_be
     assert signals.waits < 86_000 / 20
 
 
+def test_stale_appliances_are_looked_for_from_when_one_was_built_here(world):
+    kept = world.settings.state_directory / "catalogue" / "evidence" / "some-build"
+    world.run(9000, {1000: lambda: kept.mkdir(parents=True)})
+    assert world.begun("rebuild") == [1000, 4600, 8200]
+    assert world.begun("sync") == [0, 1800, 3600, 5400, 7200]
+
+
 def test_jobs_run_side_by_side_and_none_twice_at_once(world):
     world.will("sync", {"seconds": 7000})
     world.run(8000)
