@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,6 +65,4 @@ def delete_appliance(
             with storage_errors("removing", path):
                 path.unlink(missing_ok=True)
             forget_evidence(settings, path)
-            # What tells of its build is found by the same digest.
-            shutil.rmtree(own / "evidence" / path.stem, ignore_errors=True)
     return Deleted(name=name, version=version, files=files)
