@@ -49,11 +49,11 @@ def command(context: Context, directory: Path, name: str, boot: bool) -> Result:
     It is built, tested, signed, published, subscribed to, verified, cached, converted, registered, replaced by a newer
     version, attacked, expired and removed. Builds are kept: the second run takes seconds where the first took minutes.
     """
-    from coppice.definition.read import find_definition
+    from coppice.cli.build import definition_finder
     from coppice.workflows.demonstration import Demonstration
 
-    definition = find_definition(context.definitions_directory(), name)
-    demonstration = Demonstration(directory, definition, monitor=context.monitor, boot=boot)
+    find = definition_finder(context)
+    demonstration = Demonstration(directory, find(name), monitor=context.monitor, boot=boot, find=find)
     started = time.monotonic()
     steps: list[Step] = []
     for step in demonstration.run():

@@ -18,7 +18,7 @@ from coppice.cloud.model import ImageState
 from coppice.cloud.steps import ActionKind
 from coppice.errors import StateError
 from coppice.workflows.add import add_build
-from coppice.workflows.build import boot_everywhere, build_appliance
+from coppice.workflows.build import boot_everywhere, build_appliance, no_parents
 from coppice.workflows.publish import publish
 from coppice.workflows.retire import retire
 from coppice.workflows.scene import LIST, SITE_CLOUD, Scene
@@ -68,11 +68,21 @@ class Demonstration:
         definition: What is built.
         monitor: Where progress is told.
         boot: Start machines from the images; without it, the tests of what boots are left out, and said to be.
+        find: Returns the definitions that it is built upon.
     """
 
-    def __init__(self, directory: Path, definition: Definition, *, monitor: Monitor, boot: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        definition: Definition,
+        *,
+        monitor: Monitor,
+        boot: bool = True,
+        find: Callable[[str], Definition] = no_parents,
+    ) -> None:
         self.directory = directory
         self._definition = definition
+        self._find = find
         self._monitor = monitor
         self._boot = boot
         self._stack = ExitStack()
@@ -133,6 +143,7 @@ class Demonstration:
             clock=self._scene.clock,
             monitor=self._monitor,
             boot=self._boot,
+            find=self._find,
         )
         add_build(
             result,
