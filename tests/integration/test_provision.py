@@ -29,7 +29,19 @@ SH = {"shell": "/bin/sh"}
 FISH = {"shell": "/bin/fish"}
 PROGRAMS = (
     *("sh", "bash", "test", "cat", "rm", "ls", "id", "env", "sleep", "yes", "head", "touch", "mkdir", "mknod", "mount"),
-    *("chown", "getent", "groupadd", "useradd", "usermod", "tar", "systemctl", "dpkg-query", "setsid", "hostname"),
+    *(
+        "chown",
+        "getent",
+        "groupadd",
+        "useradd",
+        "usermod",
+        "tar",
+        "systemctl",
+        "dpkg-query",
+        "setsid",
+        "hostname",
+        "setpriv",
+    ),
 )
 TOY = b"[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
 ACCOUNTS = {
@@ -270,6 +282,15 @@ def test_no_variable_is_seen_on_a_command_line_and_nothing_of_this_machine_in_th
 def test_a_script_cannot_reach_out_of_the_tree(tree, tmp_path, attempt):
     with pytest.raises(ProvisionError, match="it ended with status"):
         do(tree, tmp_path, provisioners=(script(attempt),))
+
+
+def test_a_script_sees_name_servers_and_an_appliance_that_systemd_will_start(tree, tmp_path):
+    (tree / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    # As apt reads it: not as root.
+    text = "setpriv --reuid=33 --clear-groups cat /etc/resolv.conf > /etc/servers; cat /proc/1/comm > /etc/first"
+    do(tree, tmp_path, provisioners=(script(text),))
+    assert (tree / "etc/servers").read_text() == Path("/etc/resolv.conf").read_text()
+    assert (tree / "etc/first").read_text() == "systemd\n"
 
 
 def test_a_child_does_what_its_parent_has_not_done(tree, tmp_path):

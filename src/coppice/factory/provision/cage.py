@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from coppice.process import Completed
 
 MATERIALS = "/run/coppice"
+SEEN = "seen"
+FIRST_PROCESS = "first-process"
 MAX_LOG_BYTES = 16 * 1024 * 1024
 _SECONDS = 300.0
 _RIGHTS = (
@@ -55,7 +57,8 @@ class TreeCage:
 
     Attributes:
         root: Of the tree.
-        materials: Seen, not written, as `MATERIALS`.
+        materials: Has what is seen, not written, as `MATERIALS` (`SEEN`), and the name of what will be the first
+            process (`FIRST_PROCESS`).
         epoch: What is made in the tree says that it is from then.
         tell: Gets what programs say, as it comes.
     """
@@ -135,9 +138,13 @@ class TreeCage:
         argv += _covers()
         for place in ("/tmp", "/var/tmp"):  # noqa: S108 - of the cage
             argv += ["--perms", "1777", "--tmpfs", place]
-        argv += ["--dir", "/run/lock", "--ro-bind", self.materials, MATERIALS]
+        argv += ["--dir", "/run/lock", "--ro-bind", self.materials / SEEN, MATERIALS]
+        # Puppet and others look here for what will start services in the booted appliance.
+        argv += ["--ro-bind", self.materials / FIRST_PROCESS, "/proc/1/comm"]
         if network:
-            # Where systemd-resolved is installed, the tree's /etc/resolv.conf leads here.
+            # Where systemd-resolved is installed, the tree's /etc/resolv.conf leads here. Folders that bwrap makes by
+            # itself are for root alone, and apt fetches as another.
+            argv += ["--dir", "/run/systemd", "--dir", "/run/systemd/resolve"]
             argv += ["--ro-bind-try", "/etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"]
         return [*argv, "--chdir", folder, "--", *words]
 

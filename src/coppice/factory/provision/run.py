@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from coppice.errors import ProvisionError, ToolFailedError, ToolTimeoutError
 from coppice.factory.provision.accounts import forbid_sudo, lay_files, make_users, sudo_rules
 from coppice.factory.provision.borrowed import Borrowing
-from coppice.factory.provision.cage import MATERIALS, MAX_LOG_BYTES, FloodError, TreeCage
+from coppice.factory.provision.cage import FIRST_PROCESS, MATERIALS, MAX_LOG_BYTES, SEEN, FloodError, TreeCage
 from coppice.factory.provision.commands import command_of, package_of
 from coppice.factory.provision.plan import make_plan
 from coppice.factory.provision.units import switch_units
@@ -82,10 +82,12 @@ def lay_materials(definition: Definition, into: Path) -> None:
         OSError: They could not be written.
         DefinitionError: A value in a provisioner cannot be what it says.
     """
-    into.mkdir()
+    seen = into / SEEN
+    seen.mkdir(parents=True)
+    (into / FIRST_PROCESS).write_text("systemd\n", encoding="ascii")
     for provisioner in definition.provisioners:
         name = folder_name(definition, provisioner)
-        folder = into / name
+        folder = seen / name
         folder.mkdir()
         for path, content in sorted(provisioner.files.items()):
             place = folder / path
@@ -93,7 +95,7 @@ def lay_materials(definition: Definition, into: Path) -> None:
             place.write_bytes(content)
         variables = command_of(provisioner, definition, f"{MATERIALS}/{name}").variables_file
         if variables is not None:
-            (into / f"{name}.json").write_bytes(variables)
+            (seen / f"{name}.json").write_bytes(variables)
     # Whatever this process's umask is. Scripts call each other.
     for place in (into, *into.rglob("*")):
         runs = place.is_dir() or place.read_bytes().startswith(b"#!")
