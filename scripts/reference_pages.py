@@ -19,6 +19,7 @@ from coppice.definition.describe import describe_definition
 from coppice.definition.json_schema import SCHEMA_FILE, schema_text
 from coppice.definition.lint import RULES
 from coppice.errors import all_error_types
+from coppice.factory.audit import CHECKS
 from coppice.schedule.metrics import METRICS
 from coppice.settings.describe import describe_settings
 
@@ -46,6 +47,13 @@ def errors_table() -> str:
         first = (kind.__doc__ or "").strip().splitlines()[0]
         meaning = "A defect of Coppice: please report it." if kind.code == "internal-error" else first
         lines.append(f"| `{kind.code}` | {kind.exit_code} | {_cell(meaning)} |")
+    return "\n".join(lines)
+
+
+def audit_table() -> str:
+    """Return every check of the audit."""
+    lines = ["| check | finds | why an image must not have it |", "|---|---|---|"]
+    lines += [f"| `{check.name}` | {_cell(check.finds)} | {_cell(check.reason)} |" for check in CHECKS]
     return "\n".join(lines)
 
 
@@ -147,6 +155,7 @@ def pages() -> dict[Path, str]:
         "metrics": metrics_table(),
         "commands": commands_table(),
         "definition": definition_table(),
+        "audit": audit_table(),
     }
     found = {}
     for name, table in tables.items():

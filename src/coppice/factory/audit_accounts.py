@@ -155,15 +155,67 @@ def _automatic_login(subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 ACCOUNT_CHECKS = (
-    Check(name="empty-password", reason="Anybody could log in.", look=_empty_passwords),
-    Check(name="password", reason="Who knows it, or finds it out, could log in to every machine.", look=_passwords),
-    Check(name="second-root", reason="An account with root's number is root, and is overlooked.", look=_second_root),
-    Check(name="authorised-key", reason="Its owner could log in to every machine.", look=_authorised_keys),
-    Check(name="host-key", reason="Everybody has the image, and so the key to pass for its machines.", look=_host_keys),
-    Check(name="private-key", reason="A key that is published is none.", look=_private_keys),
-    Check(name="credential", reason="Whoever has the image could use it.", look=_credentials),
-    Check(name="sudo", reason="Only whom the definition names may become root.", look=_sudo),
-    Check(name="trusted-host", reason="Addresses can be forged.", look=_trusted_hosts),
-    Check(name="automatic-login", reason="A console is open to whoever reaches it.", look=_automatic_login),
+    Check(
+        name="empty-password",
+        finds="accounts that need no password, or have one outside of `/etc/shadow`",
+        reason="Anybody could log in.",
+        look=_empty_passwords,
+    ),
+    Check(
+        name="password",
+        finds="password hashes in `/etc/shadow`, of locked accounts too; a missing `/etc/shadow`",
+        reason="Who knows it, or finds it out, could log in to every machine.",
+        look=_passwords,
+    ),
+    Check(
+        name="second-root",
+        finds="accounts with number 0 beside root",
+        reason="An account with root's number is root, and is overlooked.",
+        look=_second_root,
+    ),
+    Check(
+        name="authorised-key",
+        finds="`authorized_keys` anywhere",
+        reason="Its owner could log in to every machine.",
+        look=_authorised_keys,
+    ),
+    Check(
+        name="host-key",
+        finds="SSH host keys",
+        reason="Everybody has the image, and so the key to pass for its machines.",
+        look=_host_keys,
+    ),
+    Check(
+        name="private-key",
+        finds="private keys (PEM, PGP, PuTTY) and key stores in `/etc`, homes, `/srv`, `/opt`, `/usr/local`, "
+        "`/var/lib`, `/var/www` that no package brought",
+        reason="A key that is published is none.",
+        look=_private_keys,
+    ),
+    Check(
+        name="credential",
+        finds="`.netrc`, `.git-credentials`, cloud and registry credentials, addresses with a password in them",
+        reason="Whoever has the image could use it.",
+        look=_credentials,
+    ),
+    Check(
+        name="sudo",
+        finds="rules of sudo for others than root, `%sudo`, the account of cloud-init and users with `sudo = true`; "
+        "such without a password",
+        reason="Only whom the definition names may become root.",
+        look=_sudo,
+    ),
+    Check(
+        name="trusted-host",
+        finds="`.rhosts`, `.shosts`, `hosts.equiv`",
+        reason="Addresses can be forged.",
+        look=_trusted_hosts,
+    ),
+    Check(
+        name="automatic-login",
+        finds="terminals that log in by themselves",
+        reason="A console is open to whoever reaches it.",
+        look=_automatic_login,
+    ),
 )
 """Who could get in."""

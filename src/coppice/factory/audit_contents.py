@@ -54,9 +54,26 @@ def _modified(subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 CONTENT_CHECKS = (
-    Check(name="world-writable", reason="Any program could change what others rely on.", look=_world_writable),
-    Check(name="setuid", reason="What runs as root must come from somewhere.", look=_setuid),
-    Check(name="device-node", reason="It gives the hardware away.", look=_device_nodes),
-    Check(name="modified-file", reason="A package that was changed is another one, and has no name.", look=_modified),
+    Check(
+        name="world-writable",
+        finds="files and folders that everybody may write to, but for `/tmp` and the like",
+        reason="Any program could change what others rely on.",
+        look=_world_writable,
+    ),
+    Check(
+        name="setuid",
+        finds="programs with setuid or setgid that no package brought",
+        reason="What runs as root must come from somewhere.",
+        look=_setuid,
+    ),
+    Check(
+        name="device-node", finds="devices outside of `/dev`", reason="It gives the hardware away.", look=_device_nodes
+    ),
+    Check(
+        name="modified-file",
+        finds="files that are not what their package brought, or are gone (documentation may be left out)",
+        reason="A package that was changed is another one, and has no name.",
+        look=_modified,
+    ),
 )
 """What the files are."""

@@ -156,16 +156,71 @@ def _without_comments(text: str) -> str:
 
 
 LEFTOVER_CHECKS = (
-    Check(name="machine-id", reason="Machines with one number take each other's addresses.", look=_machine_ids),
-    Check(name="seed", reason="Machines would draw the same random numbers.", look=_seeds),
-    Check(name="log", reason="It tells of the building machine, and grows the image.", look=_logs),
-    Check(name="cloud-state", reason="The first start would be taken for a later one.", look=_cloud_state),
-    Check(name="package-cache", reason="It is old by tomorrow, and grows the image.", look=_package_caches),
-    Check(name="lease", reason="Addresses and names are each machine's own.", look=_leases),
-    Check(name="history", reason="Commands may have secrets in them.", look=_histories),
-    Check(name="temporary-file", reason="It was meant to be gone.", look=_temporary),
-    Check(name="resolver", reason="Each cloud has its own.", look=_resolvers),
-    Check(name="proxy", reason="It is not there where machines run.", look=_proxies),
-    Check(name="swap", reason="Machines wait for a disk that they do not have.", look=_swaps),
+    Check(
+        name="machine-id",
+        finds="a machine-id that is set",
+        reason="Machines with one number take each other's addresses.",
+        look=_machine_ids,
+    ),
+    Check(
+        name="seed",
+        finds="random seeds and the secret of credentials of systemd",
+        reason="Machines would draw the same random numbers.",
+        look=_seeds,
+    ),
+    Check(
+        name="log",
+        finds="logs that are not empty",
+        reason="It tells of the building machine, and grows the image.",
+        look=_logs,
+    ),
+    Check(
+        name="cloud-state",
+        finds="what cloud-init noted (seeds of the appliance itself may be there)",
+        reason="The first start would be taken for a later one.",
+        look=_cloud_state,
+    ),
+    Check(
+        name="package-cache",
+        finds="lists, archives and caches of apt, dnf and zypper",
+        reason="It is old by tomorrow, and grows the image.",
+        look=_package_caches,
+    ),
+    Check(
+        name="lease",
+        finds="DHCP leases, names of network cards, the initiator name of iSCSI",
+        reason="Addresses and names are each machine's own.",
+        look=_leases,
+    ),
+    Check(
+        name="history",
+        finds="histories of shells and programs",
+        reason="Commands may have secrets in them.",
+        look=_histories,
+    ),
+    Check(
+        name="temporary-file",
+        finds="files in `/tmp`, `/var/tmp`, `/run`, `/dev`",
+        reason="It was meant to be gone.",
+        look=_temporary,
+    ),
+    Check(
+        name="resolver",
+        finds="a `/etc/resolv.conf` with name servers in it",
+        reason="Each cloud has its own.",
+        look=_resolvers,
+    ),
+    Check(
+        name="proxy",
+        finds="proxies for apt, shells and systemd that no `[[file]]` lays in",
+        reason="It is not there where machines run.",
+        look=_proxies,
+    ),
+    Check(
+        name="swap",
+        finds="swap in `/etc/fstab`, swap files, a place to resume from",
+        reason="Machines wait for a disk that they do not have.",
+        look=_swaps,
+    ),
 )
 """What was left behind."""

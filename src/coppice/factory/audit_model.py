@@ -55,11 +55,13 @@ class Check:
 
     Attributes:
         name: For verdicts, and for exceptions in definitions.
+        finds: What it finds, for people.
         reason: Why an image must not have it.
         look: Gives where it is and what it is.
     """
 
     name: str
+    finds: str
     reason: str
     look: Callable[[Subject], Iterator[tuple[str, str]]]
 

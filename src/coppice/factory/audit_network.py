@@ -227,8 +227,25 @@ def _package_sources(subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 NETWORK_CHECKS = (
-    Check(name="sshd", reason="Passwords are guessed; keys are not.", look=_sshd),
-    Check(name="listening-service", reason="What nobody asked for should not answer.", look=_listeners),
-    Check(name="package-source", reason="Whoever is on the way could put in another package.", look=_package_sources),
+    Check(
+        name="sshd",
+        finds="sshd that takes passwords or lets root in by one; other ports or ways in than the definition lays in; a "
+        "missing sshd where `access.ssh` is on",
+        reason="Passwords are guessed; keys are not.",
+        look=_sshd,
+    ),
+    Check(
+        name="listening-service",
+        finds="units that start by themselves and listen, and are neither in `access`, nor in `firewall.open`, nor in "
+        "`services.enabled`",
+        reason="What nobody asked for should not answer.",
+        look=_listeners,
+    ),
+    Check(
+        name="package-source",
+        finds="sources that are trusted without a signature, or are a folder; settings that take unsigned packages",
+        reason="Whoever is on the way could put in another package.",
+        look=_package_sources,
+    ),
 )
 """What answers, and what is asked."""
