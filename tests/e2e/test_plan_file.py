@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from coppice.errors import PlanFileError, StalePlanError
+from coppice.errors import InputError, PlanFileError, StalePlanError, UnreadableFileError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -91,8 +91,25 @@ def test_what_the_cap_holds_is_carried_out_only_when_it_is_said_at_both_times(si
     site.next_version()
     site.publish()
     site.plan = site.root / "plan.json"
-    assert site.run("plan", "--allow-withdrawals", "--out", site.plan).code == 0
+    written = site.run("plan", "--allow-withdrawals", "--out", site.plan)
+    assert written.code == 0
+    assert f"`coppice apply --allow-withdrawals {site.plan}`" in written.stderr
     assert apply(site).codes == ["plan-file"]
     assert site.images() == {("Debian 12", "1"): "available"}
-    assert apply(site, "--allow-withdrawals").code == 0
+    carried_out = site.run("apply", "--allow-withdrawals", site.plan)
+    assert carried_out.code == 0
+    assert carried_out.stdout.startswith("here: 1 done, 0 held, 0 unchanged\n"), carried_out
     assert site.images() == {("Debian 12", "1"): "withdrawn"}
+
+
+def test_a_path_that_was_mistyped_is_told_as_that_and_no_directory_is_made(site):
+    ended = site.run("--json", "apply", site.root / "nothing.json")
+    assert (ended.code, ended.codes) == (UnreadableFileError.exit_code, ["file-unreadable"])
+    for command in (
+        ("plan", "--out"),
+        ("bundle", "inventory"),
+        ("subscription", "show", "demo", "--raw", "--output"),
+    ):
+        ended = site.run("--json", *command, site.root / "nowhere" / "file")
+        assert (ended.code, ended.codes) == (InputError.exit_code, ["input-invalid"]), ended
+        assert not (site.root / "nowhere").exists()

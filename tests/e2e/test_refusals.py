@@ -347,6 +347,8 @@ def test_a_valid_list_without_images_is_held_and_nothing_is_taken_away(site):
         ended = site.sync()
         assert ended.code != 0
         assert ended.codes == ["plan-deletion-cap"]
+        (error,) = ended.said["errors"]
+        assert error["message"].startswith(f"{error['context']['subscription']}: list "), error
         after = site.snapshot()
         assert after["cloud"] == before["cloud"]
         assert after["cache"] == before["cache"]

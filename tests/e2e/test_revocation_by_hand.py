@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from coppice.errors import NotFoundError
+
 pytestmark = pytest.mark.e2e
 
 SETTINGS = """\
@@ -31,3 +33,14 @@ def test_a_mistake_in_the_settings_of_one_cloud_holds_up_no_revocation(kit, tmp_
     assert clouds["wrong"]["code"] == "settings-invalid"
     (revoked,) = line.ok("image", "revoked")["revocations"]
     assert (revoked["list"], revoked["image"]) == ("a-list", "an-image")
+
+
+def test_a_subscription_that_was_mistyped_is_not_taken_for_a_list_that_nobody_knows(site):
+    image = site.first["dc:identifier"]
+    mistyped = f"demox/{image}"
+    ended = site.run("--json", "image", "revoke", mistyped, "--every-version", "--reason", "a door")
+    assert (ended.code, ended.codes) == (NotFoundError.exit_code, ["not-found"])
+    assert f"demo/{image}" in ended.said["errors"][0]["resolution"]
+    assert site.ok("image", "revoked")["revocations"] == []
+    site.ok("image", "revoke", f"demo/{image}", "--every-version", "--reason", "a door")
+    assert set(site.images().values()) == {"revoked"}

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coppice.cli.files import unreadable
 from coppice.cli.words import examples, pass_context, verb
+from coppice.errors import StorageError
 
 if TYPE_CHECKING:
     from coppice.cli.context import Context
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
         "coppice plan --out plan.json",
         "coppice apply --dry-run plan.json",
         "coppice apply plan.json",
-        exits="0 done, 1 some items failed, 9 the plan is stale or no plan: nothing was changed, 75 another run is at "
-        "work",
+        exits="0 done, 1 some items failed, 3 FILE cannot be read, 9 the plan is stale or no plan: nothing was "
+        "changed, 75 another run is at work",
     ),
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
@@ -43,7 +45,13 @@ def command(context: Context, *, file: Path, dry_run: bool, allow_withdrawals: b
     from coppice.workflows.converge import Site
     from coppice.workflows.plan_file import apply_plan_file, read_plan_file
 
-    agreed = read_plan_file(file)
+    try:
+        agreed = read_plan_file(file)
+    except StorageError as problem:
+        why = problem.__cause__
+        if isinstance(why, FileNotFoundError | NotADirectoryError | PermissionError):
+            raise unreadable(file, why) from problem
+        raise
     report = apply_plan_file(
         agreed,
         open_clouds(context, tuple(agreed.clouds)),

@@ -10,9 +10,9 @@ import click
 
 from coppice.cli.dates import DateParameter
 from coppice.cli.envelope import Result, Status
+from coppice.cli.files import require_directory
 from coppice.cli.output import counted, format_size
 from coppice.cli.words import examples, noun, pass_context
-from coppice.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from coppice.errors import CoppiceError
 
 command = noun("bundle", "Lists and images in one file, for sites without a network.")
+# A stick that is not plugged in is no reason to fill the disk below its mount point.
+_MOUNT = "Mount the medium, or make the directory, and run again."
 
 
 @command.command(
@@ -55,13 +57,7 @@ def export(
     from coppice.workflows.bundle import read_inventory
     from coppice.workflows.export_bundle import export_bundle
 
-    if not file.absolute().parent.is_dir():
-        # A stick that is not plugged in is no reason to fill the disk below its mount point.
-        raise InputError(
-            f"there is no directory {file.absolute().parent}",
-            resolution="Mount the medium, or make the directory, and run again.",
-            context={"path": str(file)},
-        )
+    require_directory(file, resolution=_MOUNT)
     report = export_bundle(
         file,
         settings=context.settings,
@@ -108,6 +104,7 @@ def inventory(context: Context, *, file: Path) -> Result:
     """Write what this site's cache holds to FILE, for `coppice bundle export --have` at the other site."""
     from coppice.workflows.bundle import take_inventory, write_inventory
 
+    require_directory(file, resolution=_MOUNT)
     taken = take_inventory(context.settings)
     write_inventory(file, taken, now=context.clock.now())
     return Result(

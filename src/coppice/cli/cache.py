@@ -86,7 +86,8 @@ def show(context: Context, digest: str) -> Result:
         "coppice cache fetch --dry-run",
         "coppice cache fetch --refresh",
         "coppice cache fetch --retry",
-        exits="0 done, 1 some images failed, the failure's own code when one thing failed, 75 another run is at work",
+        exits="0 done, 1 some images failed, the failure's own code when nothing could be done for one reason, "
+        "75 another run is at work",
     ),
 )
 @click.option("--refresh", "refresh_lists", is_flag=True, help="Fetch and verify the lists first.")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,14 @@ import click
 from coppice.cli.envelope import Result
 from coppice.cli.words import examples, pass_context, verb
 from coppice.cloud.model import ImageState
-from coppice.errors import InputError
+from coppice.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from coppice.cli.context import Context
     from coppice.cli.output import Output
-    from coppice.cloud.revocations import KeptRevocation
+    from coppice.cloud.revocations import KeptRevocation, Target
     from coppice.workflows.converge import CloudReport, Site, SyncReport
     from coppice.workflows.revoke import RevokeReport
 
@@ -84,6 +85,7 @@ def revoke_command(
         raise InputError(f"a reason has 1 to {_MAX_REASON_LENGTH} characters")
     site = _site(context)
     target = target_of(image, version=image_version, every_version=every_version, site=site)
+    _refuse_mistyped(target, site)
     opened, unopened = _open_each(context, clouds)
     report = revoke(target, reason, opened, site, dry_run=dry_run, wait_seconds=wait)
     report = replace(report, run=replace(report.run, clouds=(*report.run.clouds, *unopened)))
@@ -240,6 +242,26 @@ def _open(context: Context, names: tuple[str, ...]) -> dict[str, Any]:
 
     # What is revoked here before any cloud is set up is revoked when one is.
     return dict(open_clouds(context, names)) if names or context.settings.clouds else {}
+
+
+def _refuse_mistyped(target: Target, site: Site) -> None:
+    """Refuse what is almost the name of a subscription: taken for a list's identifier, it revokes nothing.
+
+    Raises:
+        NotFoundError: It is neither a subscription's name nor a list's identifier.
+    """
+    from coppice.model.identifiers import is_uuid
+    from coppice.subscription.store import SubscriptionStore
+
+    if target.key is None or is_uuid(named := target.key.list_identifier):
+        return
+    followed = SubscriptionStore(site.database).all()
+    near = difflib.get_close_matches(named, [each.name for each in followed], n=1)
+    if near and named not in {each.list_identifier for each in followed}:
+        raise NotFoundError(
+            f"there is neither a subscription nor a list {named[:80]!r}; nothing was revoked",
+            resolution=f"Did you mean '{near[0]}/{target.key.image_identifier}'?",
+        )
 
 
 def _if_unknown(report: RevokeReport) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coppice.cli.files import require_directory
 from coppice.cli.words import examples, pass_context, verb
 
 if TYPE_CHECKING:
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from coppice.cli.envelope import Result
 
 
-@verb("plan", epilog=examples("coppice plan", "coppice plan --cloud main --json", "coppice plan --out plan.json"))
+@verb(
+    "plan",
+    epilog=examples(
+        "coppice plan",
+        "coppice plan --cloud main --json",
+        "coppice plan --out plan.json",
+        exits="0 shown, 1 some lists or clouds failed, or something is held, "
+        "the failure's own code when nothing could be done for one reason",
+    ),
+)
 @click.option("--allow-withdrawals", is_flag=True, help="Plan withdrawals that the cap would hold.")
 @click.option("--cloud", "clouds", multiple=True, metavar="NAME", help="Only this cloud (may be repeated).")
 @click.option("--subscription", "only", multiple=True, metavar="NAME", help="Only this subscription (may be repeated).")
@@ -35,6 +45,8 @@ def command(
     from coppice.cli.run import run_result
     from coppice.cli.sync import run_sync
 
+    if out is not None:
+        require_directory(out)
     opened = open_clouds(context, clouds)
     report = run_sync(context, opened, dry_run=True, allow_withdrawals=allow_withdrawals, only=only)
     if out is None:
@@ -44,6 +56,8 @@ def command(
 
     site = Site(settings=context.settings, database=context.database, clock=context.clock, monitor=context.monitor)
     names = write_plan_file(out, report, opened, site, only=only or None, allow_withdrawals=allow_withdrawals)
-    said = f"The plan of {', '.join(names)} is in {out}: `coppice apply {out}` carries it out, if it is the same then."
+    # A file cannot allow what is over the cap, so whoever applies it says so again.
+    apply = f"coppice apply --allow-withdrawals {out}" if allow_withdrawals else f"coppice apply {out}"
+    said = f"The plan of {', '.join(names)} is in {out}: `{apply}` carries it out, if it is the same then."
     result = run_result("plan", report, dry_run=True, out=out)
     return replace(result, messages=(*result.messages, said))

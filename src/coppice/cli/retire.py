@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from coppice.cli.envelope import Result
 
 
-@verb("retire", epilog=examples("coppice retire --dry-run", "coppice retire --cloud main"))
+@verb(
+    "retire",
+    epilog=examples(
+        "coppice retire --dry-run",
+        "coppice retire --cloud main",
+        exits="0 done, 1 some items failed, the failure's own code when nothing could be done for one reason, "
+        "75 another run is at work",
+    ),
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan, change no cloud.")
 @click.option("--cloud", "clouds", multiple=True, metavar="NAME", help="Only this cloud (may be repeated).")
 @click.option(

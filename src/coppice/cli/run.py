@@ -44,7 +44,7 @@ def run_result(command: str, report: SyncReport, *, dry_run: bool, **more: objec
         more: Further data of the command.
     """
     errors = report.errors
-    done = _count_done(report)
+    done = sum(map(_done, report.clouds))
     fresh = sum(outcome.fresh for outcome in report.refreshed.outcomes) if report.refreshed else 0
     lost = bool(report.clouds) and all(each.error is not None for each in report.clouds)
     status = Status.SUCCESS if not errors else Status.PARTIAL if (done or fresh) and not lost else Status.ERROR
@@ -94,7 +94,10 @@ def _show_cloud(output: Output, cloud: CloudReport) -> None:
     if cloud.applied is None:
         show_plan(output, cloud.plan)
         return
-    output.heading(f"{cloud.cloud}: {cloud.plan.unchanged} unchanged")
+    done, results = _done(cloud), cloud.applied.results
+    failed = f"{len(results) - done} failed or not tried, " if done < len(results) else ""
+    kept = f"{len(cloud.plan.held)} held, {cloud.plan.unchanged} unchanged"
+    output.heading(f"{cloud.cloud}: {done} done, {failed}{kept}")
     for result in cloud.applied.results:
         output.line(f"{_SIGNS[result.action.kind]} {describe_action(result.action)}: {_became(result)}")
     for held in cloud.plan.held:
@@ -111,13 +114,9 @@ def _became(result: ActionResult) -> str:
     return f"failed [{result.error.code}]" if result.error is not None else f"done in {result.seconds:.1f} s"
 
 
-def _count_done(report: SyncReport) -> int:
-    return sum(
-        result.error is None and not result.skipped and not result.taken_back
-        for cloud in report.clouds
-        if cloud.applied
-        for result in cloud.applied.results
-    )
+def _done(cloud: CloudReport) -> int:
+    results = cloud.applied.results if cloud.applied else ()
+    return sum(result.error is None and not result.skipped and not result.taken_back for result in results)
 
 
 def _summary(report: SyncReport, done: int, *, dry_run: bool) -> tuple[str, ...]:

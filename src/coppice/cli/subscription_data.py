@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coppice.errors import DeletionCapError
 from coppice.log import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from coppice.cli.output import Output
     from coppice.errors import CoppiceError
@@ -170,12 +171,20 @@ def archived_as_dict(found: ArchivedList) -> dict[str, object]:
     }
 
 
-def errors_by_name(errors: Iterable[CoppiceError], outcomes: Iterable[ListOutcome]) -> tuple[CoppiceError, ...]:
-    """Return ``errors`` in their order; those of a subscription say whose they are."""
+def errors_by_name(errors: Iterable[CoppiceError], outcomes: Sequence[ListOutcome]) -> tuple[CoppiceError, ...]:
+    """Return ``errors`` in their order; those of a subscription, and of its list's plan, say whose they are."""
     owners = {id(each.error): str(each.subscription.name) for each in outcomes if each.error is not None}
-    return tuple(
-        each if (name := owners.get(id(each))) is None else each.told_of(name, subscription=name) for each in errors
-    )
+    lists = {
+        str(each.verified.content.identifier): str(each.subscription.name)
+        for each in outcomes
+        if each.verified is not None
+    }
+
+    def owner(error: CoppiceError) -> str | None:
+        of_list = error.context.get("list") if isinstance(error, DeletionCapError) else None
+        return owners.get(id(error)) or lists.get(str(of_list))
+
+    return tuple(each if (name := owner(each)) is None else each.told_of(name, subscription=name) for each in errors)
 
 
 def change_messages(changes: Iterable[Change]) -> tuple[str, ...]:

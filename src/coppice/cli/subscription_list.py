@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coppice.cli.envelope import Result
+from coppice.cli.files import require_directory
 from coppice.cli.output import format_size, moment
 from coppice.cli.subscription_data import archived_as_dict, overview_as_dict, show_subscription, subscription_as_dict
 from coppice.cli.words import examples, pass_context, verb
@@ -216,6 +217,8 @@ def _raw(context: Context, name: str, version: str | None, target: Path | None) 
 
     if target is None and context.json:
         raise UsageError("the bytes of a list are no JSON", resolution="Write them to a file with --output FILE.")
+    if target is not None:
+        require_directory(target)
     found, message = ListArchive(context.database).message(name, version)
     if target is not None:
         atomic.write_bytes(target, message)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         "coppice sync --dry-run",
         "coppice sync --cloud main",
         "coppice sync --subscription egi --allow-withdrawals",
-        exits="0 done, 1 some items failed, the failure's own code when one thing failed, 75 another run is at work",
+        exits="0 done, 1 some items failed or are held, the failure's own code when nothing could be done for one "
+        "reason, 75 another run is at work",
     ),
 )
 @click.option("--dry-run", is_flag=True, help="Fetch and verify lists, show the plan, change no cloud.")

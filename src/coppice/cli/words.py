@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ pass_context = click.make_pass_decorator(Context)
 
 
 _MAX_SENTENCE = 300
+_HELP_WIDTH = 76
 
 
 class Command(click.Command):
@@ -74,7 +76,11 @@ def verb(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
 def examples(*lines: str, exits: str = "") -> str:
     """Return the epilog of a command: examples, and exit codes where they need saying."""
     text = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-    return f"{text}\n\n\b\nExit codes:\n  {exits}" if exits else text
+    if not exits:
+        return text
+    # Click indents it by two, and breaks no line after its mark.
+    folded = textwrap.fill(exits, _HELP_WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return f"{text}\n\n\b\nExit codes:\n{folded}"
 
 
 def _json_option() -> click.Option:
