@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coppice.definition.resolve import ResolvedDefinition
     from coppice.definition.told import ToldValue
 
+_CONTENTS = frozenset({"files", "tests", "provisioners", "contextualisation"})
 _SHOWN = 60
 """Characters of a value in a table; the whole of it is in the JSON."""
 
@@ -55,10 +56,19 @@ def list_definitions(context: Context) -> Result:
 
     return Result(
         command="definition list",
-        data={"directory": places[0], "places": list(places), "definitions": found},
+        data={"directory": places[0], "places": list(places), "definitions": [_summary(each) for each in found]},
         messages=() if found else (f"no definitions in {', '.join(str(each) for each in places)}",),
         show=render,
     )
+
+
+def _summary(definition: Definition) -> dict[str, object]:
+    from coppice.formats.definition import definition_document
+
+    document = definition_document(definition)
+    # What files and scripts hold, `show` tells of one; of all together it is too much.
+    said = {key: value for key, value in document.items() if key not in _CONTENTS}
+    return {**said, "reference": definition.reference, "digest": definition.digest()}
 
 
 @command.command(
@@ -131,13 +141,14 @@ def show(context: Context, *, name: str, resolved: bool, origin: bool) -> Result
     from coppice.definition.read import resolve_definition
     from coppice.definition.told import told_values
     from coppice.errors import UsageError
+    from coppice.formats.definition import definition_document
 
     if origin and not resolved:
         raise UsageError("--origin needs --resolved", resolution=f"coppice definition show {name} --resolved --origin")
     found = resolve_definition(context.definition_places(), name, defaults=context.definition_defaults())
     definition = found.definition
     data: dict[str, object] = {
-        "definition": definition,
+        "definition": definition_document(definition),
         "digest": definition.digest(),
         "chain": [step.reference for step in found.chain],
     }

@@ -28,7 +28,14 @@ def run(tmp_path, capsys, monkeypatch):
     defs = tmp_path / "defs"
     for name, text in (
         ("base", BASE),
-        ("web", 'from = "base"\nbuild.packages = ["nginx"]\nappliance.title = "Web"\n[variants.small]\nappliance.title = "Small"\n'),
+        (
+            "web",
+            (
+                "web",
+                'from = "base"\nbuild.packages = ["nginx"]\nappliance.title = "Web"\n'
+                '[variants.small]\nappliance.title = "Small"\n',
+            ),
+        ),
         ("old", BASE.replace('"Debian"', '"Ubuntu"').replace('"12"', '"9.10"')),
         ("new", BASE.replace('"Debian"', '"Ubuntu"').replace('"12"', '"10.04"')),
     ):
@@ -86,6 +93,21 @@ def test_show_without_more_says_what_it_is_built_upon(run):
     assert run("show", "web@small")["data"]["chain"] == ["web@small", "base"]
     assert "nginx" in run("show", "web", as_json=False)
     assert run("show", "web", "--origin", code=2)["errors"][0]["code"] == "usage"
+
+
+def test_all_that_a_definition_can_hold_has_a_form_in_json(run):
+    path = run.defs / "web" / "appliance.toml"
+    path.write_text(
+        'from = "base"\noperating-system.end-of-life = 2028-06-30\n[metadata]\nday = 2026-01-01\n'
+        '[[file]]\npath = "/x"\ncontent = "hello"\n[[test]]\nname = "t"\nscript = "true"\n'
+    )
+    found = run("show", "web", "--resolved")["data"]
+    assert found["definition"]["end_of_life"] == "2028-06-30"
+    assert found["definition"]["files"][0]["content"] == "aGVsbG8="
+    assert {"key": "metadata.day", "value": "2026-01-01", "file": str(path), "line": 4} in found["values"]
+    (listed,) = [each for each in run("list")["data"]["definitions"] if each["name"] == "web"]
+    assert listed["digest"] == found["digest"]
+    assert "files" not in listed
 
 
 def test_validate_takes_names_folders_and_all(run):
