@@ -296,6 +296,30 @@ def test_a_parent_that_fails_keeps_its_children_back_and_nobody_else(site):
     assert "web" not in StandIn.built
 
 
+def test_nothing_is_built_upon_a_parent_that_does_not_boot(site):
+    site.add("base", "web")
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.no_boot = {"base"}
+    site.rebuild()
+    StandIn.built.clear()
+    assert site.choices() == {"base": Choice.LATER, "web": Choice.LATER}
+    assert site.rebuild("web").ended == ()
+    site.no_boot = set()
+    site.desk.clock.advance(timedelta(hours=1))
+    assert [each.name for each in site.rebuild().ended if each.result.is_new] == ["base", "web"]
+
+
+def test_while_a_parent_cannot_be_built_a_child_is_built_upon_the_one_that_is_there(site):
+    site.add("base", "web")
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    StandIn.broken = {"base"}
+    site.rebuild()
+    [ended] = site.rebuild().ended
+    assert (ended.name, ended.result.is_new) == ("web", True)
+
+
 def test_what_its_parent_has_become_makes_a_child_stale(site):
     site.add("base", "web")
     site.definitions["base"] = replace(site.definitions["base"], title="Base, better", packages=("jq",))
@@ -416,6 +440,24 @@ def test_only_so_many_versions_stay_as_the_definition_says(site):
     assert len(site.versions("base")) == 2
     assert [each.version for each in report.published.deleted] == [first]
     assert [each.exists() for each in report.published.deleted[0].files] == [False]
+
+
+def test_images_of_builds_that_others_have_followed_go_and_what_tells_of_them_stays(site):
+    site.add("base", "web")
+    builds = site.desk.settings.state_directory / "factory" / "builds"
+    [first] = builds.glob("*/web.raw")
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.rebuild()
+    assert len(list(builds.glob("*/web.raw"))) == 2
+    site.desk.clock.advance(DAY)
+    site.rebuild()
+    assert not first.exists()
+    assert (first.parent / "build.json").exists()
+    assert len(list(builds.glob("*/web.raw"))) == len(list(builds.glob("*/base.raw"))) == 1
+    StandIn.built.clear()
+    assert build_appliance(site.definitions["web"], **site.where, find=site.find).reused
+    assert set(site.choices().values()) == {Choice.FRESH}
 
 
 def test_a_list_that_was_never_published_is_left_to_a_person(site):

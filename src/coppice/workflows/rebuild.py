@@ -22,6 +22,7 @@ from coppice.factory.staleness_notes import RebuildNotes, read_notes, write_note
 from coppice.schedule.lock import run_lock
 from coppice.workflows.add import add_build
 from coppice.workflows.build import build_appliance, factory_root, find_kept_build, parents_of
+from coppice.workflows.old_builds import forget_old_builds
 from coppice.workflows.rebuild_publish import PublishedRebuilds, publish_rebuilt
 from coppice.workflows.staleness import Appraiser
 
@@ -132,6 +133,7 @@ def rebuild(
             published = publish_rebuilt(
                 appraisals, settings=settings, database=database, clock=clock, monitor=monitor, ask=ask
             )
+        forget_old_builds(settings, clock)
     return RebuildReport(appraisals=appraisals, ended=ended, published=published)
 
 

@@ -7,19 +7,19 @@ now; its definition and its parent are compared with what they were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.model import ReferencedImage
-from coppice.errors import BuildError, CoppiceError, DefinitionError, NotFoundError, StateError
+from coppice.errors import BootTestError, BuildError, CoppiceError, DefinitionError, NotFoundError, StateError
 from coppice.factory.bootstrap.suites import find_suite, sources
 from coppice.factory.build import load_build_result
 from coppice.factory.staleness import Choice, Decision, Evidence, are_covered, decide, find_updates
 from coppice.factory.staleness_notes import read_notes
 from coppice.formats.definition import definition_document
-from coppice.workflows.build import factory_root, find_kept_build
+from coppice.workflows.build import factory_root, find_kept_build, parents_of
 from coppice.workflows.repositories import Repositories, Source, parse_source
 
 if TYPE_CHECKING:
@@ -98,7 +98,27 @@ class Appraiser:
             DatabaseError: The database failed.
         """
         wanted = names or [each.name for each in self._catalogue.appliances()]
-        return tuple(self._one(self._catalogue.versions(name)[-1], waits=waits) for name in dict.fromkeys(wanted))
+        found = [self._one(self._catalogue.versions(name)[-1], waits=waits) for name in dict.fromkeys(wanted)]
+        chosen = {each.name for each in found if each.decision.choice is Choice.REBUILD}
+        return tuple(self._after_parents(each, chosen) if waits and each.name in chosen else each for each in found)
+
+    def _after_parents(self, appraisal: Appraisal, chosen: set[str]) -> Appraisal:
+        """Have an appliance wait whose parent's newest build does not boot: nothing that boots comes of it."""
+        assert appraisal.definition is not None  # noqa: S101 - without one, nothing is decided to be built
+        root, decision = factory_root(self._settings), appraisal.decision
+        try:
+            above = [each.name for each in parents_of(appraisal.definition, self._find)]
+        except CoppiceError:
+            # Told when it is built.
+            return appraisal
+        for name in above:
+            failed = read_notes(root, name).failed
+            if name not in chosen and failed is not None and failed.code == BootTestError.code:
+                why = f"it waits for {name}, which it is built upon and whose newest build does not boot"
+                reasons = (*decision.reasons, why)
+                later = replace(decision, choice=Choice.LATER, reasons=reasons, due_at=failed.next_at())
+                return replace(appraisal, decision=later)
+        return appraisal
 
     def updates(
         self, packages: Iterable[Package], definition: Definition
