@@ -21,6 +21,13 @@ suite = "bookworm"
 [build]
 user = "debian"
 """
+WEB = """\
+from = "base"
+build.packages = ["nginx"]
+appliance.title = "Web"
+[variants.small]
+appliance.title = "Small"
+"""
 
 
 @pytest.fixture
@@ -28,14 +35,7 @@ def run(tmp_path, capsys, monkeypatch):
     defs = tmp_path / "defs"
     for name, text in (
         ("base", BASE),
-        (
-            "web",
-            (
-                "web",
-                'from = "base"\nbuild.packages = ["nginx"]\nappliance.title = "Web"\n'
-                '[variants.small]\nappliance.title = "Small"\n',
-            ),
-        ),
+        ("web", WEB),
         ("old", BASE.replace('"Debian"', '"Ubuntu"').replace('"12"', '"9.10"')),
         ("new", BASE.replace('"Debian"', '"Ubuntu"').replace('"12"', '"10.04"')),
     ):
