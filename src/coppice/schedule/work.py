@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from coppice.errors import JobFailedError, JobTimeoutError, LockedError
-from coppice.process.child import Child
+from coppice.process.child import ANSWER_LIMIT_BYTES, Child
 from coppice.schedule.model import Ended, Outcome
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _OOM_SCORE: Final = 500
 _SERVICE_VARIABLES: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS"})
 """What the system says to the service is not for its jobs: they must not answer in its name."""
 _SIGNAL_BASE: Final = 128
+_TOLD_BY_STATUS: Final = {0: Outcome.SUCCESS, 1: Outcome.PARTIAL}
 _OUTCOMES: Final = {"success": Outcome.SUCCESS, "partial": Outcome.PARTIAL, "error": Outcome.FAILED}
 
 
@@ -81,6 +82,10 @@ def judge(status: int, answer: bytes) -> Ended:
             error_code=JobFailedError.code,
         )
     said = _read(answer)
+    if said is None and len(answer) >= ANSWER_LIMIT_BYTES and status in _TOLD_BY_STATUS:
+        # It said more than is kept: a run of tens of thousands of steps. How it ended says enough.
+        why = None if status == 0 else "some of its items failed: its events say which"
+        return Ended(outcome=_TOLD_BY_STATUS[status], exit_code=status, error=why)
     if said is None:
         why = f"it ended with status {status}, and did not say why"
         return Ended(outcome=Outcome.FAILED, exit_code=status, error=why, error_code=JobFailedError.code)

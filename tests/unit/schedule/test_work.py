@@ -51,6 +51,14 @@ def test_what_a_run_says_and_how_it_ends_tell_what_became_of_it(status, said, ou
     assert judge(status, said.encode(errors="surrogateescape")).outcome is outcome
 
 
+@pytest.mark.parametrize(("status", "outcome"), [(0, Outcome.SUCCESS), (1, Outcome.PARTIAL), (8, Outcome.FAILED)])
+def test_a_run_that_says_more_than_is_kept_is_judged_by_how_it_ended(monkeypatch, status, outcome):
+    said = answer("success").encode()
+    monkeypatch.setattr("coppice.schedule.work.ANSWER_LIMIT_BYTES", len(said) - 1)
+    assert judge(status, said[:-1]).outcome is outcome
+    assert judge(status, said[:-2]).outcome is Outcome.FAILED
+
+
 def test_of_several_errors_the_first_is_told_and_how_many_more_there_are():
     ended = judge(1, answer("partial", ("cloud-timeout", "slow"), ("cloud-fault", "b")).encode())
     assert (ended.error_code, ended.error) == ("cloud-timeout", "slow (and 1 more)")
