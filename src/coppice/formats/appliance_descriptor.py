@@ -26,7 +26,7 @@ def write_appliance_descriptor(descriptor: Descriptor, *, identifier: str, direc
     """
     system, needs, disk = descriptor.operating_system, descriptor.requirements, descriptor.disks[0]
     metadata = descriptor.extra.get("metadata")
-    attributes = metadata if isinstance(metadata, dict) else {}
+    attributes = (metadata if isinstance(metadata, dict) else {}) | _of_the_build(descriptor, directory)
     document: dict[str, object] = {
         "action": str(descriptor.action),
         "title": descriptor.title,
@@ -47,3 +47,11 @@ def write_appliance_descriptor(descriptor: Descriptor, *, identifier: str, direc
     }
     said = {key: value for key, value in document.items() if value is not None}
     return (json.dumps(said, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
+
+def _of_the_build(descriptor: Descriptor, directory: Path) -> dict[str, str]:
+    """Return what the form has no fields for: the files that tell of the build, and what it was built on."""
+    said = {f"coppice_{each.kind.replace('-', '_')}": str(directory / each.path) for each in descriptor.evidence}
+    if descriptor.built_on:
+        said["coppice_built_on"] = " ".join(str(each) for each in descriptor.built_on)
+    return said
