@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from coppice.definition.lines import KeyPath
 
 
+_WHOLE = "the file"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong.
@@ -60,11 +63,16 @@ def refusal(path: Path, problems: Sequence[Problem]) -> DefinitionError:
 def schema_problem(error: ErrorDetails, document: Node) -> Problem:
     """Return what the schema found wrong in ``document``, with its place."""
     location = tuple(part for part in error["loc"] if part != "[key]")
-    return Problem(_describe(error, location), origin_near(document, location))
+    text = _describe(error, location)
+    if not location:
+        # What concerns several tables begins with the key that most likely has to change.
+        text = text.removeprefix(f"{_WHOLE}: ")
+        location = tuple(text.partition(" ")[0].rstrip(":").split("."))
+    return Problem(text, origin_near(document, location))
 
 
 def _describe(error: ErrorDetails, location: KeyPath) -> str:
-    key = dotted(location) or "the file"
+    key = dotted(location) or _WHOLE
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}{_suggestion(location)}"
     if error["type"] == "missing":

@@ -103,6 +103,7 @@ def find_definitions(root: Places, *, defaults: Mapping[str, object] | None = No
             found += [each.definition for each in _read_all(resolver, folder)]
         except DefinitionError as problem:
             wrong.append(problem)
+    wrong += _of_one_name(found)
     if len(wrong) == 1:
         raise wrong[0]
     if wrong:
@@ -163,6 +164,21 @@ def _read_all(resolver: Resolver, folder: Path, wanted: str = "") -> list[Resolv
     if wanted not in names:
         resolver.resolve(folder, wanted)
     return [resolver.resolve(folder, variant) for variant in names]
+
+
+def _of_one_name(found: list[Definition]) -> list[DefinitionError]:
+    # x-a@b and x@a-b are both called x-a-b.
+    first: dict[str, Definition] = {}
+    twice = [(first.setdefault(each.name, each), each) for each in found]
+    return [
+        DefinitionError(
+            f"{one.reference} and {other.reference} are both called {one.name}",
+            resolution="Give one of the variants another name.",
+            context={"path": str(other.path), "name": one.name},
+        )
+        for one, other in twice
+        if one is not other
+    ]
 
 
 def _locate(roots: Places, reference: str) -> tuple[Path, str]:

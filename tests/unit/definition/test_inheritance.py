@@ -310,6 +310,7 @@ def test_an_unknown_parent_is_refused_with_the_chain_and_the_nearest(root):
     assert "did you mean 'base'" in told
 
 
+@pytest.mark.threat("T78")
 @pytest.mark.parametrize("name", ["../base", "/etc", "Base", "base/../base", "", "base@", "base@../x"])
 def test_a_parent_that_is_no_name_is_refused(root, name):
     write(root, "web", f'from = "{name}"\n')
@@ -449,6 +450,13 @@ def test_a_variant_and_a_definition_of_the_same_name_are_refused(root):
     assert "this variant is called web-small, and there is a definition of that name" in refused(root, "web")
 
 
+def test_two_variants_that_come_to_one_name_are_refused(root):
+    write(root, "web", 'from = "base"\n[variants.a-b]\n')
+    write(root, "web-a", 'from = "base"\n[variants.b]\n')
+    with pytest.raises(DefinitionError, match="web@a-b and web-a@b are both called web-a-b"):
+        find_definitions(root)
+
+
 def test_variants_of_a_variant_are_refused(root):
     write(root, "web", 'from = "base"\n[variants.a.variants.b]\n')
     assert "a variant has no variants of its own" in refused(root, "web")
@@ -510,6 +518,13 @@ def test_a_value_that_no_image_can_have_is_refused_with_its_place(root, said, to
     text = refused(root, "web")
     assert told in text
     assert "line " in text
+
+
+def test_a_disk_that_does_not_fit_is_told_where_its_least_size_is_said(root):
+    write(root, "middle", 'from = "base"\n\nrequirements.minimum-disk = "4 GiB"\n')
+    write(root, "web", 'from = "middle"\nbuild.disk-size = "8 GiB"\n')
+    told = refused(root, "web")
+    assert f"{root}/middle/appliance.toml:3: requirements.minimum-disk is less than build.disk-size" in told
 
 
 def test_metadata_has_bounds(root):
