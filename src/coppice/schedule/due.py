@@ -33,8 +33,8 @@ def jobs_of(settings: Settings, *, builds: bool = False) -> tuple[Job, ...]:
     """Return the jobs that the settings ask for, in their order.
 
     ``refresh`` is one only where it has an interval of its own: each sync refreshes the lists. ``rebuild`` is one only
-    where there is something to build anew. ``tell`` is one only where there are hooks, and has no interval: it runs
-    when a hook is to be told of something.
+    where there is something to build anew, and it is not switched off. ``tell`` is one only where there are hooks, and
+    has no interval: it runs when a hook is to be told of something.
 
     Args:
         settings: The settings.
@@ -52,7 +52,7 @@ def jobs_of(settings: Settings, *, builds: bool = False) -> tuple[Job, ...]:
             0,
             Job(name=REFRESH, words=words, interval_seconds=service.refresh_seconds, apart_from=frozenset({SYNC})),
         )
-    if builds:
+    if builds and service.rebuild:
         jobs.append(Job(name=REBUILD, words=("rebuild",), interval_seconds=service.rebuild_seconds))
     if settings.hooks:
         jobs.append(Job(name=TELL, words=("event", "deliver"), interval_seconds=None))

@@ -118,7 +118,7 @@ class Loop:
                 self._due[name] = monotonic + delay
 
     def _start_due(self) -> None:
-        if REBUILD not in self._jobs and has_builds(self._settings):
+        if self._settings.service.rebuild and REBUILD not in self._jobs and has_builds(self._settings):
             # The first appliance that was built here came into the catalogue.
             self._plan_jobs()
         now = self._clock.monotonic()

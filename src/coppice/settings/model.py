@@ -216,6 +216,7 @@ class ServiceSettings:
         sync_seconds: From one sync to the next.
         retire_seconds: From one retirement to the next.
         prune_seconds: From one pruning of the cache to the next.
+        rebuild: Whether stale appliances are looked for, where any were built here.
         rebuild_seconds: From one look for stale appliances to the next.
         jitter: Share (0 to 1) of an interval by which each run is put off at random.
         job_timeout_seconds: How long one job may take before it is ended.
@@ -227,6 +228,7 @@ class ServiceSettings:
     sync_seconds: float = 1800.0
     retire_seconds: float = 3600.0
     prune_seconds: float = 86400.0
+    rebuild: bool = True
     rebuild_seconds: float = 3600.0
     jitter: float = 0.1
     job_timeout_seconds: float = 86400.0

@@ -274,9 +274,12 @@ class ServiceSection(Section):
     sync_seconds: Seconds = Field(default=1800.0, description="From one sync to the next.")
     retire_seconds: Seconds = Field(default=3600.0, description="From one retirement to the next.")
     prune_seconds: Seconds = Field(default=86400.0, description="From one pruning of the cache to the next.")
+    rebuild: Switch = Field(
+        default=True, description="Whether stale appliances are looked for, and built anew, where any were built here."
+    )
     rebuild_seconds: Seconds = Field(
         default=3600.0,
-        description="From one look for stale appliances to the next; only where appliances were built here.",
+        description="From one look for stale appliances to the next.",
     )
     jitter: Share = Field(
         default=0.1,

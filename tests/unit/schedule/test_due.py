@@ -57,6 +57,8 @@ def test_stale_appliances_are_looked_for_only_where_appliances_are_built(setting
     changed = replace(settings, service=replace(settings.service, rebuild_seconds=60.0))
     rebuild = jobs_of(changed, builds=True)[-1]
     assert (rebuild.name, rebuild.words, rebuild.interval_seconds) == ("rebuild", ("rebuild",), 60.0)
+    off = replace(settings, service=replace(settings.service, rebuild=False))
+    assert "rebuild" not in [job.name for job in jobs_of(off, builds=True)]
 
 
 def test_hooks_are_told_when_something_asks_for_it_where_there_are_hooks(settings):
