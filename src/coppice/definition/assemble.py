@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +33,16 @@ from coppice.model.operating_system import OperatingSystem
 from coppice.model.requirements import Requirements
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from coppice.definition.layers import Node
     from coppice.definition.lines import KeyPath
     from coppice.definition.schema import DefinitionFile, RequirementsSection
     from coppice.definition.schema_items import ProvisionerSection
+
+
+# `$${` stands for `${`.
+_PLACE = re.compile(r"\$(?:(\$\{)|\{([^}\n]*)\})")
 
 
 @dataclass(slots=True)
@@ -89,7 +97,7 @@ class Assembly:
         )
 
     def _files(self, parsed: DefinitionFile) -> tuple[DefinedFile, ...]:
-        return tuple(
+        found = tuple(
             DefinedFile(
                 path=each.path,
                 content=self._content(("file", number), each.content, each.source, FILE_LIMIT_BYTES),
@@ -100,6 +108,15 @@ class Assembly:
             )
             for number, each in enumerate(parsed.files)
         )
+        for number, file in enumerate(found):
+            for name in _unknown_variables(file, parsed.variables) if file.is_template else ():
+                near = difflib.get_close_matches(name, parsed.variables, n=1)
+                known = f"did you mean {near[0]}?" if near else f"there are {', '.join(parsed.variables) or 'none'}"
+                text = (
+                    f"the template of {file.path} names the variable {name[:100]!r}, which [variables] lacks; {known}"
+                )
+                self._note(("file", number), text)
+        return found
 
     def _tests(self, parsed: DefinitionFile) -> tuple[GuestTest, ...]:
         return tuple(
@@ -197,6 +214,11 @@ def _behaviour(parsed: DefinitionFile) -> dict[str, Any]:
             AuditException(check=each.check, path=each.path, reason=each.reason) for each in parsed.audit_exceptions
         ),
     }
+
+
+def _unknown_variables(file: DefinedFile, variables: Mapping[str, str]) -> list[str]:
+    named = _PLACE.findall(file.content.decode("utf-8", errors="replace"))
+    return list(dict.fromkeys(name for escaped, name in named if not escaped and name not in variables))
 
 
 def _users(parsed: DefinitionFile) -> tuple[DefinedUser, ...]:

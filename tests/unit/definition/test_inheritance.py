@@ -527,6 +527,16 @@ def test_a_disk_that_does_not_fit_is_told_where_its_least_size_is_said(root):
     assert f"{root}/middle/appliance.toml:3: requirements.minimum-disk is less than build.disk-size" in told
 
 
+def test_a_template_that_names_no_variable_is_refused_with_the_nearest(root):
+    file = '[[file]]\npath = "/x"\ntemplate = {}\ncontent = "${{sight}} $${{no}} ${{site}}"\n'
+    write(root, "web", f'from = "base"\nvariables.site = "x"\n{file.format("true")}')
+    told = refused(root, "web")
+    assert "line 3: the template of /x names the variable 'sight', which [variables] lacks; did you mean site?" in told
+    assert "'no'" not in told
+    write(root, "plain", f'from = "base"\n{file.format("false")}')
+    assert find_definition(root, "plain").files[-1].content == b"${sight} $${no} ${site}"
+
+
 def test_metadata_has_bounds(root):
     write(root, "deep", f'from = "base"\n[metadata]\nx = {"[" * 20}{"]" * 20}\n')
     assert "nested more than 8 deep" in refused(root, "deep")
