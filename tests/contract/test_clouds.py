@@ -308,3 +308,18 @@ def test_a_directory_that_cannot_be_made_is_an_error_of_storage(store: Path):
     cloud = DirectoryCloud("test", SITE, Path("/proc/nowhere/cloud"))
     with pytest.raises(StorageError):
         register(cloud, desired_image(), store)
+
+
+@pytest.mark.threat("T41")
+@pytest.mark.parametrize("site", [SITE, "another-site"])
+def test_an_image_with_the_link_of_another_does_not_take_its_place(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, site: str
+):
+    # Its identifier was looked for until the short hash in the name was the same.
+    monkeypatch.setattr("coppice.cloud.directory.current_name", lambda *_arguments: "debian-5b1d90aa")
+    cloud, other = DirectoryCloud("test", SITE, tmp_path / "cloud"), DirectoryCloud("test", site, tmp_path / "cloud")
+    image, hostile = register(cloud, desired_image(), store), desired_image(of_list="hostile")
+    with pytest.raises(CloudError, match="has the same link"):
+        other.register(converted_image(hostile, store), marker_of(hostile, site=site), presentation_of(hostile), SILENT)
+    assert (tmp_path / "cloud" / "current" / "debian-5b1d90aa").resolve().name == image.cloud_identifier
+    assert next(each for each in cloud.describe() if each.marker.key == image.marker.key) == image

@@ -32,7 +32,7 @@ from coppice.cloud.draft import STARTABLE
 from coppice.cloud.driver import Leftover
 from coppice.cloud.image_folder import Description, ImageFolder, current_name, folder_name, identity, shown
 from coppice.cloud.model import ImageState, RegisteredImage
-from coppice.cloud.properties import from_properties, to_properties
+from coppice.cloud.properties import IMAGE, LIST, SITE, from_properties, to_properties
 from coppice.errors import CloudError, CloudImageGoneError, CloudNameTakenError, SettingsError
 from coppice.model.image import DiskFormat
 
@@ -294,6 +294,13 @@ class DirectoryCloud:
                 f"{link} is in the way: it is not a link that Coppice made",
                 resolution="Move it elsewhere, then run again.",
             )
+        held = self._held_by(link)
+        if held and any(held.get(each) != description.properties[each] for each in (SITE, LIST, IMAGE)):
+            # The end of a link's name is short: who may choose an image's identifier can find one with the same.
+            raise CloudNameTakenError(
+                f"{link} leads to image {held.get(LIST)}/{held.get(IMAGE)}, and image {marker.key} has the same link",
+                resolution="Give one of the two another name with `image_name`, of the cloud or of the image.",
+            )
         with atomic.storage_errors("writing", link):
             link.parent.mkdir(exist_ok=True)
             temporary = atomic.partial_path(link)
@@ -301,6 +308,12 @@ class DirectoryCloud:
             temporary.replace(link)
             atomic.fsync_directory(link.parent)
         self._unlist(folder, keep=link)
+
+    def _held_by(self, link: Path) -> Mapping[str, str]:
+        """Return the marker of the image that a link leads to; empty: it leads to none."""
+        folder = ImageFolder(self.path / link.readlink().name) if link.is_symlink() else None
+        description = folder.read_if_ours() if folder is not None and folder.is_described() else None
+        return {} if description is None else description.properties
 
     def _unlist(self, folder: ImageFolder, keep: Path | None) -> None:
         current = self.path / CURRENT
