@@ -42,5 +42,17 @@ def test_a_subscription_that_was_mistyped_is_not_taken_for_a_list_that_nobody_kn
     assert (ended.code, ended.codes) == (NotFoundError.exit_code, ["not-found"])
     assert f"demo/{image}" in ended.said["errors"][0]["resolution"]
     assert site.ok("image", "revoked")["revocations"] == []
-    site.ok("image", "revoke", f"demo/{image}", "--every-version", "--reason", "a door")
+    revoke = ("image", "revoke", f"demo/{image}", "--every-version", "--reason", "a door")
+    assert "Nothing could start" not in site.run(*revoke).stderr
     assert set(site.images().values()) == {"revoked"}
+
+
+def test_of_what_is_withdrawn_already_it_is_not_said_that_no_cloud_has_it(site):
+    image = site.first["dc:identifier"]
+    site.ok("subscription", "remove", "demo")
+    site.ok("sync", "--allow-withdrawals")
+    assert set(site.images().values()) == {"withdrawn"}
+    key = f"{site.publisher.identifier}/{image}"
+    ended = site.run("image", "revoke", key, "--every-version", "--reason", "a door")
+    assert ended.code == 0, ended
+    assert "Nothing could start from it in any cloud" in ended.stderr

@@ -271,7 +271,7 @@ def _if_unknown(report: RevokeReport) -> str:
         return ""
     if any(plan is None or any(action.state is ImageState.REVOKED for action in plan.actions) for plan in plans):
         return ""
-    return " No cloud has it; it counts for what comes."
+    return " Nothing could start from it in any cloud; it counts for what comes."
 
 
 def _open_each(context: Context, names: tuple[str, ...]) -> tuple[dict[str, Any], list[CloudReport]]:
