@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import time
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -686,3 +690,60 @@ def test_where_nothing_was_built_there_is_nothing_to_do(tmp_path, capsys):
         assert main(["--config", str(file), "--json", *words]) == 0
         assert json.loads(capsys.readouterr().out)["status"] == "success"
     assert not (tmp_path / "state").exists()
+
+
+def in_a_child(site, *, killed_after=None):
+    """Rebuild in a process of its own; kill it after so many seconds. Return how long it took."""
+    settings, started = site.desk.settings, time.monotonic()
+    site.desk.database.close()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            database = Database(settings.database_url)
+            report = rebuild((), **{**site.where, "database": database}, find=site.find)
+            code = 0 if not report.errors else 1
+        os._exit(code)
+    if killed_after is not None:
+        time.sleep(killed_after)
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if killed_after is None:
+        assert status == 0
+    return time.monotonic() - started
+
+
+def survives_kills(site, points):
+    """Kill a rebuild at ``points`` moments, spread over its time; each time nothing is lost, and the next run goes on."""
+    site.add("base", "web")
+    before = site.desk.listed()
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.desk.database.close()
+    root = site.desk.root
+    shutil.copytree(root, root.with_name("kept"))
+    seconds = in_a_child(site)
+    undisturbed = site.desk.read()
+    after = {image.title: image.checksum for image in undisturbed.images}
+    for number in range(points):
+        shutil.rmtree(root)
+        shutil.copytree(root.with_name("kept"), root)
+        in_a_child(site, killed_after=seconds * (number + 0.5) / points)
+        for image in site.desk.read().images:
+            assert image.version in {before[image.title], undisturbed.images[0].version}
+            [file] = [path for path in (root / "web").rglob("*") if image.checksum.hexdigest[:16] in path.name]
+            assert Checksum.of(file.read_bytes(), image.checksum.algorithm) == image.checksum
+        in_a_child(site)
+        assert {image.title: image.checksum for image in site.desk.read().images} == after
+        assert set(site.choices().values()) == {Choice.FRESH}
+
+
+@pytest.mark.threat("T79")
+def test_a_rebuild_that_is_killed_anywhere_is_made_good_by_the_next(site):
+    survives_kills(site, 4)
+
+
+@pytest.mark.soak
+@pytest.mark.threat("T79")
+def test_a_rebuild_that_is_killed_at_many_more_moments_is_made_good_by_the_next(site):
+    survives_kills(site, 40)
