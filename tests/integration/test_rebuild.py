@@ -714,7 +714,7 @@ def in_a_child(site, *, killed_after=None):
 
 
 def survives_kills(site, points):
-    """Kill a rebuild at ``points`` moments, spread over its time; each time nothing is lost, and the next run goes on."""
+    """Kill a rebuild at ``points`` moments of its time; each time nothing is lost, and the next run goes on."""
     site.add("base", "web")
     before = site.desk.listed()
     site.desk.clock.advance(DAY)

@@ -41,6 +41,6 @@ TOOLS: dict[str, Tool] = {
         Tool(name="btrfs", package="btrfs-progs", purpose="looking into btrfs file systems of images"),
         Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
         Tool(name="git", package="git", purpose="definitions that come from git"),
-        Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (simplestreams, files, git commits)"),
+        Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (simplestreams, files, git commits, packages)"),
     )
 }
