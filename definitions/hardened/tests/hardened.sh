@@ -8,15 +8,15 @@ fail() {
 }
 
 check() {
-    found=$(sysctl --values "$1")
+    found=$(cat "/proc/sys/$1")
     [ "$found" = "$2" ] || fail "$1 is $found, not $2"
 }
 
-check kernel.dmesg_restrict 1
-check kernel.kptr_restrict 2
-check fs.suid_dumpable 0
-check net.ipv4.conf.all.accept_redirects 0
-check net.ipv4.conf.all.rp_filter 1
+check kernel/dmesg_restrict 1
+check kernel/kptr_restrict 2
+check fs/suid_dumpable 0
+check net/ipv4/conf/all/accept_redirects 0
+check net/ipv4/conf/all/rp_filter 1
 
 sshd -T | grep --quiet --line-regexp "x11forwarding no" || fail "sshd forwards X11"
 sshd -T | grep --quiet --line-regexp "passwordauthentication no" || fail "sshd takes passwords"
