@@ -56,6 +56,13 @@ _NAME_PROBLEM = (
     "the folder's name {name!r} cannot name a definition: 1 to 64 characters out of a-z 0-9 . _ -, "
     "with a letter or digit at both ends"
 )
+# What is in a tree once; lists of plain values are known by those.
+_KEPT: Mapping[KeyPath, str] = {
+    ("build", "packages"): "",
+    ("file",): KEYED["file"],
+    ("user",): KEYED["user"],
+    ("provisioner",): KEYED["provisioner"],
+}
 _DEEP_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_NESTING},}}+""")
 _FORMS: Mapping[type, str] = {Table: "a table", Elements: "a list", Leaf: "a single value"}
 # A child is built in its parent's tree: these cannot differ from it.
@@ -247,6 +254,7 @@ class Resolver:
             assert isinstance(laid, Table)  # noqa: S101 - two tables give a table
             if place:
                 problems += _conflicts(document, laid, chain)
+                problems += _taken_away(document, laid)
             document = laid
         under = annotate(dict(self.defaults), {}, SETTINGS)
         return fill(under, document) if isinstance(under, Table) else document, problems
@@ -274,6 +282,27 @@ def _conflicts(before: Table, after: Table, chain: tuple[Step, ...]) -> list[Pro
             text = f"{key}: {plain(new)!r}, and {was!r} in what it is built upon ({told}); a child cannot differ there"
             found.append(Problem(text, new.origin))
     return found
+
+
+def _taken_away(before: Table, after: Table) -> list[Problem]:
+    found = []
+    for path, key in _KEPT.items():
+        had, has = (dict.fromkeys(_names_in(node_at(table, path), key)) for table in (before, after))
+        gone = [name for name in had if name not in has]
+        if gone:
+            text = (
+                f"{dotted(path)}: takes away what its parent's tree has: {', '.join(gone[:5])}; have both inherit from "
+                "a smaller parent"
+            )
+            found.append(Problem(text, origin_near(after, path)))
+    return found
+
+
+def _names_in(node: Node | None, key: str) -> list[str]:
+    items = node.items if isinstance(node, Elements) else ()
+    if key:
+        return [name for item in items if (name := known_by(item, key)) is not None]
+    return [str(item.value) for item in items if isinstance(item, Leaf)]
 
 
 def _other_forms(below: Table, above: Table) -> list[Problem]:

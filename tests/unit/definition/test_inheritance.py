@@ -347,6 +347,24 @@ def test_a_child_may_say_its_parents_system_once_more(root):
     assert find_definition(root, "web").suite == "bookworm"
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("build.packages = { replace = ['nginx'] }", "build.packages: takes away what its parent's tree has: jq"),
+        ("file = { replace = [] }", "file: takes away what its parent's tree has: /etc/motd"),
+    ],
+)
+def test_a_child_cannot_take_away_what_is_in_its_parents_tree_and_a_variant_can(root, said, told):
+    write(root, "web", f'from = "base"\n{said}\n')
+    assert f"line 2: {told}" in refused(root, "web")
+    own = "build.packages = ['apache2']\n[[file]]\npath = '/etc/x'\ncontent = ''\n"
+    write(root, "shop", f'from = "base"\n{own}[variants.small]\n{said}\n')
+    assert f"{told}" in refused(root, "shop@small")
+    keep = "build.packages = { replace = ['jq', 'nginx'] }"
+    (root / "shop" / "appliance.toml").write_text(f'from = "base"\n{own}[variants.small]\n{keep}\n')
+    assert find_definition(root, "shop@small").packages == ("jq", "nginx")
+
+
 def test_a_value_of_another_form_than_the_parents_is_refused_with_both_places(root):
     write(root, "web", 'from = "base"\n[build]\npackages = "nginx"\n')
     told = refused(root, "web")
