@@ -240,6 +240,22 @@ def test_a_list_tells_what_its_images_are_built_on(site, web):
     assert ancestor(base).image_digest.encode() in said
 
 
+def test_a_list_that_is_taken_over_keeps_what_its_images_are_built_on(site, web, tmp_path, capfd):
+    result, base = web
+    site.add(result, "1")
+    site.run("imagelist", "create", "general", "--endorser", "jane", "--publisher", "web", "--set", "title=General")
+    site.run("imagelist", "add", "general", "web")
+    site.run("imagelist", "publish", "general")
+    (tmp_path / "heir").mkdir()
+    heir = Site(tmp_path / "heir", capfd)
+    [published] = (site.root / "web").glob("*general*")
+    into = ("--name", "general", "--endorser", "jane", "--publisher", "web")
+    heir.run("imagelist", "import", published, *into, *trust(site))
+    assert not any("taken over" in message for message in heir.messages)
+    [appliance] = heir.run("appliance", "list")
+    assert (appliance["built_on"], appliance["evidence"]) == ([ancestor(base).image_digest], None)
+
+
 def test_evidence_that_is_not_what_its_descriptor_says_is_refused(site, web):
     result, _ = web
     site.add(result, "1")

@@ -74,6 +74,7 @@ class ForeignVersion:
         mpuri: ``ad:mpuri``, or None.
         keys: What else the list says of it, by the format's keys.
         name: What it should be called here; None: made of the title.
+        built_on: Digests of the published files that it is built on, the nearest first, as the list says.
     """
 
     identifier: ImageIdentifier
@@ -91,6 +92,7 @@ class ForeignVersion:
     mpuri: str | None
     keys: Mapping[str, object]
     name: str | None = None
+    built_on: tuple[Checksum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,7 +340,7 @@ def _bring_in(row: ApplianceRow, foreign: ForeignVersion) -> bool:
     known.uri, known.disk_format, known.mpuri = foreign.image.uri, foreign.image.format, foreign.mpuri
     known.path, known.virtual_size_bytes, known.deleted_at = None, None, None
     known.expires, known.provenance = foreign.expires, None
-    known.built_on, known.evidence = [], None
+    known.built_on, known.evidence = [str(each) for each in foreign.built_on], None
     return is_new
 
 

@@ -52,6 +52,8 @@ def describe_version(version: ApplianceVersion) -> dict[str, object]:
         "expires": version.expires,
         "discontinued_on": version.appliance.discontinued_on,
         "provenance": version.provenance,
+        "built_on": [str(each) for each in version.built_on],
+        "evidence": version.evidence,
     }
 
 

@@ -41,7 +41,7 @@ _TOOL_SECONDS = 300.0
 _SECTOR_BYTES = 512
 _EXT_MAGIC_AT = 1080
 _EXT_MAGIC = b"\x53\xef"
-_MOST_TOLD = 50
+_MOST_TOLD = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def _failure(image: BuiltImage, audited: Audited) -> AuditError:
             "gate": GATE,
             "findings": [
                 {"check": each.check, "path": each.path, "text": each.text, "reason": reasons[each.check]}
-                for each in audited.findings
+                for each in audited.findings[:_MOST_TOLD]
             ],
         },
     )

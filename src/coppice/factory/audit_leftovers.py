@@ -44,7 +44,7 @@ _HISTORIES = (
     "*/.psql_history",
 )
 _HOMES = ("/root/", "/home/", "/var/lib/")
-_TEMPORARY = ("/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys")  # noqa: S108 - folders of the guest
+_TEMPORARY = ("/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys", "/root/.ansible", "/root/.puppetlabs")  # noqa: S108 - folders of the guest
 _LOG_NOTES = frozenset({"README"})
 _PROXY = re.compile(
     r"^\s*(?:export\s+)?[\"']?(?:(?:https?|ftp|all)_proxy\s*=\s*[\"']?\S|Acquire::\w+::Proxy\s+[\"']?(?!DIRECT)\S|"
@@ -200,7 +200,7 @@ LEFTOVER_CHECKS = (
     ),
     Check(
         name="temporary-file",
-        finds="files in `/tmp`, `/var/tmp`, `/run`, `/dev`",
+        finds="files in `/tmp`, `/var/tmp`, `/run`, `/dev`, of Ansible and Puppet in `/root`",
         reason="It was meant to be gone.",
         look=_temporary,
     ),

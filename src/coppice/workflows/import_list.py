@@ -15,9 +15,11 @@ from coppice.catalogue.intake import ForeignList, ForeignVersion, Intake, Signed
 from coppice.catalogue.keys import LONGEST_LIFETIME_DAYS
 from coppice.catalogue.model import ReferencedImage
 from coppice.errors import InconsistentListError
+from coppice.imagelist.compose import BUILT_ON_KEY
 from coppice.subscription.anchors import load_anchors
 from coppice.subscription.model import PinnedEndorser, Subscription
 from coppice.subscription.rules import verify_list
+from coppice.workflows.listed_sets import built_on
 
 if TYPE_CHECKING:
     from coppice.catalogue.intake import IntakeReport
@@ -175,6 +177,7 @@ def foreign_version(content: ImageList, image: ListedImage) -> ForeignVersion:
         expires=image.expires if image.expires != content.validity.expires else None,
         mpuri=image.mpuri,
         keys=without_ours({key: value for key, value in keys.items() if value is not None}),
+        built_on=built_on(image),
     )
 
 
@@ -193,6 +196,7 @@ def _warnings(
         )
     if intake.absent:
         said.append(f"the list carries here, and did not there: {', '.join(intake.absent)}")
-    if any(key.startswith(_OF_COPPICE) for image in verified.content.images for key in image.extra):
+    told = {key for image in verified.content.images for key in image.extra} - {BUILT_ON_KEY}
+    if any(key.startswith(_OF_COPPICE) for key in told):
         said.append("sets and successors that the list tells of are not taken over: make them here")
     return said

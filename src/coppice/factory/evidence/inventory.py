@@ -148,7 +148,11 @@ def read_inventory(directory: Path) -> Inventory:
             text = unpacked.read(_MOST_BYTES + 1)
     except StorageError as problem:
         if isinstance(problem.__cause__, FileNotFoundError):
-            raise NotFoundError(f"there is no list of files at {directory}", context={"path": str(path)}) from problem
+            raise NotFoundError(
+                f"there is no list of files at {directory}",
+                resolution="It was built before there were any: build it anew with --fresh, and add that.",
+                context={"path": str(path)},
+            ) from problem
         raise
     except zstandard.ZstdError as problem:
         raise _damaged(path, str(problem)) from problem
