@@ -101,19 +101,43 @@ def test_a_real_build_says_what_it_is_without_being_started(debian_12, tmp_path)
     assert differences(facts, DEBIAN_12.operating_system) == ()
 
 
-def test_one_package_more_is_built_upon_the_kept_tree(debian_12, tmp_path):
-    more = replace(DEBIAN_12, packages=("jq",))
-    options = BuildOptions(cache_directory=CACHE / "trees", work_directory=tmp_path / "work")
+def test_one_package_more_is_built_upon_the_parents_disk_whose_blocks_stay_where_they_are(debian_12, tmp_path):
+    more = replace(DEBIAN_12, name="more", parent="debian-12", packages=("jq",))
+    options = BuildOptions(cache_directory=CACHE / "parents", work_directory=tmp_path / "work", ancestors=(debian_12,))
     result = build(more, root=tmp_path, options=options, clock=CLOCK, monitor=SILENT)
     added = {package.name for package in result.packages} - {package.name for package in debian_12.packages}
     assert "jq" in added
     assert len(added) < 10
+    assert [ancestor.definition for ancestor in result.provenance.lineage] == ["debian-12"]
     assert list((tmp_path / "work").iterdir()) == []
+    changed, written = changed_blocks(debian_12.images[0].path, result.images[0].path, tmp_path)
+    assert 0 < changed < written * 0.03
+
+
+def changed_blocks(before, after, place):
+    """Return how many blocks of two images' disks differ, and how many are written at all."""
+    changed = written = 0
+    for number, image in enumerate((before, after)):
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, place / f"{number}.raw"], check=True)
+    with (place / "0.raw").open("rb") as first, (place / "1.raw").open("rb") as second:
+        end = (place / "1.raw").stat().st_size
+        at = 0
+        while at < end:
+            try:
+                # Most of both is a hole.
+                at = min(os.lseek(each.fileno(), at, os.SEEK_DATA) for each in (first, second))
+            except OSError:
+                break
+            blocks = [os.pread(each.fileno(), 4096, at // 4096 * 4096) for each in (first, second)]
+            changed += blocks[0] != blocks[1]
+            written += any(blocks[1])
+            at = at // 4096 * 4096 + 4096
+    return changed, written
 
 
 def test_a_package_that_does_not_exist_fails_the_build_with_its_name(debian_12, tmp_path):
     wrong = replace(DEBIAN_12, packages=("no-such-package-anywhere",))
-    options = BuildOptions(cache_directory=CACHE / "trees", work_directory=tmp_path / "work")
+    options = BuildOptions(cache_directory=CACHE / "parents", work_directory=tmp_path / "work")
     with pytest.raises(BuildError) as caught:
         build(wrong, root=tmp_path, options=options, clock=CLOCK, monitor=SILENT)
     assert "no-such-package-anywhere" in (caught.value.details or "")
