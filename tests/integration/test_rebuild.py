@@ -37,9 +37,13 @@ from coppice.model.operating_system import Firmware, OperatingSystem
 from coppice.model.requirements import Requirements
 from coppice.monitor import SILENT
 from coppice.schedule.lock import run_lock
+from coppice.subscription.model import PinnedEndorser
 from coppice.testing.desk import Desk
+from coppice.testing.libvirt_stand import bootable
 from coppice.testing.openpgp import GnuPg
 from coppice.testing.repository import PackageMirror
+from coppice.testing.site_world import World
+from coppice.testing.used_clouds import UsedDirectory
 from coppice.workflows import build as building
 from coppice.workflows import rebuild as rebuilding
 from coppice.workflows.add import add_build
@@ -103,10 +107,12 @@ class StandIn:
         parent = [str(each.images[0].image.checksum) for each in options.ancestors]
         said = [wanted.name, parent, self.installed, wanted.packages]
         content = json.dumps(said).encode()
-        path = into / f"{wanted.name}.raw"
+        [disk_format] = wanted.formats
+        content = bootable(content) if disk_format is DiskFormat.QCOW2 else content
+        path = into / f"{wanted.name}.{disk_format}"
         path.write_bytes(content)
         size, checksum = len(content), Checksum.of(content)
-        image = Image(format=DiskFormat.RAW, size_bytes=size, virtual_size_bytes=size, checksum=checksum)
+        image = Image(format=disk_format, size_bytes=size, virtual_size_bytes=size, checksum=checksum)
         packages = tuple(
             Package(name=each, version=self.installed[each], architecture="amd64") for each in self.installed
         )
@@ -747,3 +753,30 @@ def test_a_rebuild_that_is_killed_anywhere_is_made_good_by_the_next(site):
 @pytest.mark.threat("T79")
 def test_a_rebuild_that_is_killed_at_many_more_moments_is_made_good_by_the_next(site):
     survives_kills(site, 40)
+
+
+def test_a_security_update_reaches_the_cloud_of_a_subscriber_and_the_old_image_is_hidden(site, tmp_path):
+    publisher = site.desk.settings.publishers["web"]
+    options = {**publisher.options, "url": f"file://{site.desk.root}/web"}
+    site.desk.settings = replace(site.desk.settings, publishers={"web": replace(publisher, options=options)})
+    site.definitions["base"] = definition("base", formats=(DiskFormat.QCOW2,))
+    site.add("base")
+    cloud = UsedDirectory(tmp_path / "cloud")
+    (tmp_path / "site").mkdir()
+    world = World(tmp_path / "site", cloud)
+    [endorser] = site.desk.read().endorsers
+    known = world.publisher.subscription(site.desk.root / "anchors")
+    trust = replace(known.trust, endorsers=(PinnedEndorser(subject=endorser.subject, issuer=endorser.issuer),))
+    world.store.add(replace(known, uri=f"{options['url']}/general.list", list_identifier=None, trust=trust))
+    world.synced()
+    [first] = cloud.seen()
+    assert cloud.usable(first[0]) == first[1]
+    site.desk.clock.advance(timedelta(minutes=1))
+    site.update("openssl", "3.0.1-1+deb12u1")
+    [ended] = site.rebuild().ended
+    world.clock.advance(timedelta(minutes=2))
+    world.synced()
+    seen = {version: str(each) for (_, version), each in cloud.seen().items()}
+    assert seen == {first[1]: "superseded", ended.result.version.version: "available"}
+    assert cloud.usable(first[0]) == ended.result.version.version
+    world.close()
