@@ -93,12 +93,12 @@ class Repositories:
         self._settings = settings
         self._clock = clock
         self._monitor = monitor
-        # The administrator named the mirror: it may be on a network of its own.
-        is_own = settings.factory.mirror is not None
+        # Its address comes from the settings or the distribution, and from nobody else: it may be on a private network,
+        # as it may be for the package manager of a build. What comes from there is believed for its signature alone.
         bounds = replace(
             settings.transfer,
             total_timeout_seconds=min(FETCH_SECONDS, settings.transfer.total_timeout_seconds),
-            allow_private_addresses=is_own or settings.transfer.allow_private_addresses,
+            allow_private_addresses=True,
         )
         self._client = Client(bounds, clock=clock)
         self._known: dict[tuple[Source, str], Repository] = {}
