@@ -341,6 +341,16 @@ def test_as_a_hook_it_does_the_same_and_its_error_comes_back(tree, tmp_path):
     assert "Read the end" in (caught.value.resolution or "")
 
 
+def test_a_hook_finds_its_own_processes_where_its_namespace_still_shows_others(tree, tmp_path):
+    definition = replace(DEBIAN_12, provisioners=(script("echo hooked > /etc/hooked"),))
+    hook = prepare_provision(definition, parent=None, directory=tmp_path / "hook", epoch=EPOCH)
+    assert hook is not None
+    # As mmdebstrap does it where it is not root.
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", hook.command, "exec", tree]
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    assert (tree / "etc/hooked").read_text() == "hooked\n"
+
+
 def test_what_the_tree_lacks_comes_back_from_a_hook_as_what_it_is(tree, tmp_path):
     definition = replace(DEBIAN_12, services=Services(enabled=("nothing",)))
     hook = prepare_provision(definition, parent=None, directory=tmp_path / "hook", epoch=EPOCH)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from coppice.errors import CoppiceError
-from coppice.factory.provision.hook import ERROR, MATERIALS, PLAN, REPORT
+from coppice.factory.provision.hook import ERROR, MATERIALS, MODULE, PLAN, REPORT
 from coppice.factory.provision.run import provision
 from coppice.formats.definition import definition_from
 
@@ -34,10 +34,21 @@ def main(directory: Path, tree: Path) -> int:
     return 0
 
 
+def see_own_processes() -> None:
+    """Start anew where /proc shows the processes of another namespace, as it does in one that was just made.
+
+    bwrap would wait for ever for what it cannot find there.
+    """
+    if Path("/proc/self").readlink().name != str(os.getpid()):
+        words = ["unshare", "--mount", "--mount-proc", sys.executable, "-I", "-m", MODULE, *sys.argv[1:]]
+        os.execvp("unshare", words)  # noqa: S606, S607 - no shell, and looked up as everything else is
+
+
 def _tell(piece: str) -> None:
     sys.stdout.write(piece)
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
+    see_own_processes()
     sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -7,7 +7,6 @@ The hook's process takes its plan from a folder, and leaves word there of what w
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from coppice.definition.model import Definition
 
+MODULE = "coppice.factory.provision"
 PLAN = "plan.json"
 MATERIALS = "materials"
 REPORT = "report"
@@ -45,7 +45,7 @@ class ProvisionHook:
     @property
     def command(self) -> str:
         """What a shell is given to run; ``$1`` is the tree."""
-        words = (sys.executable, "-I", "-m", "coppice.factory.provision", str(self.directory))
+        words = (sys.executable, "-I", "-m", MODULE, str(self.directory))
         return f'{shlex.join(words)} "$1"'
 
     def raise_failure(self) -> None:
@@ -82,7 +82,7 @@ def prepare_provision(
     Args:
         definition: What is built.
         parent: What the tree was built for before; None: it has packages alone.
-        directory: Of the hook; whoever the bootstrapper's processes are must be able to reach it.
+        directory: Of the hook, which runs as this user: as root, or as what is root in its namespace.
         epoch: What is made in the tree says that it is from then.
 
     Raises:
@@ -99,14 +99,9 @@ def prepare_provision(
         "parent": None if parent is None else definition_document(parent),
         "epoch": epoch,
     }
-    # Outside of root's own namespace the hook is another user's, who has no name here.
-    is_root = os.geteuid() == 0
     with storage_errors("writing", directory):
-        directory.mkdir()
-        directory.chmod(0o700 if is_root else 0o711)
+        directory.mkdir(mode=0o700)
         (directory / PLAN).write_text(json.dumps(said), encoding="utf-8")
         lay_materials(definition, directory / MATERIALS)
-        report = directory / REPORT
-        report.mkdir()
-        report.chmod(0o700 if is_root else 0o733)
+        (directory / REPORT).mkdir(mode=0o700)
     return ProvisionHook(directory=directory)
