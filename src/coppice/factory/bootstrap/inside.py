@@ -201,7 +201,8 @@ def _mount(words: list[str | Path], directory: Path) -> None:
 
 def _write(tree: Path, output: Path, epoch: int) -> None:
     argv: list[str | Path] = ["tar", "--format=pax", "--sort=name", "--numeric-owner", "--one-file-system"]
-    argv += [f"--mtime=@{epoch}", "--clamp-mtime", "--xattrs"]
+    # Two times of each file that nobody asks for would double the number of headers.
+    argv += [f"--mtime=@{epoch}", "--clamp-mtime", "--pax-option=delete=atime,delete=ctime", "--xattrs"]
     argv += [f"--xattrs-include={each}" for each in _ATTRIBUTES]
     # What is below these is the building machine's, or nobody's.
     argv += [f"--exclude=./{each}/*" for each in ("dev", "proc", "sys", "run", "tmp", "var/cache/apt", LISTS)]
