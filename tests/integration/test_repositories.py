@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import random
+import re
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,6 +27,8 @@ from coppice.errors import (
     UnsignedListError,
     UntrustedSignerError,
 )
+from coppice.factory.model import Package
+from coppice.factory.staleness import find_updates
 from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
 from coppice.testing.behaviours import conditional
@@ -227,3 +232,68 @@ def test_a_line_of_sources_is_read_with_or_without_options():
     for wrong in ("", "deb http://mirror.example", "deb-src http://m.example x main", "deb http://m.example ../x main"):
         with pytest.raises(DocumentError):
             parse_source(wrong)
+
+
+def apt_says(mirror, installed, folder):
+    """Return what the real apt would upgrade, by name: the version, and whether the security archive has it."""
+    for name in ("etc/apt.conf.d", "state/lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "sources.list").write_text(
+        "".join(
+            f"deb [signed-by={mirror.keyring}] {uri} {suite} main\n"
+            for uri, suite in (
+                (mirror.uri, "bookworm"),
+                (mirror.uri, "bookworm-updates"),
+                (f"{mirror.uri}-security", "bookworm-security"),
+            )
+        )
+    )
+    (folder / "status").write_text(
+        "".join(
+            f"Package: {each.name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {each.version}\n"
+            "Maintainer: Test <test@example.org>\nDescription: a package of a test\n\n"
+            for each in installed
+        )
+    )
+    options = {
+        "Dir::Etc": f"{folder}/etc",
+        "Dir::Etc::sourcelist": f"{folder}/sources.list",
+        "Dir::State": f"{folder}/state",
+        "Dir::State::status": f"{folder}/status",
+        "Dir::Cache": f"{folder}/cache",
+        "APT::Sandbox::User": "root",
+        "APT::Architecture": "amd64",
+        "APT::Architectures": "amd64",
+    }
+    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    subprocess.run(["apt-get", *words, "update"], check=True, capture_output=True, timeout=60)
+    listed = subprocess.check_output(
+        ["apt", *words, "list", "--upgradable"], stderr=subprocess.DEVNULL, text=True, timeout=60
+    )
+    found = re.findall(r"^(\S+?)/(\S+) (\S+) \S+ \[upgradable", listed, re.MULTILINE)
+    return {name: (version, "security" in suites) for name, suites, version in found}
+
+
+def test_what_has_updates_is_what_apt_would_upgrade(settings, mirror, tmp_path):
+    chance = random.Random(7)  # noqa: S311 - a test must run the same way each time
+    versions = ["1.0-1", "1.0-1+b1", "1.0-1+deb12u1", "1.0-2~rc1", "1.0-10", "1:0.9-1", "1.0~beta-1", "1.0-1.1"]
+    names = [f"package-{number}" for number in range(12)]
+    for suite in mirror.suites:
+        for name in chance.sample(names, 7):
+            suite.add(name, chance.choice(versions))
+        suite.publish(at=datetime.now(UTC) + timedelta(seconds=60))
+    installed = [Package(name=name, version=chance.choice(versions), architecture="amd64") for name in names]
+    base = mirror.uri
+    known = [
+        read(settings, "bookworm", base),
+        read(settings, "bookworm-updates", base),
+        read(settings, "bookworm-security", f"{base}-security"),
+    ]
+    ours = {each.name: each for each in find_updates(installed, known)}
+    theirs = apt_says(mirror, installed, tmp_path / "apt")
+    assert {name: each.available for name, each in ours.items()} == {name: each[0] for name, each in theirs.items()}
+    # What apt takes from there is a security update; so is what a higher version elsewhere brings along.
+    assert {name for name, (_, is_security) in theirs.items() if is_security} <= {
+        name for name, each in ours.items() if each.is_security
+    }
+    assert 3 < len(theirs) < len(names)
