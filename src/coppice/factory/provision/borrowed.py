@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice.errors import ProvisionError, ToolFailedError, ToolTimeoutError
@@ -31,11 +31,15 @@ class Borrowing:
         cage: The tree.
         apt_config: What apt of this machine reads to work on the tree; None: nothing can be installed.
         added: Every package that was not there before.
+        accounts: Every account that these made as they were installed.
+        groups: Likewise.
     """
 
     cage: TreeCage
     apt_config: str | None
     added: frozenset[str] = frozenset()
+    accounts: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
     def borrowed(self, temporary: Collection[str], staying: Collection[str]) -> Borrowing:
         """Install what is missing of both, and return what has to be given back.
@@ -43,7 +47,7 @@ class Borrowing:
         Raises:
             ProvisionError: It could not be installed.
         """
-        before = self._installed()
+        before, accounts, groups = self._installed(), self._names("passwd"), self._names("group")
         missing = sorted({*temporary, *staying} - before)
         if missing:
             self._apt("apt-get", "--yes", "--no-install-recommends", "install", "--", *missing)
@@ -51,10 +55,18 @@ class Borrowing:
         passing = sorted(set(temporary) - set(staying) - before)
         if passing:
             self._apt("apt-mark", "auto", "--", *passing)
-        return Borrowing(cage=self.cage, apt_config=self.apt_config, added=frozenset(self._installed() - before))
+        return replace(
+            self,
+            added=frozenset(self._installed() - before),
+            accounts=frozenset(self._names("passwd") - accounts),
+            groups=frozenset(self._names("group") - groups),
+        )
 
-    def give_back(self) -> None:
+    def give_back(self, own_accounts: Collection[str] = ()) -> None:
         """Remove what was added, but for what something else in the tree needs by now.
+
+        Args:
+            own_accounts: Accounts and groups that the definition wants, whoever made them.
 
         Raises:
             ProvisionError: It could not be removed, or other packages would have gone with it.
@@ -74,6 +86,18 @@ class Borrowing:
                 resolution="Set stays = true for the provisioner, or add these packages to build.packages.",
             )
         self._apt("apt-get", *options, *words)
+        if unneeded == self.added:
+            self._forget_accounts(frozenset(own_accounts))
+
+    def _forget_accounts(self, kept: frozenset[str]) -> None:
+        # Packages leave the accounts that they made; here, nobody has ever used them.
+        for name in sorted(self.accounts & self._names("passwd") - kept):
+            self.cage.ask("userdel", "--", name)
+        for name in sorted(self.groups & self._names("group") - kept):
+            self.cage.ask("groupdel", "--", name)
+
+    def _names(self, database: str) -> set[str]:
+        return {line.partition(":")[0] for line in self.cage.ask("getent", database).text().splitlines()}
 
     def _installed(self) -> set[str]:
         said = self.cage.ask("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\\n", ok=(0, 1))

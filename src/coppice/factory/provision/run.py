@@ -65,7 +65,7 @@ def provision(
     lay_files(cage, (*sudo_rules(plan.users), *plan.files))
     for provisioner in plan.provisioners:
         _perform(cage, provisioner, definition)
-    borrowing.give_back()
+    borrowing.give_back([name for user in definition.users for name in (user.name, *user.groups)])
     switch_units(cage, plan.services, plan.released)
 
 
