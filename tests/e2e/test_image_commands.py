@@ -308,3 +308,12 @@ def test_a_disk_is_looked_into_without_being_started_or_mounted_also_inside_of_w
     assert desk.files() == ["disk.ova", "disk.ova.gz", "disk.raw"]
     spool = desk.folder.parent / "state" / "conversion" / "spool"
     assert list(spool.iterdir()) == []
+
+
+def test_what_pruning_would_remove_is_named(site):
+    site.synced()
+    (held,) = site.ok("cache", "list")["entries"]
+    site.ok("subscription", "remove", "demo")
+    ended = site.run("cache", "prune", "--now", "--dry-run")
+    assert (ended.code, ended.stdout.split()[1]) == (0, held["checksum"].removeprefix("sha512:")[:24]), ended
+    assert len(site.ok("cache", "list")["entries"]) == 1

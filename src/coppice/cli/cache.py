@@ -211,12 +211,20 @@ def prune(context: Context, *, dry_run: bool, at_once: bool) -> Result:
         )
     freed = format_size(sum(each.size_bytes for each in pruned.removed))
     said = f"{counted(len(pruned.removed), 'file')} {'to remove' if dry_run else 'removed'}, {freed}."
+
+    def render(output: Output) -> None:
+        for each in pruned.removed:
+            output.line(f"- {each.checksum.hexdigest[:24]} {format_size(each.size_bytes)} {each.held}")
+        for path in pruned.files:
+            output.line(f"- {path}")
+
     return Result(
         command="cache prune",
         data={"dry_run": dry_run, "removed": pruned.removed, "other_files": pruned.files},
         status=Status.ERROR if pruned.errors else Status.SUCCESS,
         errors=pruned.errors,
         messages=(said,),
+        show=render,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from coppice import __version__
 from coppice.clock import to_rfc3339
 from coppice.log import redact, redact_value
+from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
     from coppice.cli.output import Output
@@ -85,7 +86,7 @@ def plain(value: object) -> object:
     """
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    if isinstance(value, (str, Path)):
+    if isinstance(value, (str, Path, Checksum)):
         return str(value)
     if isinstance(value, datetime):
         return to_rfc3339(value)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import io
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,7 @@ import pytest
 from coppice.cli.envelope import plain
 from coppice.cli.output import Output, age
 from coppice.cli.progress import PlainMonitor, RichMonitor, make_monitor
+from coppice.model.checksum import Checksum
 from coppice.monitor import SILENT, Unit
 
 pytestmark = pytest.mark.unit
@@ -149,6 +151,7 @@ def test_the_monitor_suits_its_stream():
 
 
 def test_data_of_every_kind_has_a_json_form():
+    assert plain([Checksum.of(b"")]) == ["sha512:" + hashlib.sha512(b"").hexdigest()]
     assert plain({"at": datetime(2026, 1, 2, tzinfo=UTC), "set": frozenset({1})}) == {
         "at": "2026-01-02T00:00:00Z",
         "set": [1],
