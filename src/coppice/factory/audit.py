@@ -24,6 +24,7 @@ from coppice.factory.evidence.ownership import ownership_of
 from coppice.factory.files import qemu_format
 from coppice.factory.model import Outcome, Verdict
 from coppice.factory.workplace import workplace
+from coppice.model.image import DiskFormat
 from coppice.process import run
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def read_subject(raw: Path, definition: Definition, work: Path) -> Subject:
     """
     disk = Ext4Disk(raw, _root_offset_bytes(raw), work)
     tree = disk.tree()
-    return Subject(tree=tree, definition=definition, ownership=ownership_of(tree), digests=disk.digests(tree))
+    ownership = ownership_of(tree)
+    return Subject(tree=tree, definition=definition, ownership=ownership, digests=disk.digests(tree, ownership))
 
 
 def judge(subject: Subject) -> Audited:
@@ -149,6 +151,8 @@ def _line(finding: Finding, reasons: dict[str, str]) -> str:
 
 
 def _as_raw(image: BuiltImage, work: Path) -> Path:
+    if image.image.format is DiskFormat.RAW:
+        return image.path
     raw = work / "disk.raw"
     source_format = qemu_format(image.image.format)
     try:

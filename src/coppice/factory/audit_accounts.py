@@ -7,7 +7,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from coppice.factory.audit_model import Check
+from coppice.factory.audit_model import Check, any_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----|-----BEGIN PGP PRIVATE KEY BLOCK-----|"
                           r"^PuTTY-User-Key-File-", re.MULTILINE)  # fmt: skip
 _KEY_FILE_BYTES = 256 * 1024
-_KEY_STORES = ("*.p12", "*.pfx", "*.jks", "*.keystore")
+_KEY_STORES = any_of("*.p12", "*.pfx", "*.jks", "*.keystore")
 _KEY_FOLDERS = ("/etc", "/root", "/home", "/srv", "/opt", "/usr/local", "/var/lib", "/var/www")
 _NO_KEYS_IN = ("/var/lib/dpkg/", "/var/lib/apt/")
 _TRUSTED_HOSTS = ("/etc/hosts.equiv", "/etc/ssh/shosts.equiv", "/etc/shosts.equiv")
-_CREDENTIALS = (
+_CREDENTIALS = any_of(
     "*/.netrc",
     "*/.git-credentials",
     "*/.pgpass",
@@ -97,7 +97,7 @@ def _private_keys(subject: Subject) -> Iterator[tuple[str, str]]:
                 continue
             if fnmatchcase(node.name, "ssh_host_*"):
                 continue
-            if any(fnmatchcase(node.name, pattern) for pattern in _KEY_STORES):
+            if _KEY_STORES.match(node.name):
                 yield node.path, "a key store"
             elif node.size_bytes <= _KEY_FILE_BYTES and _PRIVATE_KEY.search(subject.tree.text_of(node)):
                 yield node.path, "a private key"
@@ -107,7 +107,7 @@ def _credentials(subject: Subject) -> Iterator[tuple[str, str]]:
     owned = subject.ownership.packages
     for node in subject.tree:
         if node.is_file and node.size_bytes and node.path not in owned:
-            if any(fnmatchcase(node.path, pattern) for pattern in _CREDENTIALS):
+            if _CREDENTIALS.match(node.path):
                 yield node.path, "a file of credentials"
             elif node.path.startswith(_ADDRESS_FILES) and _has_password(subject, node):
                 yield node.path, "an address with a password in it"

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from coppice.factory.audit_model import Check
+from coppice.factory.audit_model import Check, any_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ _SEEDS = (
     "/efi/loader/random-seed",
 )
 _PACKAGE_CACHES = ("/var/lib/apt/lists", "/var/cache/apt", "/var/cache/dnf", "/var/cache/yum", "/var/cache/zypp")
-_LEASES = (
+_LEASES = any_of(
     "/var/lib/dhcp/*",
     "/var/lib/dhcpcd/*",
     "/var/lib/NetworkManager/*.lease",
@@ -33,7 +32,7 @@ _LEASES = (
     "/etc/udev/rules.d/70-persistent-net.rules",
     "/etc/iscsi/initiatorname.iscsi",
 )
-_HISTORIES = (
+_HISTORIES = any_of(
     "*/.bash_history",
     "*/.zsh_history",
     "*/.python_history",
@@ -51,7 +50,7 @@ _PROXY = re.compile(
     r"proxy\s*=\s*\S|DefaultEnvironment=.*_proxy=)",
     re.IGNORECASE | re.MULTILINE,
 )
-_PROXY_PLACES = (
+_PROXY_PLACES = any_of(
     "/etc/environment",
     "/etc/environment.d/*",
     "/etc/apt/apt.conf",
@@ -105,14 +104,14 @@ def _package_caches(subject: Subject) -> Iterator[tuple[str, str]]:
 
 def _leases(subject: Subject) -> Iterator[tuple[str, str]]:
     for node in subject.tree:
-        matches = any(fnmatchcase(node.path, pattern) for pattern in _LEASES)
+        matches = _LEASES.match(node.path)
         if matches and node.is_file and node.size_bytes and node.path not in subject.ownership.packages:
             yield node.path, "what one machine was called in its network"
 
 
 def _histories(subject: Subject) -> Iterator[tuple[str, str]]:
     for node in subject.tree:
-        if node.path.startswith(_HOMES) and any(fnmatchcase(node.path, pattern) for pattern in _HISTORIES):
+        if node.path.startswith(_HOMES) and _HISTORIES.match(node.path):
             yield node.path, "what somebody typed"
 
 
@@ -132,7 +131,7 @@ def _resolvers(subject: Subject) -> Iterator[tuple[str, str]]:
 def _proxies(subject: Subject) -> Iterator[tuple[str, str]]:
     declared = {file.path for file in subject.definition.files}
     for node in subject.tree.below("/"):
-        is_a_place = node.is_file and any(fnmatchcase(node.path, place) for place in _PROXY_PLACES)
+        is_a_place = node.is_file and _PROXY_PLACES.match(node.path)
         text = _without_comments(subject.tree.text_of(node)) if is_a_place and node.path not in declared else ""
         if _PROXY.search(text):
             yield node.path, "a proxy of the network in which it was built"

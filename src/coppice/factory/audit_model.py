@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import TYPE_CHECKING
 
 from coppice.factory.evidence.ownership import Ownership
@@ -84,6 +85,11 @@ class Audited:
     findings: tuple[Finding, ...]
     excepted: tuple[Finding, ...]
     unused: tuple[AuditException, ...]
+
+
+def any_of(*patterns: str) -> re.Pattern[str]:
+    """Return a pattern that matches what any of the shell's ``patterns`` does."""
+    return re.compile("|".join(translate(pattern) for pattern in patterns))
 
 
 def weigh(findings: tuple[Finding, ...], exceptions: tuple[AuditException, ...]) -> Audited:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from coppice.factory.evidence.ownership import Ownership
+
 _TOOL_SECONDS = 300.0
 _ANSWER_BYTES = 256 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
@@ -42,13 +44,13 @@ class Digests:
 
     Attributes:
         sha256: Of all evidence.
-        md5: Which packages have of their files.
-        sha1: Which one form of bills of materials demands.
+        md5: Which packages have of their files; empty where it was not asked for.
+        sha1: Which one form of bills of materials demands; empty where it was not asked for.
     """
 
     sha256: str
-    md5: str
-    sha1: str
+    md5: str = ""
+    sha1: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,51 +113,50 @@ class Ext4Disk:
         Raises:
             BuildError: It is not where it should be.
         """
-        with storage_errors("reading", self._raw):
-            return b"".join(self._pieces(node))
+        with storage_errors("reading", self._raw), self._raw.open("rb") as disk:
+            return b"".join(self._pieces(node, disk))
 
-    def digests(self, tree: GuestTree) -> dict[str, Digests]:
+    def digests(self, tree: GuestTree, ownership: Ownership) -> dict[str, Digests]:
         """Return the digests of every file's content, by path; the disk is read in its own order.
+
+        Args:
+            tree: The tree.
+            ownership: What packages vouch for: of that, the MD5 sums; of what no package has, the SHA-1 as well.
 
         Raises:
             BuildError: A file cannot be read.
         """
         files = [node for node in tree if node.is_file]
+        vouched = {each.true_path for each in ownership.delivered}
+        with_md5 = {node.inode for node in files if node.path in vouched}
+        with_sha1 = {node.inode for node in files if node.path not in ownership.packages}
         by_inode: dict[int, Digests] = {}
-        with storage_errors("reading", self._raw):
+        with storage_errors("reading", self._raw), self._raw.open("rb") as disk:
             for node in sorted(files, key=self._first_block):
                 if node.inode not in by_inode:
-                    hashes = (
-                        hashlib.sha256(),
-                        hashlib.md5(usedforsecurity=False),
-                        hashlib.sha1(usedforsecurity=False),
+                    by_inode[node.inode] = _digests(
+                        self._pieces(node, disk), md5=node.inode in with_md5, sha1=node.inode in with_sha1
                     )
-                    for piece in self._pieces(node):
-                        for each in hashes:
-                            each.update(piece)
-                    sha256, md5, sha1 = (each.hexdigest() for each in hashes)
-                    by_inode[node.inode] = Digests(sha256=sha256, md5=md5, sha1=sha1)
         return {node.path: by_inode[node.inode] for node in files}
 
     def _first_block(self, node: Node) -> int:
         extents = self._extents.get(node.inode, ())
         return extents[0].physical if extents else 0
 
-    def _pieces(self, node: Node) -> Iterator[bytes]:
+    def _pieces(self, node: Node, disk: BinaryIO) -> Iterator[bytes]:
         left, at = node.size_bytes, 0
-        with self._raw.open("rb") as disk:
-            for extent in self._extents.get(node.inode, ()):
-                start = extent.logical * self._block_bytes
-                gap = min(left, start - at)
-                yield from _zeros(gap)
-                left, at = left - gap, at + gap
-                length = min(left, extent.blocks * self._block_bytes)
-                if extent.is_written:
-                    disk.seek(self._offset_bytes + extent.physical * self._block_bytes)
-                    yield from _read(disk, length, node.path)
-                else:
-                    yield from _zeros(length)
-                left, at = left - length, at + length
+        for extent in self._extents.get(node.inode, ()):
+            start = extent.logical * self._block_bytes
+            gap = min(left, start - at)
+            yield from _zeros(gap)
+            left, at = left - gap, at + gap
+            length = min(left, extent.blocks * self._block_bytes)
+            if extent.is_written:
+                disk.seek(self._offset_bytes + extent.physical * self._block_bytes)
+                yield from _read(disk, length, node.path)
+            else:
+                yield from _zeros(length)
+            left, at = left - length, at + length
         yield from _zeros(left)
 
     def _follow(self, nodes: dict[str, Node]) -> None:
@@ -235,6 +236,18 @@ def _extents(said: str) -> Iterator[_Extent]:
         if match is None:
             raise _unreadable(f"an extent that cannot be read: {line[:200]!r}")
         yield _Extent(logical=int(match[1]), physical=int(match[2]), blocks=int(match[3]), is_written=match[4] is None)
+
+
+def _digests(pieces: Iterable[bytes], *, md5: bool, sha1: bool) -> Digests:
+    sha256 = hashlib.sha256()
+    others = {
+        name: hashlib.new(name, usedforsecurity=False) for name, wanted in (("md5", md5), ("sha1", sha1)) if wanted
+    }
+    for piece in pieces:
+        sha256.update(piece)
+        for each in others.values():
+            each.update(piece)
+    return Digests(sha256=sha256.hexdigest(), **{name: each.hexdigest() for name, each in others.items()})
 
 
 def _zeros(length: int) -> Iterator[bytes]:
