@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the record of a build says of its parents, its inputs and its log; the builder is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from coppice.clock import FixedClock
+from coppice.definition.read import read_definition
+from coppice.errors import BuildError, StorageError
+from coppice.factory import build as building
+from coppice.factory.audit import AuditReport
+from coppice.factory.build import build, build_key, failed_log, is_intact, load_build_result
+from coppice.factory.evidence.inventory import Inventory
+from coppice.factory.model import BuilderOutput, BuildInput, BuildOptions, BuiltImage, Outcome, Package, Verdict
+from coppice.model.checksum import Checksum
+from coppice.model.image import DiskFormat, Image
+from coppice.monitor import SILENT
+
+pytestmark = pytest.mark.unit
+
+CLOCK = FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+DEFINITION = read_definition(Path(__file__).parents[3] / "definitions" / "debian-12")
+CHILD = replace(DEFINITION, name="child", parent="debian-12")
+INDEX = BuildInput(name="index bookworm", uri="http://mirror.example", digest="sha256:00")
+JQ = Package(name="jq", version="1.6", architecture="amd64", source="jq-src", source_version="1.6-1")
+
+
+class FakeBuilder:
+    name = "fake"
+    version = "1"
+    fails = False
+
+    def build(self, definition, into, options, monitor):
+        del options, monitor
+        (into / "build.log").write_text("E: what went wrong\n")
+        if self.fails:
+            raise BuildError("no", details="the end of it")
+        path = into / f"{definition.name}.qcow2"
+        path.write_bytes(definition.name.encode())
+        image = Image(
+            format=DiskFormat.QCOW2,
+            size_bytes=path.stat().st_size,
+            virtual_size_bytes=512,
+            checksum=Checksum.of(path.read_bytes()),
+        )
+        (into / "tree").mkdir()
+        return BuilderOutput(
+            images=(BuiltImage(path=path, image=image),),
+            packages=(JQ,),
+            tools=(),
+            inputs=(INDEX,),
+            tree=into / "tree",
+            log=into / "build.log",
+        )
+
+
+@pytest.fixture
+def builder(monkeypatch):
+    def audit(image, _definition, **_):
+        verdict = Verdict(
+            gate="audit",
+            image_digest=str(image.image.checksum),
+            outcome=Outcome.PASSED,
+            decided_at=CLOCK.now(),
+            seconds=1,
+            facts=(),
+        )
+        return AuditReport(verdict=verdict, inventory=Inventory(files={}), unused=())
+
+    fake = FakeBuilder()
+    monkeypatch.setattr(building, "load_builder", lambda _name: fake)
+    monkeypatch.setattr(building, "audit", audit)
+    monkeypatch.setattr(building, "write_evidence", lambda *_given: None)
+    return fake
+
+
+def make(root, definition=DEFINITION, *ancestors):
+    options = BuildOptions(ancestors=ancestors)
+    return build(definition, root=root, options=options, clock=CLOCK, monitor=SILENT)
+
+
+def test_a_child_says_what_it_was_built_upon_and_from(tmp_path, builder):
+    parent = make(tmp_path)
+    child = make(tmp_path, CHILD, parent)
+    again = load_build_result(child.directory)
+    assert [each.definition for each in again.provenance.lineage] == ["debian-12"]
+    assert again.provenance.lineage[0].image_digest == str(parent.images[0].image.checksum)
+    assert again.provenance.inputs == (INDEX,)
+    assert again.packages == (JQ,)
+    assert again.tree == child.directory / "tree"
+    assert (child.directory / "build.log").read_text() == "E: what went wrong\n"
+
+
+def test_a_child_is_another_when_its_parent_is(tmp_path, builder):
+    parent = make(tmp_path)
+    key = build_key(CHILD, builder, BuildOptions(ancestors=(parent,)))
+    assert key != build_key(CHILD, builder, BuildOptions())
+    image = replace(parent.images[0].image, checksum=Checksum.of(b"newer"))
+    newer = replace(parent, images=(replace(parent.images[0], image=image),))
+    assert key != build_key(CHILD, builder, BuildOptions(ancestors=(newer,)))
+
+
+def test_a_build_whose_tree_is_gone_is_made_anew(tmp_path, builder):
+    first = make(tmp_path)
+    assert is_intact(first, rehash=True)
+    shutil.rmtree(first.tree)
+    assert not is_intact(first, rehash=False)
+    assert not make(tmp_path).reused
+
+
+def test_the_log_of_a_build_that_failed_is_kept_and_named_until_it_succeeds(tmp_path, builder):
+    builder.fails = True
+    with pytest.raises(BuildError) as caught:
+        make(tmp_path)
+    log = failed_log(tmp_path, build_key(DEFINITION, builder, BuildOptions()))
+    assert log.read_text() == "E: what went wrong\n"
+    assert caught.value.details == f"the end of it\nThe whole log: {log}"
+    builder.fails = False
+    make(tmp_path)
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("name", ["../tree", "..", "", "/etc", 7])
+def test_a_record_whose_tree_is_elsewhere_is_refused(tmp_path, builder, name):
+    record = make(tmp_path).directory / "build.json"
+    document = json.loads(record.read_text())
+    document["tree"] = name
+    record.write_text(json.dumps(document))
+    with pytest.raises(StorageError):
+        load_build_result(record.parent)
+
+
+def test_a_record_of_before_there_were_sources_and_inputs_is_read(tmp_path, builder):
+    record = make(tmp_path).directory / "build.json"
+    document = json.loads(record.read_text())
+    document["packages"] = [["jq", "1.6", "amd64"]]
+    del document["tree"]
+    for name in ("inputs", "lineage", "definition_source"):
+        del document["provenance"][name]
+    record.write_text(json.dumps(document))
+    old = load_build_result(record.parent)
+    assert old.packages == (Package(name="jq", version="1.6", architecture="amd64"),)
+    assert (old.tree, old.provenance.inputs, old.provenance.lineage) == (None, (), ())
