@@ -538,6 +538,21 @@ def test_a_definition_that_is_gone_is_told(site):
     assert "not here any more" in report.errors[0].message
 
 
+def test_one_appliance_of_which_nothing_can_be_read_keeps_no_other_from_being_judged(site):
+    site.add("base", "other")
+    site.update("openssl", "3.0.1-1+deb12u1")
+    notes = site.desk.settings.state_directory / "factory" / "rebuilds" / "base.json"
+    notes.parent.mkdir()
+    notes.write_text("nonsense")
+    report = site.rebuild()
+    assert {each.name: each.decision.choice for each in report.appraisals} == {
+        "base": Choice.UNKNOWN,
+        "other": Choice.REBUILD,
+    }
+    assert [each.code for each in report.errors] == ["storage-failed"]
+    assert [each.selection.name for each in report.published.lists] == ["general"]
+
+
 def test_one_appliance_can_be_named_and_need_not_wait(site):
     site.add("base", "other")
     site.update("jq", "1.6-3", suite="updates")

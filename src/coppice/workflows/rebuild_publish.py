@@ -11,8 +11,8 @@ from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.history import PublicationHistory
 from coppice.catalogue.model import PublicationState
 from coppice.catalogue.sets import Sets
-from coppice.errors import CoppiceError, InterruptedRunError, StateError
-from coppice.factory.staleness_notes import read_notes, write_notes
+from coppice.errors import CoppiceError, InterruptedRunError, StateError, StorageError
+from coppice.factory.staleness_notes import RebuildNotes, read_notes, write_notes
 from coppice.workflows.build import factory_root
 from coppice.workflows.delete import delete_appliance
 from coppice.workflows.publish import publish
@@ -71,7 +71,7 @@ def publish_rebuilt(
         ask: Asks a person for a passphrase; None: there is nobody to ask.
     """
     root = factory_root(settings)
-    new = [each.name for each in appraisals if read_notes(root, each.name).is_unpublished]
+    new = [each.name for each in appraisals if _notes(root, each.name).is_unpublished]
     if not new:
         return PublishedRebuilds()
     releases, held, waiting, errors = _release_sets(new, root, Sets(database, clock))
@@ -97,7 +97,7 @@ def publish_rebuilt(
     deleted: list[Deleted] = []
     for name in new:
         if set(carried[name]) <= done and name not in waiting:
-            write_notes(root, name, replace(read_notes(root, name), is_unpublished=False))
+            write_notes(root, name, replace(_notes(root, name), is_unpublished=False))
     for each in appraisals:
         if each.name in new and each.definition is not None:
             keep = each.definition.rebuild.keep_versions
@@ -111,6 +111,14 @@ def publish_rebuilt(
     )
 
 
+def _notes(root: Path, name: str) -> RebuildNotes:
+    try:
+        return read_notes(root, name)
+    except StorageError:
+        # Told where the appliance was judged; it keeps nothing else from being published.
+        return RebuildNotes()
+
+
 def _release_sets(
     new: Sequence[str], root: Path, sets: Sets
 ) -> tuple[list[str], list[str], set[str], list[CoppiceError]]:
@@ -122,7 +130,7 @@ def _release_sets(
     for each in sets.all():
         if not each.lists or not set(each.appliances) & set(new):
             continue
-        lost = [name for name in each.appliances if read_notes(root, name).failed is not None]
+        lost = [name for name in each.appliances if _notes(root, name).failed is not None]
         if lost:
             held.append(
                 f"the set {each.name} stays as it is, since {', '.join(lost)} failed: its parts belong together"

@@ -164,11 +164,11 @@ class Appraiser:
         try:
             record = record_of(version)
             definition = self._definition(record)
+            notes = read_notes(factory_root(self._settings), version.appliance.name)
+            parent, digest = self._parent(record, definition)
         except CoppiceError as problem:
             return _unknown(version, problem)
         updates, errors = self.updates(record.packages, definition)
-        notes = read_notes(factory_root(self._settings), version.appliance.name)
-        parent, digest = self._parent(record, definition)
         evidence = Evidence(
             built_at=record.provenance.started_at,
             policy=definition.rebuild,
