@@ -239,6 +239,17 @@ FAULTS: tuple[tuple[str, object, str, str], ...] = (
         "setuid",
         "/opt/su",
     ),
+    (
+        "a program that may do what root may",
+        (
+            "mkdir /opt",
+            "write /bin/true /opt/net",
+            "set_inode_field /opt/net mode 0100755",
+            "ea_set /opt/net security.capability cap",
+        ),
+        "setuid",
+        "/opt/net",
+    ),
     ("a disk for everybody", ("mkdir /opt", "cd /opt", "mknod disk b 8 0"), "device-node", "/opt/disk"),
     ("a program that was changed", ("/usr/bin/tool", "#!/bin/sh\necho other\n"), "modified-file", "/usr/bin/tool"),
     ("a program that is gone", ("rm /usr/bin/tool",), "modified-file", "/usr/bin/tool"),

@@ -40,6 +40,7 @@ CHECKS: tuple[Check, ...] = (*ACCOUNT_CHECKS, *LEFTOVER_CHECKS, *NETWORK_CHECKS,
 """The checklist."""
 _TOOL_SECONDS = 300.0
 _SECTOR_BYTES = 512
+_EXECUTABLE = 0o111
 _EXT_MAGIC_AT = 1080
 _EXT_MAGIC = b"\x53\xef"
 _MOST_TOLD = 100
@@ -105,7 +106,14 @@ def read_subject(raw: Path, definition: Definition, work: Path) -> Subject:
     disk = Ext4Disk(raw, _root_offset_bytes(raw), work)
     tree = disk.tree()
     ownership = ownership_of(tree)
-    return Subject(tree=tree, definition=definition, ownership=ownership, digests=disk.digests(tree, ownership))
+    programs = (node for node in tree if node.is_file and node.mode & _EXECUTABLE)
+    return Subject(
+        tree=tree,
+        definition=definition,
+        ownership=ownership,
+        digests=disk.digests(tree, ownership),
+        capable=disk.capable(node for node in programs if node.path not in ownership.packages),
+    )
 
 
 def judge(subject: Subject) -> Audited:

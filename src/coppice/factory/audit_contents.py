@@ -31,6 +31,8 @@ def _setuid(subject: Subject) -> Iterator[tuple[str, str]]:
     for node in subject.tree:
         if node.is_file and node.mode & (stat.S_ISUID | stat.S_ISGID) and node.path not in subject.ownership.packages:
             yield node.path, f"it runs with the rights of its owner, and no package brought it ({oct(node.mode)[-4:]})"
+    for path in subject.capable:
+        yield path, "it has capabilities, and no package brought it"
 
 
 def _device_nodes(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -62,7 +64,7 @@ CONTENT_CHECKS = (
     ),
     Check(
         name="setuid",
-        finds="programs with setuid or setgid that no package brought",
+        finds="programs with setuid, setgid or capabilities that no package brought",
         reason="What runs as root must come from somewhere.",
         look=_setuid,
     ),

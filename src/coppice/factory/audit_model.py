@@ -42,12 +42,14 @@ class Subject:
         definition: What was declared.
         ownership: Which package each file belongs to.
         digests: Of the files' contents, by path.
+        capable: Paths of the programs with capabilities that no package brought.
     """
 
     tree: GuestTree
     definition: Definition
     ownership: Ownership = field(default_factory=Ownership)
     digests: Mapping[str, Digests] = field(default_factory=dict)
+    capable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

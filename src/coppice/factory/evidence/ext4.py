@@ -35,6 +35,7 @@ _ENTRY = re.compile(r"/(\d+)/(\d{6})/(\d+)/(\d+)/([^/]*)/(\d*)/")
 _LINK = re.compile(r'^Fast link dest: "(.*)"$', re.MULTILINE | re.DOTALL)
 _EXTENT = re.compile(r"\s*\d+/\s*\d+\s+\d+/\s*\d+\s+(\d+) -\s*\d+\s+(\d+) -\s*\d+\s+(\d+)(\s+Uninit)?\s*")
 _EXTENT_HEADER = re.compile(r"Level Entries\s+Logical\s+Physical Length Flags")
+_CAPABILITY = "security.capability"
 _BLOCK_SIZE = re.compile(r"^Block size:\s+(\d+)$", re.MULTILINE)
 
 
@@ -138,6 +139,16 @@ class Ext4Disk:
                         self._pieces(node, disk), md5=node.inode in with_md5, sha1=node.inode in with_sha1
                     )
         return {node.path: by_inode[node.inode] for node in files}
+
+    def capable(self, nodes: Iterable[Node]) -> frozenset[str]:
+        """Return the paths of those ``nodes`` that have capabilities: rights of root, in part.
+
+        Raises:
+            BuildError: The file system cannot be read.
+        """
+        asked = list(nodes)
+        answers = self._ask([f"ea_list <{node.inode}>" for node in asked])
+        return frozenset(node.path for node, said in zip(asked, answers, strict=True) if _CAPABILITY in said)
 
     def _first_block(self, node: Node) -> int:
         extents = self._extents.get(node.inode, ())
