@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from coppice.cli.checks import Role, Verdict, check_builds
 from coppice.clock import SystemClock
 from coppice.definition.read import read_definition
 from coppice.errors import BuildError, NoSpaceError
@@ -317,3 +318,12 @@ def test_a_build_that_is_killed_leaves_no_process_and_no_mount_and_the_next_one_
         # What a killed run left is young yet; it is swept later, as every dead run's.
         assert path.name.startswith("coppice-work-")
     assert json.dumps([each.digest for each in again.provenance.inputs])
+
+
+def test_the_doctor_says_whether_this_user_can_build(monkeypatch):
+    found = check_builds(Role.ALL)
+    assert (found.verdict, found.found) == (Verdict.OK, "as root" if os.geteuid() == 0 else "in a user namespace")
+    monkeypatch.setattr("coppice.factory.bootstrap.tree._own_namespaces", lambda **_: ("false",))
+    assert check_builds(Role.ALL).verdict is Verdict.MISSING
+    assert check_builds(Role.SITE).verdict is Verdict.NOTE
+    assert "/etc/subuid" in (check_builds(Role.ALL).remedy or "")

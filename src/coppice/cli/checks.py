@@ -74,6 +74,7 @@ def all_checks(context: Context, role: Role = Role.ALL) -> tuple[Check, ...]:
         *check_tools(role),
         *check_machine(),
         check_cage(context),
+        check_builds(role),
         *check_state(context),
         *check_subscriptions(context),
     )
@@ -170,6 +171,28 @@ def check_cage(context: Context) -> Check:
         needed_for="shutting in the programs that read other people's images",
         found=f"{means.strength}: {means.told()}" + ("" if verdict is Verdict.OK else f" (not had: {lacking})"),
         remedy=None if verdict is Verdict.OK else "apt-get install bubblewrap, and let this user make user namespaces",
+    )
+
+
+def check_builds(role: Role) -> Check:
+    """Look at whether this user can build appliances."""
+    from coppice.factory.bootstrap.tree import can_make_trees
+
+    try:
+        can = can_make_trees()
+    except ToolMissingError:
+        # Told of among the tools.
+        can = False
+    who = "as root" if os.geteuid() == 0 else "in a user namespace"
+    return Check(
+        kind="machine",
+        name="builds",
+        verdict=Verdict.OK if can else Verdict.MISSING if role is Role.ALL else Verdict.NOTE,
+        needed_for="building appliances",
+        found=who if can else f"namespaces of its own cannot be had {who}",
+        remedy=None
+        if can
+        else "build as root, or apt-get install uidmap and give this user a range in /etc/subuid and /etc/subgid",
     )
 
 

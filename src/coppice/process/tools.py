@@ -18,10 +18,12 @@ class Tool:
 TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
-        Tool(name="mmdebstrap", package="mmdebstrap", purpose="building Debian appliances"),
-        Tool(name="unshare", package="util-linux", purpose="keeping a build's mounts to itself"),
+        Tool(name="mmdebstrap", package="mmdebstrap", purpose="building appliances of Debian and Ubuntu"),
+        Tool(name="unshare", package="util-linux", purpose="keeping a build's mounts and processes to itself"),
         Tool(name="mke2fs", package="e2fsprogs", purpose="making a file system without mounting it"),
         Tool(name="debugfs", package="e2fsprogs", purpose="filling and reading a file system without mounting it"),
+        Tool(name="dumpe2fs", package="e2fsprogs", purpose="clearing what no file of a file system has"),
+        Tool(name="zstd", package="zstd", purpose="unpacking the trees that appliances are built upon"),
         Tool(name="e2fsck", package="e2fsprogs", purpose="checking a file system without mounting it"),
         Tool(name="sfdisk", package="fdisk", purpose="partitioning built images"),
         Tool(name="mkfs.vfat", package="dosfstools", purpose="making the EFI system partition"),

@@ -244,6 +244,19 @@ class TreeMaker:
         )
 
 
+def can_make_trees() -> bool:
+    """Tell whether this user has the namespaces that a tree is made in.
+
+    Raises:
+        ToolMissingError: ``unshare`` is not installed.
+    """
+    try:
+        run([*_own_namespaces(is_mapped=os.geteuid() != 0), "true"], timeout_seconds=_NAMESPACE_SECONDS)
+    except (ToolFailedError, ToolTimeoutError):
+        return False
+    return True
+
+
 def _own_namespaces(*, is_mapped: bool) -> tuple[str, ...]:
     # A namespace of processes ends all that was started in it when its first process ends, and that one ends with us.
     words: tuple[str, ...] = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
