@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from coppice.definition.model import DefinedFile, DefinedUser, Provisioner, ProvisionerKind, Services
 from coppice.definition.read import read_definition
-from coppice.errors import BuildError, DefinitionError, ProvisionError
+from coppice.errors import BuildError, DefinitionError, NoSpaceError, ProvisionError
 from coppice.factory.provision import cage as cages
 from coppice.factory.provision.hook import prepare_provision
 from coppice.factory.provision.run import lay_materials, provision
@@ -119,6 +120,13 @@ def script(text, *, name="script", **changes):
 def running_with(text):
     words = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
     return [each for each in words if text.encode() in each]
+
+
+def within(seconds, is_so):
+    until = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.05)
+    return is_so()
 
 
 def test_files_are_laid_in_with_their_owners_modes_and_variables(tree, tmp_path):
@@ -349,6 +357,32 @@ def test_a_hook_finds_its_own_processes_where_its_namespace_still_shows_others(t
     argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", hook.command, "exec", tree]
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
     assert (tree / "etc/hooked").read_text() == "hooked\n"
+
+
+@pytest.mark.threat("T81")
+def test_a_disk_that_is_full_comes_back_from_a_hook_as_that(tree, tmp_path):
+    text = "echo 'tar: write: No space left on device' >&2; exit 2"
+    hook = prepare_provision(
+        replace(DEBIAN_12, provisioners=(script(text),)), parent=None, directory=tmp_path / "hook", epoch=EPOCH
+    )
+    assert hook is not None
+    subprocess.run(["/bin/sh", "-c", hook.command, "exec", tree], check=False, capture_output=True)
+    with pytest.raises(NoSpaceError) as caught:
+        hook.raise_failure()
+    assert "work directory" in (caught.value.resolution or "")
+
+
+@pytest.mark.threat("T79")
+def test_a_hook_that_is_killed_takes_all_that_it_runs_along(tree, tmp_path):
+    definition = replace(DEBIAN_12, provisioners=(script("echo > /etc/started; setsid sleep 86397 & sleep 86397"),))
+    hook = prepare_provision(definition, parent=None, directory=tmp_path / "hook", epoch=EPOCH)
+    assert hook is not None
+    child = subprocess.Popen(["/bin/sh", "-c", f"exec {hook.command}", "exec", tree], stdout=subprocess.DEVNULL)
+    with child:
+        assert within(60, (tree / "etc/started").exists)
+        assert within(60, lambda: len(running_with("86397")) > 1)
+        child.kill()
+    assert within(60, lambda: not running_with("86397"))
 
 
 def test_what_the_tree_lacks_comes_back_from_a_hook_as_what_it_is(tree, tmp_path):

@@ -22,6 +22,7 @@ class Tree:
     def __init__(self) -> None:
         self.installed = {"apt", "python3"}
         self.accounts = {"root"}
+        self.overrides = {"/usr/bin/su"}
         self.auto = set()
         self.needed = set()
         self.dragged = set()
@@ -36,7 +37,12 @@ class Tree:
             return SimpleNamespace(text=lambda: "\n".join(rows))
         if program == "getent":
             return SimpleNamespace(text=lambda: "\n".join(f"{name}:x:1" for name in sorted(self.accounts)))
+        if program == "dpkg-statoverride":
+            if words[0] == "--remove":
+                self.overrides -= {words[1]}
+            return SimpleNamespace(text=lambda: "".join(f"puppet root 750 {path}\n" for path in self.overrides))
         assert program in {"userdel", "groupdel"}
+        assert not self.overrides & {"/var/cache/puppet"}, "dpkg would refuse to work"
         self.ran.append(f"{program} {words[-1]}")
         self.accounts -= {words[-1]} if program == "groupdel" else set()
         return None
@@ -51,7 +57,9 @@ class Tree:
         elif "install" in words:
             for name in names:
                 self.installed |= self.brings[name]
-            self.accounts |= {"puppet"} if "puppet" in names else set()
+            if "puppet" in names:
+                self.accounts.add("puppet")
+                self.overrides.add("/var/cache/puppet")
         elif "autoremove" in words:
             gone = {each for name in self.auto for each in self.brings[name]} - self.needed - {"python3"}
             said = "".join(f"Remv {name} [1]\n" for name in sorted(gone | {"old-kernel"}))
@@ -79,6 +87,7 @@ def test_exactly_what_was_added_is_removed_with_the_accounts_that_it_made(tree):
     borrowing.give_back()
     assert tree.installed == {"apt", "python3"}
     assert tree.ran[-2:] == ["userdel puppet", "groupdel puppet"]
+    assert tree.overrides == {"/usr/bin/su"}
 
 
 def test_an_account_that_the_definition_wants_stays(tree):

@@ -33,6 +33,7 @@ class Borrowing:
         added: Every package that was not there before.
         accounts: Every account that these made as they were installed.
         groups: Likewise.
+        overrides: Paths whose owner or mode they fixed, by which dpkg asks for these accounts.
     """
 
     cage: TreeCage
@@ -40,6 +41,7 @@ class Borrowing:
     added: frozenset[str] = frozenset()
     accounts: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
+    overrides: frozenset[str] = frozenset()
 
     def borrowed(self, temporary: Collection[str], staying: Collection[str]) -> Borrowing:
         """Install what is missing of both, and return what has to be given back.
@@ -47,10 +49,12 @@ class Borrowing:
         Raises:
             ProvisionError: It could not be installed.
         """
-        before, accounts, groups = self._installed(), self._names("passwd"), self._names("group")
+        before = self._installed() if temporary or staying else set()
         missing = sorted({*temporary, *staying} - before)
-        if missing:
-            self._apt("apt-get", "--yes", "--no-install-recommends", "install", "--", *missing)
+        if not missing:
+            return self
+        accounts, groups, overrides = self._names("passwd"), self._names("group"), self._overridden()
+        self._apt("apt-get", "--yes", "--no-install-recommends", "install", "--", *missing)
         # From here on they are there for others only.
         passing = sorted(set(temporary) - set(staying) - before)
         if passing:
@@ -60,6 +64,7 @@ class Borrowing:
             added=frozenset(self._installed() - before),
             accounts=frozenset(self._names("passwd") - accounts),
             groups=frozenset(self._names("group") - groups),
+            overrides=frozenset(self._overridden() - overrides),
         )
 
     def give_back(self, own_accounts: Collection[str] = ()) -> None:
@@ -90,7 +95,10 @@ class Borrowing:
             self._forget_accounts(frozenset(own_accounts))
 
     def _forget_accounts(self, kept: frozenset[str]) -> None:
-        # Packages leave the accounts that they made; here, nobody has ever used them.
+        # Packages leave the accounts that they made; here, nobody has ever used them. An override that names one which
+        # is not there keeps dpkg from doing anything.
+        for path in sorted(self.overrides & self._overridden()):
+            self.cage.ask("dpkg-statoverride", "--remove", path)
         for name in sorted(self.accounts & self._names("passwd") - kept):
             self.cage.ask("userdel", "--", name)
         for name in sorted(self.groups & self._names("group") - kept):
@@ -98,6 +106,11 @@ class Borrowing:
 
     def _names(self, database: str) -> set[str]:
         return {line.partition(":")[0] for line in self.cage.ask("getent", database).text().splitlines()}
+
+    def _overridden(self) -> set[str]:
+        said = self.cage.ask("dpkg-statoverride", "--list", ok=(0, 1)).text()
+        # Owner, group, mode, path.
+        return {line.split(maxsplit=3)[3] for line in said.splitlines()}
 
     def _installed(self) -> set[str]:
         said = self.cage.ask("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\\n", ok=(0, 1))

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
-from coppice.errors import BuildError, InputError, MachineError, ProvisionError, all_error_types
+from coppice.errors import (
+    BuildError,
+    InputError,
+    MachineError,
+    NoSpaceError,
+    ProvisionError,
+    all_error_types,
+)
 from coppice.factory.provision.plan import make_plan
 from coppice.factory.provision.run import lay_materials
 from coppice.formats.definition import definition_document
@@ -23,12 +30,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.definition.model import Definition
+    from coppice.errors import CoppiceError
 
 MODULE = "coppice.factory.provision"
 PLAN = "plan.json"
 MATERIALS = "materials"
 REPORT = "report"
 ERROR = "error.json"
+_FULL = "No space left on device"
 _MAX_ERROR_BYTES = 1024 * 1024
 
 
@@ -54,6 +63,7 @@ class ProvisionHook:
         Raises:
             ProvisionError: A provisioner failed.
             DefinitionError: The definition names what is not in the tree.
+            NoSpaceError: The disk is full.
             BuildError: Something else could not be done.
         """
         place = self.directory / REPORT / ERROR
@@ -65,8 +75,11 @@ class ProvisionHook:
                 for kind in all_error_types()
                 if issubclass(kind, BuildError | InputError | MachineError)
             }
-            kind = kinds.get(said["code"], ProvisionError)
-            error = kind(str(said["message"]), details=said["details"], resolution=said["resolution"])
+            kind: type[CoppiceError] = kinds.get(said["code"], ProvisionError)
+            message, details, advice = str(said["message"]), said["details"], said["resolution"]
+            if _FULL in (details or ""):
+                kind, advice = NoSpaceError, "Free about 3 GiB there, or set another work directory, then run again."
+            error = kind(message, details=details, resolution=advice)
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError) as problem:
