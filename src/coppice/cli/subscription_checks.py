@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coppice.cli.checks import Check, Verdict
+from coppice.cli.output import counted
 from coppice.cli.subscription_data import trusted_in_short
 from coppice.errors import CoppiceError, SettingsError
 
@@ -85,8 +86,11 @@ def _check_anchors(followed: tuple[Subscription, ...], now: datetime) -> Iterato
             name=f"trust anchors {path}",
             verdict=Verdict.NOTE if report.problems else Verdict.OK,
             needed_for=purpose,
-            found=f"{len(found.certificates)} certificates, {usable} files of current revocation lists",
-            remedy=f"{len(report.problems)} files cannot be used: {report.problems[0]}" if report.problems else None,
+            found=f"{counted(len(found.certificates), 'certificate')}, "
+            f"{counted(usable, 'file')} of current revocation lists",
+            remedy=f"{counted(len(report.problems), 'file')} cannot be used: {report.problems[0]}"
+            if report.problems
+            else None,
         )
 
 
