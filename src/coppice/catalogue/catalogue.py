@@ -71,13 +71,16 @@ class Catalogue:
                 known.appliance = row
             elif known.deleted_at is None and known.path is not None:
                 _describe(row, descriptor)
+                if known.evidence is None:
+                    # It came in before evidence was kept, or by a descriptor that named none.
+                    _note_build(known, descriptor, evidence)
                 return version_of(known)
             _describe(row, descriptor)
             # A version that was deleted, or listed by reference, may come back with the same bytes.
             known.path, known.uri, known.deleted_at = str((directory / disk.path).resolve()), None, None
             known.disk_format, known.virtual_size_bytes = str(disk.image.format), disk.image.virtual_size_bytes
-            known.provenance, known.built_on = descriptor.provenance, [str(each) for each in descriptor.built_on]
-            known.evidence = None if evidence is None else str(evidence)
+            known.provenance = descriptor.provenance
+            _note_build(known, descriptor, evidence)
             session.add(row)
             tell(session, "appliance", name, "version added", self._clock.now(), {"version": known.version})
             session.flush()
@@ -178,6 +181,11 @@ def refuse_newcomer(row: ApplianceRow, version: str) -> None:
             f"version {version} of {row.name} does not come after {newest}, which is in the catalogue",
             resolution=f"Subscribers take newer versions only: choose a version that sorts after {newest}.",
         )
+
+
+def _note_build(known: ApplianceVersionRow, descriptor: Descriptor, evidence: Path | None) -> None:
+    known.built_on = [str(each) for each in descriptor.built_on]
+    known.evidence = None if evidence is None else str(evidence)
 
 
 def _describe(row: ApplianceRow, descriptor: Descriptor) -> None:

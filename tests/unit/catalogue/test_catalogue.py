@@ -83,6 +83,11 @@ def test_what_a_version_is_built_on_and_the_evidence_of_its_build_are_kept(datab
     add(database)
     [plain] = Catalogue(database).versions("debian-12")
     assert (plain.built_on, plain.evidence) == ((), None)
+    again = replace(descriptor(), built_on=parents)
+    for place in ("/kept/abc", "/kept/other"):
+        Catalogue(database).add("debian-12", again, directory=Path("/builds"), evidence=Path(place))
+    [plain] = Catalogue(database).versions("debian-12")
+    assert (plain.built_on, plain.evidence) == (parents, Path("/kept/abc"))
 
 
 def test_an_appliance_keeps_its_identifier_over_its_versions(database: Database) -> None:
