@@ -220,7 +220,7 @@ def test_evidence_is_kept_with_the_version_and_outlives_the_build(site, web):
     [old_form] = [path for path in result.directory.glob("web-1*.json") if path.name != "web-1.json"]
     attributes = json.loads(old_form.read_text())["attributes"]
     assert attributes["coppice_built_on"] == ancestor(base).image_digest
-    assert attributes["coppice_sbom_spdx"] == str(result.directory / "sbom.spdx.json")
+    assert attributes["coppice_sbom_spdx"] == str(added.evidence / "sbom.spdx.json")
     for each in document["evidence"]:
         (result.directory / each["path"]).write_bytes(b"another build")
     assert [each["name"] for each in site.run("appliance", "packages", "web")] == ["bash", "nginx", "openssl"]

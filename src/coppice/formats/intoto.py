@@ -7,6 +7,7 @@ Only what is known is said: what no input was recorded for is not in it.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ BUILDER = "urn:coppice:builder"
 MAX_STATEMENT_BYTES = 4 * 1024 * 1024
 _WHAT = "provenance"
 _MOST_SUBJECTS = 64
+_USER = re.compile(r"(?<=://)[^/@]*@")
 _DIGESTS = frozenset({"sha256", "sha384", "sha512"})
 
 
@@ -73,6 +75,7 @@ def write_statement(result: BuildResult, by_products: Iterable[tuple[str, Checks
         definition["source"] = known.definition_source
     if result.definition.variant:
         definition["variant"] = result.definition.variant
+    inputs = {each.digest for each in known.inputs}
     predicate = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -87,6 +90,7 @@ def write_statement(result: BuildResult, by_products: Iterable[tuple[str, Checks
                 *(
                     {"name": f"ancestor {each.definition}", "digest": _digest(each.image_digest)}
                     for each in known.lineage
+                    if each.image_digest not in inputs
                 ),
             ],
         },
@@ -157,7 +161,8 @@ def _subject(fields: Fields) -> tuple[str, Checksum]:
 def _dependency(known: BuildInput) -> dict[str, object]:
     said: dict[str, object] = {"name": known.name}
     if known.uri:
-        said["uri"] = known.uri
+        # Who may fetch it is nobody's affair.
+        said["uri"] = _USER.sub("", known.uri)
     return said | {"digest": _digest(known.digest)}
 
 

@@ -19,7 +19,7 @@ from coppice.errors import BootTestError, InputError, UnreadableFileError
 from coppice.factory.model import Outcome
 from coppice.formats.appliance_descriptor import write_appliance_descriptor
 from coppice.schedule.lock import run_lock
-from coppice.workflows.evidence import describe_evidence, keep_evidence
+from coppice.workflows.evidence import describe_evidence, keep_evidence, with_kept_evidence
 from coppice.workflows.image_limits import limits_of
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def add_build(
     descriptor = describe(result, version=chosen, identifier=appliance, evidence=describe_evidence(result.directory))
     write_descriptor(descriptor, result.directory / f"{appliance}-{chosen}.json")
     with run_lock(settings.state_directory / FILES_LOCK, FILES_WAIT_SECONDS):
-        kept = _keep(descriptor, result.directory, settings)
-        _write_old_form(kept, result, appliance)
         evidence = keep_evidence(descriptor, result.directory, settings)
+        kept = with_kept_evidence(_keep(descriptor, result.directory, settings), evidence)
+        _write_old_form(kept, result, appliance)
         return catalogue.add(
             appliance,
             kept,

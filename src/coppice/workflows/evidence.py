@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors, write_bytes
@@ -65,6 +65,16 @@ def keep_evidence(descriptor: Descriptor, directory: Path, settings: Settings) -
             )
         write_bytes(into / EVIDENCE_FILES[each.kind], content)
     return into
+
+
+def with_kept_evidence(descriptor: Descriptor, kept: Path | None) -> Descriptor:
+    """Return ``descriptor`` with its evidence where `keep_evidence` put it: a later build replaces the factory's."""
+    if kept is None:
+        return descriptor
+    files = (each for each in descriptor.evidence if each.kind in EVIDENCE_FILES)
+    return replace(
+        descriptor, evidence=tuple(replace(each, path=str(kept / EVIDENCE_FILES[each.kind])) for each in files)
+    )
 
 
 def evidence_directory(settings: Settings, image: Checksum) -> Path:

@@ -69,7 +69,7 @@ RESULT = BuildResult(
         started_at=datetime(2026, 11, 26, 23, 59, 30, tzinfo=UTC),
         seconds=60.4,
         definition_source="git+https://git.example/x@0123",
-        inputs=(BuildInput(name="index bookworm", uri="http://deb.example/", digest=f"sha256:{'1' * 64}"),),
+        inputs=(BuildInput(name="index bookworm", uri="http://jane:secret@deb.example/", digest=f"sha256:{'1' * 64}"),),
         lineage=(Ancestor(definition="base", key="ef" * 32, image_digest=f"sha512:{'2' * 128}"),),
     ),
     verdicts=(),
@@ -98,6 +98,13 @@ def test_a_statement_says_where_a_build_comes_from_in_the_words_of_its_form() ->
     assert run["byproducts"] == [
         {"name": "sbom.cdx.json", "digest": {"sha256": Checksum.of(b"sbom", "sha256").hexdigest}}
     ]
+
+
+def test_an_ancestor_that_is_an_input_already_is_told_once() -> None:
+    parent = BuildInput(name="parent base", uri="", digest=f"sha512:{'2' * 128}")
+    said = json.loads(write_statement(replace(RESULT, provenance=replace(RESULT.provenance, inputs=(parent,)))))
+    told = said["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert told == [{"name": "parent base", "digest": {"sha512": "2" * 128}}]
 
 
 def test_a_statement_reads_as_it_was_meant_and_always_has_the_same_bytes() -> None:

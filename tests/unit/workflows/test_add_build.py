@@ -111,8 +111,8 @@ def test_tools_of_the_old_form_can_read_what_was_added(add, tmp_path):
     found = read_event_descriptor((tmp_path / "build" / f"tiny-{version.version}.cloud-appliance.json").read_bytes())
     assert (found.identifier, found.version, found.groups) == ("COMFY-Debian-12", version.version, ("Science",))
     assert (found.operating_system.distribution, found.requirements.minimum_cores) == ("Debian", 1)
-    record = str(tmp_path / "build" / "build.json")
-    assert found.attributes == {"owner": "ops", "coppice_build_record": record}
+    assert version.evidence is not None
+    assert found.attributes == {"owner": "ops", "coppice_build_record": str(version.evidence / "build.json")}
     assert found.disk is not None
     assert Path(found.disk.path).read_bytes() == b"disk"
 
