@@ -37,7 +37,7 @@ TOOLS: dict[str, Tool] = {
             package="openssh-client",
             purpose="keys of boot tests, signatures of git commits",
         ),
-        Tool(name="bwrap", package="bubblewrap", purpose="shutting in the programs that read other people's images"),
+        Tool(name="bwrap", package="bubblewrap", purpose="shutting in what reads images of others, and provisioners"),
         Tool(name="mdir", package="mtools", purpose="looking into FAT file systems of images"),
         Tool(name="xfs_db", package="xfsprogs", purpose="looking into XFS file systems of images"),
         Tool(name="btrfs", package="btrfs-progs", purpose="looking into btrfs file systems of images"),

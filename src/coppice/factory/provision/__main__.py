@@ -12,6 +12,10 @@ from coppice.errors import CoppiceError
 from coppice.factory.provision.hook import ERROR, MATERIALS, MODULE, PLAN, REPORT
 from coppice.factory.provision.run import provision
 from coppice.formats.definition import definition_from
+from coppice.process import run
+
+# Each thing that is run has a limit of its own.
+_SECONDS = 7 * 24 * 3600.0
 
 
 def main(directory: Path, tree: Path) -> int:
@@ -34,14 +38,17 @@ def main(directory: Path, tree: Path) -> int:
     return 0
 
 
-def see_own_processes() -> None:
-    """Start anew where /proc shows the processes of another namespace, as it does in one that was just made.
+def sees_own_processes() -> bool:
+    """Tell whether /proc shows the processes of this one's namespace; in one that was just made, it does not."""
+    return Path("/proc/self").readlink().name == str(os.getpid())
 
-    bwrap would wait for ever for what it cannot find there.
-    """
-    if Path("/proc/self").readlink().name != str(os.getpid()):
-        words = ["unshare", "--mount", "--mount-proc", sys.executable, "-I", "-m", MODULE, *sys.argv[1:]]
-        os.execvp("unshare", words)  # noqa: S606, S607 - no shell, and looked up as everything else is
+
+def main_with_own_processes() -> int:
+    """Do the same where /proc is this namespace's own: bwrap would wait for ever for what it cannot find there."""
+    argv = ["unshare", "--mount", "--mount-proc", sys.executable, "-I", "-m", MODULE, *sys.argv[1:]]
+    return run(
+        argv, timeout_seconds=_SECONDS, ok=range(256), whole_environment=True, env=os.environ, on_output=_tell
+    ).returncode
 
 
 def _tell(piece: str) -> None:
@@ -50,5 +57,4 @@ def _tell(piece: str) -> None:
 
 
 if __name__ == "__main__":
-    see_own_processes()
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])) if sees_own_processes() else main_with_own_processes())
