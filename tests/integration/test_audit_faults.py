@@ -353,3 +353,34 @@ def test_an_image_without_a_file_system_that_can_be_read_does_not_pass(tmp_path)
         look(disk)
     assert time.monotonic() - started < 60
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_contents_are_read_as_the_file_system_has_them_holes_and_all(disk):
+    long_target = "/".join(["a" * 20] * 5)
+    sparse = disk.folder / "sparse"
+    with sparse.open("wb") as stream:
+        stream.write(b"head")
+        stream.seek(300_000)
+        stream.write(b"tail")
+        stream.truncate(400_001)
+    big = bytes(range(256)) * 8192
+    disk.change(
+        f'write "{sparse}" /sparse',
+        *disk.put("/big", big),
+        *disk.put("/empty", b""),
+        "ln /big /twin",
+        "set_inode_field /big links_count 2",
+        f"symlink /long {long_target}",
+        "write /dev/null /reserved",
+        "fallocate /reserved 0 3",
+        "set_inode_field /reserved size 4000",
+    )
+    subject = read_subject(disk.raw, DEFINITION, disk.folder)
+    tree = subject.tree
+    expected = {"/sparse": sparse.read_bytes(), "/big": big, "/twin": big, "/empty": b"", "/reserved": bytes(4000)}
+    for path, content in expected.items():
+        node = tree.get(path)
+        assert tree.content(node) == content, path
+        assert subject.digests[path].sha256 == hashlib.sha256(content).hexdigest(), path
+    assert tree.get("/long").target == long_target
+    assert tree.get("/big").inode == tree.get("/twin").inode
