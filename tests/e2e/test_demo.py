@@ -139,7 +139,7 @@ def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tm
             settings=settings,
             clock=SystemClock(),
             monitor=SILENT,
-            tests=(own,),
+            tests=(own, *definition.tests),
         )
 
     verdicts = boot()
@@ -152,6 +152,7 @@ def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tm
         assert facts["cloud-init"] == "done"
         assert facts["ssh-methods"] == "publickey"
         assert facts["failed-units"] == ""
+        assert [name for name in facts if name.startswith("test-")] == ["test-own", "test-base"]
         assert facts["test-own"].startswith("passed")
         assert f"boot-{facts['firmware']}" == verdict.gate
 
