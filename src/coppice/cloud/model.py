@@ -219,6 +219,20 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedContent:
+    """What an image that is revoked by its name holds in one of its versions: what is built on it is revoked too.
+
+    Attributes:
+        digest: Of the published file.
+        everywhere: In every list, for it was known when the revocation was made; else in the image's own list alone:
+            what a list says later has no other list's images revoked.
+    """
+
+    digest: Checksum
+    everywhere: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
     """An administrator's word that something must not be started any more, wherever it is registered.
 
@@ -228,7 +242,7 @@ class Revocation:
         version: Only this version of `key`; None: every one.
         reason: Why, for people.
         at: Since when.
-        content: What this version of `key` is known to hold: what is built on that is revoked too. None: not known.
+        contents: What `key` is known to hold, or to have held, in the versions that are meant.
     """
 
     digest: Checksum | None
@@ -236,7 +250,7 @@ class Revocation:
     version: str | None
     reason: str
     at: datetime
-    content: Checksum | None = None
+    contents: tuple[RevokedContent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

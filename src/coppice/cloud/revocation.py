@@ -7,7 +7,9 @@ a lost database brings nothing back.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from coppice.cloud.model import ImageState
@@ -21,15 +23,52 @@ if TYPE_CHECKING:
     from coppice.model.checksum import Checksum
     from coppice.model.identifiers import ImageKey, ListIdentifier
 
+_EVER = datetime.min.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A version of an image, listed or registered, and what it is built on."""
+class Known:
+    """A version of an image, listed or registered, and what it is built on.
+
+    Attributes:
+        key: Which image.
+        version: Which version.
+        digest: Of its published file.
+        built_on: What it is built on, as `coppice.cloud.properties.lineage_of` gives it.
+        since: Registered at this instant at the latest; None: it is listed.
+    """
 
     key: ImageKey
     version: str
     digest: Checksum
     built_on: tuple[str, ...]
+    since: datetime | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What markers say of its digest where something is built on it."""
+        return prefix_of(self.digest)
+
+    def was_there(self, at: datetime) -> bool:
+        """Tell whether it was registered at that instant."""
+        return self.since is not None and self.since <= at
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """A content, and the images for which what is built on it is revoked.
+
+    Attributes:
+        prefix: Of its digest.
+        of_list: Of this list; None: all.
+        is_bound: Whatever is built on it is revoked in that list alone as well, over any number of steps.
+        reason: Why, for people.
+    """
+
+    prefix: str
+    of_list: ListIdentifier | None
+    is_bound: bool
+    reason: str
 
 
 class Revoked:
@@ -48,18 +87,18 @@ class Revoked:
         self, revocations: Sequence[Revocation], desired: Desired, registered: Iterable[RegisteredImage]
     ) -> None:
         self._digests: dict[str, str] = {}
-        self._keys: dict[ImageKey, str] = {}
-        self._versions: dict[ImageKey, list[tuple[Version, str]]] = {}
+        self._names: dict[ImageKey, list[Revocation]] = {}
+        self._roots: list[_Reach] = []
         self._lineage: dict[str, str] = {}
         self._lineage_of_list: dict[tuple[ListIdentifier, str], str] = {}
         self._said: dict[tuple[ImageKey, str], tuple[str, ...]] = {}
         self.is_any = bool(revocations)
-        for each in sorted(revocations, key=lambda one: one.at):
+        for each in sorted(revocations, key=lambda one: (one.version is not None, one.at)):
             self._note(each)
         if revocations:
-            listed = tuple(_listed(desired))
+            listed = tuple(listed_contents(desired))
             self._said = {(each.key, each.digest.hexdigest): each.built_on for each in listed}
-            self._cascade((*listed, *_registered(registered)))
+            self._cascade((*listed, *registered_contents(registered)))
 
     def why(self, key: ImageKey, version: str, digest: Checksum, built_on: Iterable[str] = ()) -> str | None:
         """Return why a version of an image is revoked; None: it is not.
@@ -115,60 +154,81 @@ class Revoked:
 
     def _directly(self, key: ImageKey, version: str, digest: Checksum) -> str | None:
         direct = self._digests.get(digest.hexdigest)
-        if direct is None:
-            direct = self._keys.get(key)
-        if direct is None and key in self._versions:
-            order = Version(version)
-            direct = next((reason for revoked, reason in self._versions[key] if revoked == order), None)
-        return direct
+        if direct is not None:
+            return direct
+        return next((each.reason for each in self._by_name(key, version)), None)
+
+    def _by_name(self, key: ImageKey, version: str) -> Iterator[Revocation]:
+        for each in self._names.get(key, ()):
+            if each.version is None or Version(each.version) == Version(version):
+                yield each
 
     def _note(self, revocation: Revocation) -> None:
-        base = revocation.digest or revocation.content
-        if base is not None:
-            self._lineage.setdefault(base.hexdigest[:LINEAGE_DIGITS], _through(revocation.reason))
+        reason, key = _through(revocation.reason), revocation.key
         if revocation.digest is not None:
             self._digests.setdefault(revocation.digest.hexdigest, revocation.reason)
-        elif revocation.key is not None and revocation.version is not None:
-            entry = (Version(revocation.version), revocation.reason)
-            self._versions.setdefault(revocation.key, []).append(entry)
-        elif revocation.key is not None:
-            self._keys.setdefault(revocation.key, revocation.reason)
+            self._roots.append(_Reach(prefix_of(revocation.digest), None, is_bound=False, reason=reason))
+        elif key is not None:
+            self._names.setdefault(key, []).append(revocation)
+            self._roots.extend(
+                _rooted(key, prefix_of(each.digest), reason, everywhere=each.everywhere) for each in revocation.contents
+            )
 
-    def _cascade(self, known: Sequence[_Known]) -> None:
-        """Find what is built on what is revoked, over any number of steps; each image is looked at once a step.
+    def _cascade(self, known: Sequence[Known]) -> None:
+        """Find what is built on what is revoked, over any number of steps; each content is looked at once a reach.
 
         What an image is built on is the word of its list. Where several lists name one content, and do not agree on
         what it is built on, the word of each counts for its own images alone: no list can have what is built on the
-        content of another revoked.
+        content of another revoked. Nor can one whose image is revoked by its name, by what it calls so afterwards.
         """
-        children: dict[str, list[_Known]] = {}
-        lists: dict[str, set[ListIdentifier]] = {}
+        children: dict[str, list[Known]] = {}
+        namers: dict[str, set[ListIdentifier]] = {}
         words: dict[str, set[tuple[str, ...]]] = {}
+        pending = deque(self._roots)
         for each in known:
-            prefix = each.digest.hexdigest[:LINEAGE_DIGITS]
-            lists.setdefault(prefix, set()).add(each.key.list_identifier)
-            words.setdefault(prefix, set()).add(each.built_on)
+            namers.setdefault(each.prefix, set()).add(each.key.list_identifier)
+            words.setdefault(each.prefix, set()).add(each.built_on)
             for parent in each.built_on:
                 children.setdefault(parent, []).append(each)
-        pending = [each for each in known if self.why(each.key, each.version, each.digest, each.built_on) is not None]
-        seen: set[tuple[ListIdentifier | None, str]] = set()
-        while pending:
-            each = pending.pop()
-            prefix = each.digest.hexdigest[:LINEAGE_DIGITS]
-            direct = self._directly(each.key, each.version, each.digest)
-            is_agreed = len(lists[prefix]) == 1 or len(words[prefix]) == 1
-            of_list = None if direct is not None or is_agreed else each.key.list_identifier
-            if (of_list, prefix) in seen:
-                continue
-            seen.add((of_list, prefix))
-            reason = _through(self.why(each.key, each.version, each.digest, each.built_on) or "")
-            if of_list is None:
-                self._lineage.setdefault(prefix, reason)
-            else:
-                self._lineage_of_list.setdefault((of_list, prefix), reason)
             pending.extend(
-                child for child in children.get(prefix, ()) if of_list is None or child.key.list_identifier == of_list
+                _rooted(each.key, each.prefix, _through(one.reason), everywhere=each.was_there(one.at))
+                for one in (self._by_name(each.key, each.version) if each.key in self._names else ())
             )
+        hit: dict[str, set[ListIdentifier]] = {}
+        seen: set[tuple[str, ListIdentifier | None, bool]] = set()
+        while pending:
+            reach = pending.popleft()
+            prefix, of_list = reach.prefix, reach.of_list
+            if (prefix, of_list, reach.is_bound) in seen:
+                continue
+            seen.add((prefix, of_list, reach.is_bound))
+            if of_list is None:
+                self._lineage.setdefault(prefix, reach.reason)
+            else:
+                self._lineage_of_list.setdefault((of_list, prefix), reach.reason)
+                if not reach.is_bound:
+                    hit.setdefault(prefix, set()).add(of_list)
+                    if hit[prefix] >= namers[prefix]:
+                        # Each list that names it says so.
+                        pending.append(_Reach(prefix, None, is_bound=False, reason=reach.reason))
+            for child in children.get(prefix, ()):
+                its = child.key.list_identifier
+                if of_list is None:
+                    is_agreed = len(namers[child.prefix]) == 1 or len(words[child.prefix]) == 1
+                    pending.append(
+                        _Reach(child.prefix, None if is_agreed else its, is_bound=False, reason=reach.reason)
+                    )
+                elif of_list == its:
+                    pending.append(_Reach(child.prefix, its, is_bound=reach.is_bound, reason=reach.reason))
+
+
+def prefix_of(digest: Checksum) -> str:
+    """Return what markers say of a digest where something is built on it."""
+    return digest.hexdigest[:LINEAGE_DIGITS]
+
+
+def _rooted(key: ImageKey, prefix: str, reason: str, *, everywhere: bool) -> _Reach:
+    return _Reach(prefix, None if everywhere else key.list_identifier, is_bound=not everywhere, reason=reason)
 
 
 def _through(reason: str) -> str:
@@ -176,13 +236,17 @@ def _through(reason: str) -> str:
     return reason if reason.startswith(start) else f"{start}{reason}"
 
 
-def _listed(desired: Desired) -> Iterator[_Known]:
+def listed_contents(desired: Desired) -> Iterator[Known]:
+    """Return what lists name."""
     for each in desired.lists:
         for image in each.images:
-            yield _Known(image.key, image.listed.version, image.listed.checksum, lineage_of(image.built_on))
+            yield Known(image.key, image.listed.version, image.listed.checksum, lineage_of(image.built_on))
 
 
-def _registered(registered: Iterable[RegisteredImage]) -> Iterator[_Known]:
+def registered_contents(registered: Iterable[RegisteredImage]) -> Iterator[Known]:
+    """Return what is registered."""
     for image in registered:
         marker = image.marker
-        yield _Known(marker.key, marker.version, marker.digest, marker.built_on)
+        # What bears a revocation was there before it: nothing that is revoked is registered.
+        since = _EVER if marker.state is ImageState.REVOKED else marker.state_since
+        yield Known(marker.key, marker.version, marker.digest, marker.built_on, since)

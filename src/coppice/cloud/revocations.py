@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from coppice.cloud.draft import Draft, Phase
-from coppice.cloud.model import Desired, ImageState, Policy, Revocation
-from coppice.cloud.revocation import Revoked
-from coppice.cloud.tables import RevocationRow
+from coppice.cloud.model import Desired, ImageState, Policy, Revocation, RevokedContent
+from coppice.cloud.revocation import Revoked, listed_contents
+from coppice.cloud.tables import RevocationRow, RevokedContentRow
 from coppice.errors import DatabaseError
 from coppice.events.journal import write_event
 from coppice.events.model import EventKind
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from sqlalchemy.orm import Session
+
     from coppice.cloud.model import RegisteredImage
+    from coppice.cloud.revocation import Known
     from coppice.cloud.steps import Plan
     from coppice.database import Database
+
+MOST_CONTENTS = 1000
+"""Of how many contents that came after a revocation by name it is kept that they are of that name, unasked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +59,21 @@ class Target:
             return self.version is None
         return Version(revocation.version) == Version(self.version)
 
-    def revocation(self, reason: str, at: datetime) -> Revocation:
-        """Return this as what is revoked."""
-        return Revocation(digest=self.digest, key=self.key, version=self.version, reason=reason, at=at)
+    def names(self, known: Known) -> bool:
+        """Tell whether ``known`` is revoked by its name by this."""
+        if self.digest is not None or known.key != self.key:
+            return False
+        if self.version is None:
+            return True
+        return Version.is_version(known.version) and Version(known.version) == Version(self.version)
+
+    def revocation(self, reason: str, at: datetime, known: Iterable[Known] = ()) -> Revocation:
+        """Return this as what is revoked; what is named is known to hold what ``known`` says."""
+        digests = {str(each.digest): each.digest for each in known if self.names(each)}
+        contents = tuple(RevokedContent(digest=digests[each], everywhere=True) for each in sorted(digests))
+        return Revocation(
+            digest=self.digest, key=self.key, version=self.version, reason=reason, at=at, contents=contents
+        )
 
     def __str__(self) -> str:
         """Return it as people write it."""
@@ -72,6 +90,30 @@ class KeptRevocation:
     revocation: Revocation
 
 
+@dataclass(frozen=True, slots=True)
+class _Learning:
+    """What is kept of a revocation by name."""
+
+    number: int
+    revocation: Revocation
+    contents: dict[str, RevokedContentRow]
+
+    def learn(self, session: Session, known: Known, *, is_needed: bool) -> bool:
+        """Keep what ``known`` holds, if it is of that name; tell whether nothing was left out."""
+        version, digest = self.revocation.version, str(known.digest)
+        if version is not None and Version(version) != Version(known.version):
+            return True
+        everywhere, row = known.was_there(self.revocation.at), self.contents.get(digest)
+        if row is not None:
+            # A cloud that did not answer then had it all the same.
+            row.everywhere = row.everywhere or everywhere
+        elif everywhere or is_needed or len(self.contents) < MOST_CONTENTS:
+            row = RevokedContentRow(revocation=self.number, digest=digest, everywhere=everywhere)
+            self.contents[digest] = row
+            session.add(row)
+        return row is not None
+
+
 class Revocations:
     """The revocations in one database."""
 
@@ -85,7 +127,7 @@ class Revocations:
             DatabaseError: The database failed, or what it holds is damaged: nothing counts as not revoked then.
         """
         with self._database.session() as session:
-            return tuple(_read(row) for row in session.scalars(select(RevocationRow).order_by(RevocationRow.number)))
+            return tuple(_read(row, contents) for row, contents in _rows(session))
 
     def in_force(self) -> tuple[Revocation, ...]:
         """Return what is revoked, without its numbers.
@@ -95,17 +137,25 @@ class Revocations:
         """
         return tuple(each.revocation for each in self.all())
 
-    def make(self, target: Target, *, reason: str, at: datetime) -> tuple[KeptRevocation, bool]:
+    def make(
+        self, target: Target, *, reason: str, at: datetime, known: Iterable[Known] = ()
+    ) -> tuple[KeptRevocation, bool]:
         """Keep a revocation and tell of it; return it, and whether it is new.
 
         What is revoked already stays as it is, with its first reason.
+
+        Args:
+            target: What is revoked.
+            reason: Why, for people.
+            at: This instant.
+            known: What is listed now: what of it is revoked by its name holds what it is built on for every list.
 
         Raises:
             DatabaseError: The database failed.
         """
         with self._database.session() as session:
-            for row in session.scalars(select(RevocationRow).order_by(RevocationRow.number)):
-                kept = _read(row)
+            for row, contents in _rows(session):
+                kept = _read(row, contents)
                 if target.is_of(kept.revocation) and kept.revocation.version == target.version:
                     return kept, False
             row = RevocationRow(
@@ -118,27 +168,40 @@ class Revocations:
             )
             session.add(row)
             session.flush()
-            facts = _facts(target.revocation(reason, at))
-            write_event(session, EventKind.REVOCATION_MADE, subject=str(target), facts=facts, at=at)
-            return KeptRevocation(number=row.number, revocation=target.revocation(reason, at)), True
+            made = target.revocation(reason, at, known)
+            for each in made.contents:
+                session.add(RevokedContentRow(revocation=row.number, digest=str(each.digest), everywhere=True))
+            write_event(session, EventKind.REVOCATION_MADE, subject=str(target), facts=_facts(made), at=at)
+            return KeptRevocation(number=row.number, revocation=made), True
 
-    def learn(self, known: Iterable[tuple[ImageKey, str, Checksum]]) -> None:
-        """Keep the content of each version that is revoked by its name: what is built on it outlives it.
+    def learn(self, known: Sequence[Known]) -> tuple[Known, ...]:
+        """Keep what images hold that are revoked by their names: what is built on it outlives it. Return what is not.
+
+        What was registered when the revocation was made counts for every list, what came later for its own. Nothing
+        is forgotten. Of a name of which very much came later only that is kept on which something is built.
 
         Args:
-            known: Images, their versions, and what these hold; of several for one version the first counts.
+            known: What is listed and registered.
 
         Raises:
             DatabaseError: As `all`.
         """
-        query = select(RevocationRow).where(RevocationRow.version.is_not(None), RevocationRow.digest.is_(None))
         with self._database.session() as session:
-            rows = {(_read(row).revocation.key, Version(row.version or "")): row for row in session.scalars(query)}
-            keys = {key for key, _ in rows}
-            for key, version, digest in known if rows else ():
-                row = rows.get((key, Version(version))) if key in keys else None
-                if row is not None and row.digest is None:
-                    row.digest = str(digest)
+            by_key: dict[ImageKey, list[_Learning]] = {}
+            for row, contents in _rows(session):
+                revocation = _read(row, contents).revocation
+                if revocation.key is not None:
+                    entry = _Learning(row.number, revocation, {each.digest: each for each in contents})
+                    by_key.setdefault(revocation.key, []).append(entry)
+            if not by_key:
+                return ()
+            needed = {each for one in known for each in one.built_on}
+            return tuple(
+                one
+                for one in known
+                for learning in by_key.get(one.key, ())
+                if not learning.learn(session, one, is_needed=one.prefix in needed)
+            )
 
     def take_back(self, target: Target, *, at: datetime) -> tuple[KeptRevocation, ...]:
         """Forget every revocation of ``target`` and tell of each; return them.
@@ -148,8 +211,8 @@ class Revocations:
         """
         taken = []
         with self._database.session() as session:
-            for row in session.scalars(select(RevocationRow).order_by(RevocationRow.number)).all():
-                kept = _read(row)
+            for row, contents in _rows(session):
+                kept = _read(row, contents)
                 if target.is_of(kept.revocation):
                     session.delete(row)
                     facts = _facts(kept.revocation)
@@ -183,7 +246,7 @@ def plan_taking_back(
         taken: The revocations that were taken back, as they were kept.
     """
     listed = listed or Desired(lists=())
-    of_target = Revoked((target.revocation("", now), *taken), listed, registered)
+    of_target = Revoked((target.revocation("", now, listed_contents(listed)), *taken), listed, registered)
     draft = Draft(policy=Policy(grace=timedelta(0)), now=now, revoked=Revoked(remaining, listed, registered))
     for each in sorted(registered, key=lambda image: image.cloud_identifier):
         is_free = of_target.why_registered(each) is not None and draft.revoked.why_registered(each) is None
@@ -192,15 +255,29 @@ def plan_taking_back(
     return draft.finish(cloud, registered)
 
 
-def _read(row: RevocationRow) -> KeptRevocation:
+def _rows(session: Session) -> list[tuple[RevocationRow, list[RevokedContentRow]]]:
+    contents: dict[int, list[RevokedContentRow]] = {}
+    for each in session.scalars(select(RevokedContentRow).order_by(RevokedContentRow.digest)):
+        contents.setdefault(each.revocation, []).append(each)
+    rows = session.scalars(select(RevocationRow).order_by(RevocationRow.number)).all()
+    return [(row, contents.get(row.number, [])) for row in rows]
+
+
+def _read(row: RevocationRow, contents: Iterable[RevokedContentRow]) -> KeptRevocation:
     try:
         key = None
         if row.list_identifier is not None and row.image_identifier is not None:
             key = ImageKey(ListIdentifier(row.list_identifier), ImageIdentifier(row.image_identifier))
-        kept = Checksum.parse(row.digest or "") if key is None or row.digest else None
-        version = None if row.version is None else Version(row.version).text
-        digest, content = (kept, None) if key is None else (None, kept)
-        revocation = Revocation(digest=digest, key=key, version=version, reason=row.reason, at=row.at, content=content)
+        revocation = Revocation(
+            digest=Checksum.parse(row.digest or "") if key is None else None,
+            key=key,
+            version=None if row.version is None else Version(row.version).text,
+            reason=row.reason,
+            at=row.at,
+            contents=tuple(
+                RevokedContent(digest=Checksum.parse(each.digest), everywhere=each.everywhere) for each in contents
+            ),
+        )
     except ValueError as problem:
         raise DatabaseError(
             f"revocation {row.number} in the database is damaged: {problem}",

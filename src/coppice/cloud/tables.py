@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - SQLAlchemy reads the annotations when it maps the class
 
-from sqlalchemy import JSON, String, Text
+from sqlalchemy import JSON, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from coppice.database import Base, Instant
@@ -33,9 +33,20 @@ class RevocationRow(Base):
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     digest: Mapped[str | None] = mapped_column(String(140))
-    """What is revoked; beside an image's name, what that is known to hold."""
+    """What is revoked; None: the image that is named."""
     list_identifier: Mapped[str | None] = mapped_column(Text)
     image_identifier: Mapped[str | None] = mapped_column(Text)
     version: Mapped[str | None] = mapped_column(Text)
     reason: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime] = mapped_column(Instant)
+
+
+class RevokedContentRow(Base):
+    """What an image that is revoked by its name is known to hold: what is built on it outlives lists and clouds."""
+
+    __tablename__ = "revoked_content"
+
+    revocation: Mapped[int] = mapped_column(ForeignKey("revocation.number", ondelete="CASCADE"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(140), primary_key=True)
+    everywhere: Mapped[bool]
+    """It was known when the revocation was made; else it counts for the image's own list."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from coppice.cloud.apply import apply
 from coppice.cloud.plan import plan
+from coppice.cloud.revocation import listed_contents, registered_contents
 from coppice.cloud.revocations import Revocations
 from coppice.cloud.steps import ActionKind, ApplyResult
 from coppice.errors import CoppiceError, PartialFailureError
@@ -27,7 +28,7 @@ from coppice.workflows.parallel import Outcome, in_parallel
 from coppice.workflows.supply import Nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from coppice.clock import Clock
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from coppice.cloud.model import Desired, DesiredImage, Policy, RegisteredImage, Revocation
     from coppice.cloud.steps import Action, ActionResult, Plan
     from coppice.database import Database
-    from coppice.model.checksum import Checksum
     from coppice.model.identifiers import ImageKey
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
@@ -314,7 +314,7 @@ class _CloudRun:
         site, cloud, done = self._site, self._cloud, self._done
         # A run of many rounds keeps what it saw first and last.
         registered = observe(cloud, site.database, site.clock, is_kept=done.plan is None)
-        Revocations(site.database).learn(_contents(desired, registered))
+        _learn(desired, registered, site)
         made = self._planned(desired, registered, policy)
         done.plan = done.plan or made
         events = CloudEvents(site.database, cloud.name, site.clock)
@@ -375,12 +375,13 @@ class _CloudRun:
         return not self._supplies.is_here(action.desired, self._cloud.formats)
 
 
-def _contents(desired: Desired, registered: Sequence[RegisteredImage]) -> Iterator[tuple[ImageKey, str, Checksum]]:
-    for image in registered:
-        yield image.marker.key, image.marker.version, image.marker.digest
-    for each in desired.lists:
-        for listed in each.images:
-            yield listed.key, listed.listed.version, listed.listed.checksum
+def _learn(desired: Desired, registered: Sequence[RegisteredImage], site: Site) -> None:
+    known = (*registered_contents(registered), *listed_contents(desired))
+    for each in Revocations(site.database).learn(known):
+        site.monitor.message(
+            f"{each.key} version {each.version} is revoked by its name, and came after very many others: it is not "
+            f"kept that what is built on {each.digest} is revoked too. Revoke that digest, or follow its list no more."
+        )
 
 
 def _tried(action: Action) -> Tried:

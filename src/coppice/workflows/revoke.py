@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from coppice.cloud.model import Desired
 from coppice.cloud.plan import plan
+from coppice.cloud.revocation import Known
 from coppice.cloud.revocations import KeptRevocation, Revocations, Target, plan_taking_back
 from coppice.errors import InputError, NotFoundError, UsageError
 from coppice.model.checksum import Checksum
@@ -20,15 +21,17 @@ from coppice.subscription.rows import canonical
 from coppice.subscription.store import SubscriptionStore
 from coppice.workflows.converge import Site, SyncReport, converge
 from coppice.workflows.image_comparison import followed_image
-from coppice.workflows.wanted import wanted_today
+from coppice.workflows.listed import recall_lists
+from coppice.workflows.select import select
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from coppice.cloud.driver import Cloud
     from coppice.cloud.model import Policy, RegisteredImage
     from coppice.cloud.steps import Plan
+    from coppice.workflows.refresh import ListOutcome
 
 _DIGESTS = ("sha256:", "sha384:", "sha512:")
 
@@ -109,15 +112,16 @@ def revoke(
     Raises:
         DatabaseError: The database failed; no cloud was touched.
     """
-    revocations, now = Revocations(site.database), site.clock.now()
+    revocations, now, outcomes = Revocations(site.database), site.clock.now(), _outcomes(site)
     in_force = revocations.in_force()
     if dry_run:
-        kept, is_new = KeptRevocation(number=0, revocation=target.revocation(reason, now)), True
+        made = target.revocation(reason, now, _named(outcomes))
+        kept, is_new = KeptRevocation(number=0, revocation=made), True
         in_force = (*in_force, kept.revocation)
     else:
-        kept, is_new = revocations.make(target, reason=reason, at=now)
+        kept, is_new = revocations.make(target, reason=reason, at=now, known=_named(outcomes))
         in_force = revocations.in_force()
-    desired, listed = Desired(lists=(), revocations=in_force), _listed(site)
+    desired, listed = Desired(lists=(), revocations=in_force), _listed(site, outcomes)
 
     def planner(
         desired: Desired, registered: Sequence[RegisteredImage], policy: Policy, now: datetime, cloud: str
@@ -145,7 +149,7 @@ def take_back(
         meant = revocations.take_back(target, at=site.clock.now())
     numbers = {each.number for each in meant}
     remaining = [each.revocation for each in revocations.all() if each.number not in numbers]
-    listed = _listed(site)
+    listed = _listed(site, _outcomes(site))
 
     def planner(
         _desired: Desired, registered: Sequence[RegisteredImage], _policy: Policy, now: datetime, cloud: str
@@ -159,10 +163,22 @@ def take_back(
     return RevokeReport(target=target, revocations=meant, is_new=bool(meant), run=run)
 
 
-def _listed(site: Site) -> Desired:
-    """Return what the lists name that were verified last: by it, what is revoked and what is built on it are known."""
+def _outcomes(site: Site) -> tuple[ListOutcome, ...]:
+    return recall_lists(SubscriptionStore(site.database), site.clock, site.settings.lists)
+
+
+def _named(outcomes: Iterable[ListOutcome]) -> Iterator[Known]:
+    """Return all that the lists name that were verified last, be it selected or not."""
+    for content in (outcome.verified.content for outcome in outcomes if outcome.verified is not None):
+        for image in content.images:
+            yield Known(ImageKey(content.identifier, image.identifier), image.version, image.checksum, ())
+
+
+def _listed(site: Site, outcomes: Iterable[ListOutcome]) -> Desired:
+    """Return what is wanted of the lists that were verified last: by it, what is built on what is revoked is known."""
+    store = SubscriptionStore(site.database)
     try:
-        return wanted_today(site.database, site.clock, site.settings.lists).desired
+        return select(outcomes, store.unsubscribed(), store.taken_back())
     except InputError:
         # What is wrong with one selection must not keep an image from being revoked; each sync tells of it.
         return Desired(lists=())

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from coppice.cloud.model import Desired, ImageState, Policy, Revocation
+from coppice.cloud.model import Desired, ImageState, Policy, Revocation, RevokedContent
 from coppice.cloud.plan import plan
 from coppice.cloud.properties import lineage_of
 from coppice.cloud.revocations import Target, plan_taking_back
@@ -27,6 +27,11 @@ def revocation(*, digest=None, key=None, version=None, reason="a door"):
 
 def of(image, *, version=None):
     return revocation(key=image.key, version=version)
+
+
+def known_to_hold(revoked, *images, everywhere=True):
+    contents = tuple(RevokedContent(digest=each.listed.checksum, everywhere=everywhere) for each in images)
+    return replace(revoked, contents=contents)
 
 
 def make(registered, *lists, revocations=(), unsubscribed=(), policy=POLICY):
@@ -121,10 +126,11 @@ def test_a_list_that_says_no_more_what_an_image_is_built_on_takes_no_revocation_
 
 def test_what_lists_say_that_are_not_followed_now_tells_what_is_built_on_what_is_revoked():
     base, top = desired_image("base", of_list="b"), desired_image("top")
-    desired = Desired(lists=(), revocations=(of(base, version="1"),))
-    registered = [registered_on(top, base), registered_image(desired_image("other"))]
+    middle = built_on(desired_image("middle", of_list="b"), base)
+    desired = Desired(lists=(), revocations=(revocation(digest=base.listed.checksum),))
+    registered = [registered_on(top, middle), registered_image(desired_image("other"))]
     assert plan(desired, registered, POLICY, NOW, "test").actions == ()
-    made = plan(desired, registered, POLICY, NOW, "test", listed=Desired(lists=(desired_list(base, name="b"),)))
+    made = plan(desired, registered, POLICY, NOW, "test", listed=Desired(lists=(desired_list(middle, name="b"),)))
     assert [(action.key, action.state) for action in made.actions] == [(top.key, ImageState.REVOKED)]
 
 
@@ -205,12 +211,13 @@ def test_what_is_built_on_what_this_cloud_never_had_is_let_go_too_when_that_is_t
     target, listed = Target(key=base.key, version="1"), Desired(lists=(desired_list(base, name="b"),))
     made = plan_taking_back(registered, target, (), NOW, "test", listed=listed)
     assert [(action.key, action.state) for action in made.actions] == [(top.key, ImageState.WITHDRAWN)]
-    assert plan_taking_back(registered, target, (of(base),), NOW, "test", listed=listed).actions == ()
+    remaining = (known_to_hold(of(base), base),)
+    assert plan_taking_back(registered, target, remaining, NOW, "test", listed=listed).actions == ()
 
 
 def test_what_a_revoked_version_is_known_to_hold_is_let_go_with_it_and_revokes_nothing_of_other_names():
     base, top, other = desired_image("base", of_list="b"), desired_image("top"), desired_image("base", of_list="d")
-    kept = replace(of(base, version="1"), content=base.listed.checksum)
+    kept = known_to_hold(of(base, version="1"), base)
     made = make([registered_on(top, base), registered_image(other)], revocations=[kept])
     assert [(action.key, action.state) for action in made.actions] == [(top.key, ImageState.REVOKED)]
     revoked, target = [registered_on(top, base, state=ImageState.REVOKED)], Target(key=base.key, version="1")
@@ -244,3 +251,77 @@ def test_a_list_cannot_have_what_others_build_on_revoked_by_what_it_says_of_the_
     )
     assert made.actions == ()
     assert len(made.refused) == 1
+
+
+def hostile_world():
+    """A good base with what two lists build on it; and a hostile image that is revoked by its name."""
+    base, evil = desired_image("base"), desired_image("evil", of_list="hostile")
+    alike = desired_image("evil", version="2", of_list="hostile", content=content_of("base", "1"))
+    assert alike.listed.checksum == base.listed.checksum
+    own, others = desired_image("own"), desired_image("others", of_list="c")
+    registered = [registered_image(base), registered_on(own, base), registered_on(others, base)]
+    lists = (desired_list(base, built_on(own, base)), desired_list(built_on(others, base), name="c"))
+    return base, evil, alike, registered, lists
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("by", ["key", "version"])
+def test_an_image_that_is_revoked_by_its_name_has_no_other_list_s_images_revoked_by_what_it_holds_later(by, is_kept):
+    base, evil, alike, registered, lists = hostile_world()
+    mine = desired_image("mine", of_list="hostile")
+    revoked = of(evil, version="2" if by == "version" else None)
+    revoked = known_to_hold(revoked, base, everywhere=False) if is_kept else revoked
+    hostile = desired_list(alike, built_on(mine, alike), name="hostile")
+    made = make([*registered, registered_on(mine, alike)], *lists, hostile, revocations=[revoked])
+    assert [(action.key, action.state) for action in made.actions] == [(mine.key, ImageState.REVOKED)]
+    assert {error.context["image"] for error in made.refused} == {str(alike.key), str(mine.key)}
+
+
+def test_what_a_list_builds_on_what_it_names_late_reaches_no_other_list_over_more_steps():
+    base, evil, alike, registered, lists = hostile_world()
+    # It names what another list built on the base, and agrees on that.
+    own = desired_image("own")
+    again = desired_image("again", of_list="hostile", content=content_of("own", "1"))
+    assert again.listed.checksum == own.listed.checksum
+    top = registered_on(desired_image("top", of_list="d"), own)
+    hostile = desired_list(alike, built_on(again, base), name="hostile")
+    made = make([*registered, top], *lists, hostile, revocations=[of(evil)])
+    assert made.actions == ()
+    # Nor does what it alone says of a base.
+    bad = desired_image("bad", of_list="hostile")
+    claimed = built_on(replace(alike, key=desired_image("claimed", of_list="hostile").key), bad)
+    hostile = desired_list(claimed, built_on(again, base), name="hostile")
+    made = make([*registered, top], *lists, hostile, revocations=[revocation(digest=bad.listed.checksum)])
+    assert made.actions == ()
+
+
+@pytest.mark.parametrize("known", ["kept", "registered then", "registered and revoked"])
+def test_what_an_image_held_when_it_was_revoked_by_its_name_is_revoked_in_every_list(known):
+    base = desired_image("base")
+    built = [registered_on(desired_image(name, of_list=name), base) for name in ("b", "c")]
+    # What a list says of it afterwards does not free it.
+    claimed = built_on(desired_image("x", of_list="hostile", content=content_of("base", "1")), desired_image("y"))
+    there = {
+        "kept": [],
+        "registered then": [registered_image(base, since=OLD)],
+        "registered and revoked": [registered_image(base, state=ImageState.REVOKED, since=NOW + timedelta(hours=1))],
+    }[known]
+    revoked = known_to_hold(of(base), base) if known == "kept" else of(base)
+    made = make([*built, *there], desired_list(claimed, name="hostile"), revocations=[revoked])
+    changed = [action for action in made.actions if action.kind is ActionKind.CHANGE_STATE and action.key != base.key]
+    found = {(action.key.list_identifier, action.state) for action in changed}
+    assert found == {(each.marker.key.list_identifier, ImageState.REVOKED) for each in built}
+
+
+def test_what_each_list_that_names_it_says_to_be_built_on_what_is_revoked_is_revoked_for_all():
+    base, other = desired_image("base"), desired_image("other")
+    middle = desired_image("middle", of_list="b")
+    mirrored = desired_image("copy", of_list="c", content=content_of("middle", "1"))
+    assert mirrored.listed.checksum == middle.listed.checksum
+    top = registered_on(desired_image("top", of_list="d"), middle)
+    lists = (
+        desired_list(built_on(middle, base), name="b"),
+        desired_list(built_on(mirrored, base, other), name="c"),
+    )
+    made = make([top], *lists, revocations=[revocation(digest=base.listed.checksum)])
+    assert [action.state for action in made.actions] == [ImageState.REVOKED]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +29,6 @@ from coppice.workflows.converge import Site, SyncReport, converge
 from coppice.workflows.retire import retire
 from coppice.workflows.revoke import revoke, take_back, target_of
 from coppice.workflows.rollback import release, rollback
-from coppice.workflows.wanted import Wanted
 
 if TYPE_CHECKING:
     import threading
@@ -354,34 +354,43 @@ def test_what_is_revoked_in_a_cloud_stays_so_until_it_is_let_go_there(world: Wor
     assert world.versions() == {"1": "available"}
 
 
+@pytest.mark.parametrize("is_selected", [True, False])
 def test_what_is_built_on_what_a_list_alone_knows_is_revoked_at_once_and_let_go_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_selected: bool
 ):
     base = desired_image("base", of_list="b")
-    known = Wanted(desired=Desired(lists=(desired_list(base, name="b"),)), unknown=())
-    monkeypatch.setattr("coppice.workflows.revoke.wanted_today", lambda *_arguments: known)
+    content = SimpleNamespace(identifier=base.key.list_identifier, images=(base.listed,))
+    outcome = SimpleNamespace(verified=SimpleNamespace(content=content))
+    selected = Desired(lists=(desired_list(base, name="b"),) if is_selected else ())
+    monkeypatch.setattr("coppice.workflows.revoke.recall_lists", lambda *_arguments: (outcome,))
+    monkeypatch.setattr("coppice.workflows.revoke.select", lambda *_arguments: selected)
     world.publish(replace(desired_image(), built_on=(base.listed.checksum,)))
     target = Target(key=base.key, version="1")
+    dry = revoke(target, "a door", world.clouds, world.site, dry_run=True)
+    assert [[action.state for action in report.plan.actions] for report in dry.run.clouds] == [["revoked"]] * 2
     revoke(target, "a door", world.clouds, world.site)
     assert world.versions() == world.versions("folder") == {"1": "revoked"}
     take_back(target, world.clouds, world.site)
     assert world.versions() == world.versions("folder") == {"1": "withdrawn"}
 
 
-def test_what_is_built_on_a_revoked_version_stays_refused_when_that_has_gone_from_lists_and_clouds(world: World):
+@pytest.mark.parametrize("version", ["1", None])
+def test_what_is_built_on_what_is_revoked_by_name_stays_refused_when_that_has_gone_from_lists_and_clouds(
+    world: World, version: str | None
+):
     ends = LATER + timedelta(days=90)
     base, newer = (desired_image("base", version, expires=ends) for version in ("1", "2"))
     built = replace(desired_image("top", expires=ends), built_on=(base.listed.checksum,))
     world.publish(base)
-    revoke(Target(key=base.key, version="1"), "a door", world.clouds, world.site)
+    revoke(Target(key=base.key, version=version), "a door", world.clouds, world.site)
     world.publish(newer)
     world.clock.advance(timedelta(days=8))
+    world.retire()
     world.sync()
-    assert world.versions() == world.versions("folder") == {"2": "available"}
+    assert world.versions() == world.versions("folder") == ({} if version is None else {"2": "available"})
     refused = [error.message for report in world.publish(newer, built).clouds for error in report.plan.refused]
-    assert len(refused) == 2
-    assert "what it is built on is revoked: a door" in refused[0]
-    take_back(Target(key=base.key, version="1"), world.clouds, world.site)
+    assert sum(str(built.key) in each and "what it is built on is revoked: a door" in each for each in refused) == 2
+    take_back(Target(key=base.key, version=version), world.clouds, world.site)
     world.sync()
     assert world.versions() == {"1": "available", "2": "available"}
 
