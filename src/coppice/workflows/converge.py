@@ -204,6 +204,8 @@ class _Progress:
     plan: Plan | None = None
     results: dict[int, ActionResult] = field(default_factory=dict)
     tried: set[Tried] = field(default_factory=set)
+    late: set[Tried] = field(default_factory=set)
+    """What was not here yet when the last round began."""
 
 
 class _CloudRun:
@@ -330,6 +332,7 @@ class _CloudRun:
         if all(map(self._awaits, todo)):
             return images
         events.begin(made)
+        done.late.clear()
         applied = apply(
             made,
             cloud,
@@ -346,9 +349,9 @@ class _CloudRun:
         awaited = [
             each.desired
             for each in applied.awaited
-            if each.kind is ActionKind.REGISTER and each.desired is not None
-            # What is here and was held back by something else is the next run's: nobody would ever be done waiting.
-            if _tried(each) not in done.tried and not self._supplies.is_here(each.desired, cloud.formats)
+            # What was here, and was held back by something else, is the next run's: nobody would ever be done waiting.
+            # It is not asked again whether it is here: what came meanwhile would be left out.
+            if each.desired is not None and _tried(each) in done.late - done.tried
         ]
         if not awaited:
             self._tell_expiring(observe(cloud, site.database, site.clock))
@@ -372,7 +375,10 @@ class _CloudRun:
             return True
         if action.kind is not ActionKind.REGISTER or action.desired is None:
             return False
-        return not self._supplies.is_here(action.desired, self._cloud.formats)
+        if self._supplies.is_here(action.desired, self._cloud.formats):
+            return False
+        self._done.late.add(_tried(action))
+        return True
 
 
 def _learn(desired: Desired, registered: Sequence[RegisteredImage], site: Site) -> None:

@@ -377,3 +377,18 @@ def test_a_killed_run_that_only_confirmed_an_image_anew_is_told_of_by_the_next_o
     cloud.cuts = False
     site.run(desired_image(list_version="2"))
     assert site.told() == ["ImageRegistered", "ImageUpdated"]
+
+
+def test_an_image_that_comes_while_a_round_is_at_work_is_registered_in_the_same_run(site: Site):
+    site.clouds = {"b": (cloud := MemoryCloud("b", SITE))}
+    site.late = ["x image"]
+    asked: list[str] = []
+
+    def is_here(image: DesiredImage, formats: Formats) -> bool:
+        # It comes right after the round has looked for it.
+        asked.append(image.listed.title)
+        return image.listed.title != "x image" or asked.count("x image") > 1
+
+    site.is_here = is_here  # type: ignore[method-assign]
+    site.run(desired_image("x"), desired_image("y"))
+    assert available(cloud) == {"x 1": "available", "y 1": "available"}
