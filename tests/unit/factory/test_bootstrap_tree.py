@@ -56,11 +56,8 @@ def test_a_mirror_that_is_no_address_is_refused(mirror):
 
 
 def test_a_snapshot_is_a_path_of_the_archive_and_may_have_expired():
-    lines = sources(find_suite("bookworm"), None, "20260131T000000Z")
-    assert lines[0] == (
-        "deb [check-valid-until=no] http://snapshots.example/archive/debian/20260131T000000Z bookworm main"
-    )
-    assert "/debian-security/20260131T000000Z bookworm-security" in lines[2]
+    lines = sources(find_suite("noble"), None, "20260131T000000Z")
+    assert lines[0].startswith("deb [check-valid-until=no] http://snapshot.ubuntu.com/ubuntu/20260131T000000Z noble ")
     own = sources(find_suite("bookworm"), "http://mirror.example/{snapshot}/debian", "20260131T000000Z")
     assert "http://mirror.example/20260131T000000Z/debian-security bookworm-security" in own[2]
 
@@ -70,6 +67,7 @@ def test_a_snapshot_is_a_path_of_the_archive_and_may_have_expired():
     [
         ("http://mirror.example/debian", "20260131T000000Z", "has no snapshots by name"),
         ("http://mirror.example/{snapshot}/debian", "", "needs to be told a snapshot"),
+        (None, "20260131T000000Z", "no mirror is set that has snapshots of Debian"),
         (None, "yesterday", "not the name of a snapshot"),
         (None, "20260131T000000Z/../..", "not the name of a snapshot"),
     ],
@@ -228,3 +226,18 @@ def test_packages_and_indices_that_were_long_not_fetched_are_forgotten_with_old_
     obtain_parent(tmp_path, "key", lambda path: path.write_bytes(b"tree"), on_wait=lambda: None)
     assert not old_package.exists()
     assert new_package.exists()
+
+
+def test_the_default_mirror_is_the_bootstrappers_own(tmp_path, monkeypatch):
+    program = tmp_path / "mmdebstrap"
+    program.write_text("#!/usr/bin/perl\n    my $mirror    = 'http://mirror.example/debian';\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sources(find_suite("bookworm"), None) == (
+        "deb http://mirror.example/debian bookworm main",
+        "deb http://mirror.example/debian bookworm-updates main",
+        "deb http://mirror.example/debian-security bookworm-security main",
+    )
+    program.write_text("#!/usr/bin/perl\n")
+    with pytest.raises(BuildError, match="does not say where"):
+        sources(find_suite("bookworm"), None)

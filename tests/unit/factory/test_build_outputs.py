@@ -24,7 +24,9 @@ DEFINITION = read_definition(Path(__file__).parents[3] / "definitions" / "debian
 def test_what_the_builder_does_is_not_refused():
     check_supported(DEFINITION, BuildOptions())
     every = (DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHD)
-    check_supported(replace(DEFINITION, formats=every, snapshot="20260131T000000Z"), BuildOptions())
+    check_supported(replace(DEFINITION, formats=every), BuildOptions())
+    snapshots = BuildOptions(mirror="http://mirror.example/{snapshot}/debian")
+    check_supported(replace(DEFINITION, snapshot="20260131T000000Z"), snapshots)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
+from coppice.atomic import storage_errors
 from coppice.errors import BuildError
+from coppice.process import find_tool
 
 _PACKAGES = (
     "ca-certificates",
@@ -88,17 +91,11 @@ _SUITES = {
         Suite(name="resolute", epoch=1776902400, family=Family.UBUNTU),
     )
 }
-_MIRRORS = {
-    Family.DEBIAN: ("http://mirror.example/debian", "http://mirror.example/debian-security"),
-    Family.UBUNTU: ("http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubuntu"),
-}
-_SNAPSHOTS = {
-    Family.DEBIAN: (
-        f"http://snapshots.example/archive/debian/{_PLACE}",
-        f"http://snapshots.example/archive/debian-security/{_PLACE}",
-    ),
-    Family.UBUNTU: (f"http://snapshot.ubuntu.com/ubuntu/{_PLACE}", f"http://snapshot.ubuntu.com/ubuntu/{_PLACE}"),
-}
+_UBUNTU = ("http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubuntu")
+_UBUNTU_SNAPSHOT = f"http://snapshot.ubuntu.com/ubuntu/{_PLACE}"
+# How mmdebstrap, a script, sets its own default.
+_DEFAULT_MIRROR = re.compile(rb"^\s*my \$mirror\s*=\s*'(https?://[^'\s]+)';", re.MULTILINE)
+_MOST_SCRIPT_BYTES = 4 * 1024 * 1024
 
 
 def find_suite(name: str) -> Suite:
@@ -116,6 +113,24 @@ def find_suite(name: str) -> Suite:
     return suite
 
 
+def default_mirror() -> str:
+    """Return where the bootstrapper takes Debian's packages from when it is not told: it knows, and nobody else need.
+
+    Raises:
+        BuildError: It does not say.
+        ToolMissingError: It is not installed.
+    """
+    path = Path(find_tool("mmdebstrap"))
+    with storage_errors("reading", path), path.open("rb") as stream:
+        found = _DEFAULT_MIRROR.search(stream.read(_MOST_SCRIPT_BYTES))
+    if found is None:
+        raise BuildError(
+            f"{path} does not say where Debian's packages are",
+            resolution="Set factory.mirror to the address of a mirror.",
+        )
+    return found[1].decode("ascii", errors="replace")
+
+
 def sources(suite: Suite, mirror: str | None, snapshot: str = "") -> tuple[str, ...]:
     """Return the package sources as lines of ``sources.list``.
 
@@ -124,11 +139,13 @@ def sources(suite: Suite, mirror: str | None, snapshot: str = "") -> tuple[str, 
 
     Args:
         suite: The release.
-        mirror: A site's own mirror; None: the distribution's. ``{snapshot}`` in it stands for ``snapshot``.
+        mirror: A site's own mirror; None: the bootstrapper's default, or Ubuntu's own. ``{snapshot}`` in it stands for
+            ``snapshot``.
         snapshot: The moment whose packages are wanted, as ``20260131T000000Z``; empty: the newest.
 
     Raises:
         BuildError: The mirror is not an address, or has no snapshots.
+        ToolMissingError: There is none, and the bootstrapper is not installed.
     """
     base, security = _mirrors(suite, mirror, _checked(snapshot))
     # What is signed of an old state says that it has long expired.
@@ -141,11 +158,15 @@ def sources(suite: Suite, mirror: str | None, snapshot: str = "") -> tuple[str, 
 
 
 def _mirrors(suite: Suite, mirror: str | None, snapshot: str) -> tuple[str, str]:
-    if mirror is None:
-        if not snapshot:
-            return _MIRRORS[suite.family]
-        base, security = _SNAPSHOTS[suite.family]
-        return base.replace(_PLACE, snapshot), security.replace(_PLACE, snapshot)
+    if mirror is None and suite.family is Family.UBUNTU:
+        place = _UBUNTU_SNAPSHOT.replace(_PLACE, snapshot)
+        return (place, place) if snapshot else _UBUNTU
+    if mirror is None and snapshot:
+        raise BuildError(
+            f"build.snapshot is {snapshot}, and no mirror is set that has snapshots of Debian by name",
+            resolution=f"Set factory.mirror to one, with {_PLACE} where its name belongs.",
+        )
+    mirror = default_mirror() if mirror is None else mirror
     if not _MIRROR.fullmatch(mirror):
         raise BuildError(
             f"not the address of a package mirror: {mirror[:200]!r}",
