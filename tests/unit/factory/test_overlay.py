@@ -114,6 +114,9 @@ def test_what_the_system_needs_is_kept(path):
 def test_the_machine_id_is_empty_and_the_resolver_is_the_guests_own():
     assert text_of("/etc/machine-id") == ""
     assert overlay().entries["/etc/resolv.conf"] == Symlink("../run/systemd/resolve/stub-resolv.conf")
+    said = overlay().entries["/etc/systemd/resolved.conf.d/10-coppice.conf"]
+    assert isinstance(said, File)
+    assert {b"LLMNR=no", b"MulticastDNS=no"} <= set(said.content.splitlines())
 
 
 def test_cloud_init_looks_where_the_definition_says_in_its_order_on_one_line():

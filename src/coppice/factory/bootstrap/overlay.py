@@ -92,6 +92,7 @@ def make_overlay(definition: Definition, *, root_uuid: UUID, private_mirror: boo
         "/etc/hosts": _text(_HOSTS),
         "/etc/machine-id": _text(""),
         "/etc/resolv.conf": Symlink("../run/systemd/resolve/stub-resolv.conf"),
+        "/etc/systemd/resolved.conf.d/10-coppice.conf": _text(_RESOLVED),
     }
     left_out = {"/etc/apt/sources.list"} if private_mirror else set()
     for part in _parts(definition, private_mirror=private_mirror):
@@ -125,6 +126,12 @@ def _text(text: str) -> File:
     return File(text.encode())
 
 
+# Names are asked of the cloud's name servers: nobody on the same network answers for them, and nothing listens there.
+_RESOLVED = """\
+[Resolve]
+LLMNR=no
+MulticastDNS=no
+"""
 _HOSTS = """\
 127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
