@@ -9,7 +9,7 @@ The rules, in the order in which they are asked:
 * A list that is distrusted, or not followed any more: its images are withdrawn.
 * A list that is known: what it names is registered, described anew or made available again, a set as a whole; an older
   version is superseded once the newer one is there; what it does not name any more is withdrawn, unless that is too
-  much at once (`coppice.cloud.plan_image` has what is asked of one image and of a set).
+  much at once (`coppice.cloud.plan_image` has what is asked of one image, `coppice.cloud.plan_set` of a set).
 * What somebody's hand changed in the cloud is brought back to what its state asks for.
 * Whatever is not available for longer than the grace period is removed, unless it is the last good version of something
   that is still listed, or one of the last good ones that are to be kept.
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from coppice.cloud.draft import STARTABLE, Draft, action_on
 from coppice.cloud.model import ImageState
-from coppice.cloud.plan_image import keep, plan_image, plan_set
+from coppice.cloud.plan_image import keep, plan_image
+from coppice.cloud.plan_set import plan_set
 from coppice.cloud.revocation import Revoked
 from coppice.cloud.steps import ActionKind, Held
 from coppice.errors import DeletionCapError, OlderListError
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from coppice.cloud.model import Desired, DesiredList, Policy, RegisteredImage
-    from coppice.cloud.plan_image import Group, Part
+    from coppice.cloud.plan_image import Group
+    from coppice.cloud.plan_set import Part
     from coppice.cloud.steps import Plan
     from coppice.model.identifiers import ImageIdentifier, ListIdentifier
 

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to do with one listed image, and with the images of a set.
-
-The images of a set are of no use without each other. New versions are registered staged, and listed when all of them
-are whole; what they take the place of is hidden after that. A set that is not whole stays as it is.
-"""
+"""What to do with one listed image; `coppice.cloud.plan_set` has what is asked of a set."""
 
 from __future__ import annotations
 
@@ -13,19 +9,17 @@ from coppice.cloud.draft import STARTABLE, Phase, action_on, drift_reason
 from coppice.cloud.model import ImageState
 from coppice.cloud.properties import lineage_of, presentation_digest, presentation_of
 from coppice.cloud.steps import Action, ActionKind
-from coppice.errors import ChangedListError, IncompleteSetError, RevokedImageError
+from coppice.errors import ChangedListError, RevokedImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from coppice.cloud.draft import Draft, Step
     from coppice.cloud.model import DesiredImage, RegisteredImage
+    from coppice.model.version import Version
 
     Group = list[RegisteredImage]
     """Everything that is registered of one image of one list."""
-    Part = tuple[DesiredImage, Group]
-    """An image of a set, and what is registered of it."""
 
 
 def keep(draft: Draft, group: Group, *, listed: bool) -> None:
@@ -42,59 +36,23 @@ def plan_image(draft: Draft, image: DesiredImage, group: Group) -> None:
         draft.refused.append(_revoked(image, why))
         keep(draft, group, listed=True)
         return
-    keeper, changed = _of_version(draft, image, group)
+    keeper, changed = of_version(draft, image, group)
     if changed is not None:
-        draft.hold(_registering(image, None), _changed(image, changed))
+        draft.hold(registering(image, None), _changed(image, changed))
         keep(draft, group, listed=True)
         return
     pinned = pinned_of(draft, group)
     if pinned is not None:
-        _plan_pinned(draft, image, group, pinned, is_listed=pinned is keeper)
+        plan_pinned(draft, image, group, pinned, is_listed=pinned is keeper)
     else:
-        _replace(draft, image, group, keeper)
-
-
-def plan_set(draft: Draft, parts: Sequence[Part]) -> None:
-    """Make the images of one set available together, or none of them."""
-    keepers = [_of_version(draft, image, group)[0] for image, group in parts]
-    awaited = [
-        keeper is None or not keeper.ready or keeper.marker.state is not ImageState.AVAILABLE for keeper in keepers
-    ]
-    pins = [pinned_of(draft, group) for _, group in parts]
-    if any(pins):
-        for (image, group), pinned, keeper in zip(parts, pins, keepers, strict=True):
-            if pinned is None and _is_without_any(draft, image, group, keeper):
-                # Its pinned version is gone: the newer one is better than none.
-                _replace(draft, image, group, keeper)
-            elif pinned is None:
-                # The whole set was taken back: the other parts wait as well.
-                keep(draft, group, listed=True)
-            else:
-                _plan_pinned(draft, image, group, pinned, is_listed=pinned is keeper)
-        return
-    error = _set_problem(draft, parts)
-    if error is not None and any(awaited):
-        for (image, group), is_awaited in zip(parts, awaited, strict=True):
-            if is_awaited:
-                draft.hold(_registering(image, None, ImageState.STAGED), error)
-            keep(draft, group, listed=True)
-        return
-    # One image alone is listed in one step.
-    together = f"{parts[0][0].key.list_identifier}/{parts[0][0].set_identifier}" if sum(awaited) > 1 else None
-    for (image, group), keeper in zip(parts, keepers, strict=True):
-        if error is not None and draft.revoked.why_listed(image, group) is not None:
-            keep(draft, group, listed=True)
-        else:
-            _replace(draft, image, group, keeper, together=together)
+        take_place(draft, image, group, keeper)
 
 
 def pinned_of(draft: Draft, group: Group) -> RegisteredImage | None:
     """Return the version that an administrator went back to, if it can still be used; None: there is none."""
-    pins = [each.marker for each in group if each.marker.pin is not None]
-    if not pins:
+    pin = pin_of(draft, group)
+    if pin is None:
         return None
-    newest = max(pins, key=lambda marker: (marker.state_since, str(marker.pin)))
-    pin = draft.version(str(newest.pin))
     matching = [
         each
         for each in group
@@ -104,25 +62,18 @@ def pinned_of(draft: Draft, group: Group) -> RegisteredImage | None:
         and each.cloud_identifier not in draft.touched
         and (each.marker.expires is None or each.marker.expires > draft.now)
     ]
-    return min(matching, key=_preference, default=None)
+    return min(matching, key=preference, default=None)
 
 
-def _is_without_any(draft: Draft, image: DesiredImage, group: Group, keeper: RegisteredImage | None) -> bool:
-    """Tell whether users find no version of an image, be it that all were deleted, while the listed one may be used."""
-    found = [
-        each
-        for each in group
-        if each.ready
-        and each.marker.state is ImageState.AVAILABLE
-        and each.cloud_identifier not in draft.touched
-        and (each.marker.expires is None or each.marker.expires > draft.now)
-    ]
-    had = not group or any(each.marker.state is ImageState.SUPERSEDED for each in group)
-    is_changed = keeper is None and _of_version(draft, image, group)[1] is not None
-    return had and not found and not is_changed and draft.revoked.why_listed(image, group) is None
+def pin_of(draft: Draft, group: Group) -> Version | None:
+    """Return the version that an administrator went back to last; None: to none."""
+    pins = [each.marker for each in group if each.marker.pin is not None]
+    if not pins:
+        return None
+    return draft.version(str(max(pins, key=lambda marker: (marker.state_since, str(marker.pin))).pin))
 
 
-def _of_version(
+def of_version(
     draft: Draft, image: DesiredImage, group: Group
 ) -> tuple[RegisteredImage | None, RegisteredImage | None]:
     """Return what is registered of the listed version, the best of it; and what has other content, if all of it has."""
@@ -132,19 +83,21 @@ def _of_version(
     same = [each for each in group if draft.version(each.marker.version) == order]
     exact = [each for each in same if each.marker.digest.matches(checksum)]
     if len(exact) > 1:
-        return min(exact, key=_preference), None
+        return min(exact, key=preference), None
     if exact:
         return exact[0], None
     return None, same[0] if same else None
 
 
-def _preference(image: RegisteredImage) -> tuple[bool, bool, str]:
+def preference(image: RegisteredImage) -> tuple[bool, bool, str]:
+    """Return what the best of several that are the same has the least of."""
     return (not image.ready, image.marker.state is not ImageState.AVAILABLE, image.cloud_identifier)
 
 
-def _replace(
+def take_place(
     draft: Draft, image: DesiredImage, group: Group, keeper: RegisteredImage | None, *, together: str | None = None
 ) -> None:
+    """Make what is listed available, then hide what it takes the place of."""
     step = _make_available(draft, image, keeper, together=together)
     order = draft.version(image.listed.version)
     for other in group:
@@ -168,8 +121,8 @@ def _make_available(
 ) -> Step | None:
     if keeper is None or not keeper.ready:
         if together is None:
-            return draft.add(Phase.REGISTER, _registering(image, keeper))
-        registered = draft.add(Phase.REGISTER, _registering(image, keeper, ImageState.STAGED))
+            return draft.add(Phase.REGISTER, registering(image, keeper))
+        registered = draft.add(Phase.REGISTER, registering(image, keeper, ImageState.STAGED))
         return draft.add(Phase.REACTIVATE, _flip(image, together), after=registered)
     step = None
     if keeper.marker.state is not ImageState.AVAILABLE:
@@ -183,7 +136,7 @@ def _make_available(
     return step
 
 
-def _registering(
+def registering(
     image: DesiredImage, unfinished: RegisteredImage | None, state: ImageState = ImageState.AVAILABLE
 ) -> Action:
     """Return the action that registers ``image``, anew where a registration did not end."""
@@ -239,8 +192,8 @@ def _seconds(instant: datetime | None) -> datetime | None:
     return None if instant is None or instant.microsecond == 0 else instant.replace(microsecond=0)
 
 
-def _plan_pinned(draft: Draft, image: DesiredImage, group: Group, pinned: RegisteredImage, *, is_listed: bool) -> None:
-    # An administrator went back to this version: it stays the available one, and newer ones wait.
+def plan_pinned(draft: Draft, image: DesiredImage, group: Group, pinned: RegisteredImage, *, is_listed: bool) -> None:
+    """Keep the version available that an administrator went back to; newer ones wait."""
     step = None
     if is_listed:
         step = _make_available(draft, image, pinned)
@@ -254,31 +207,6 @@ def _plan_pinned(draft: Draft, image: DesiredImage, group: Group, pinned: Regist
             reason = f"version {pinned.marker.version} is pinned"
             draft.change(other, ImageState.SUPERSEDED, reason, Phase.DEPENDENT, after=step)
     draft.remove_old(group, listed=True, never=pinned)
-
-
-def _set_problem(draft: Draft, parts: Sequence[Part]) -> IncompleteSetError | None:
-    """Return why the images of a set cannot be made available together; None: they can."""
-    first = parts[0][0]
-    versions = sorted({str(image.set_version) for image, _ in parts})
-    why = next((image.set_problem for image, _ in parts if image.set_problem is not None), None)
-    if why is None and len(versions) > 1:
-        why = f"its images are of several releases: {', '.join(versions)}"
-    for image, group in parts:
-        if why is not None:
-            break
-        revoked = draft.revoked.why_listed(image, group)
-        if revoked is not None:
-            why = f"image {image.key.image_identifier} version {image.listed.version} is revoked: {revoked}"
-        elif _of_version(draft, image, group)[1] is not None:
-            why = f"image {image.key.image_identifier} version {image.listed.version} is registered with other content"
-    if why is None:
-        return None
-    return IncompleteSetError(
-        f"set {first.set_identifier} release {versions[-1]} of list {first.key.list_identifier} is not whole: {why}",
-        resolution="What is registered of the set stays as it is. Ask the list's endorser to publish the whole set; it "
-        "is registered then.",
-        context={"list": first.key.list_identifier, "set": first.set_identifier, "set_version": versions[-1]},
-    )
 
 
 def _revoked(image: DesiredImage, why: str) -> RevokedImageError:

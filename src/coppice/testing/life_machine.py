@@ -30,6 +30,7 @@ from coppice.monitor import SILENT
 from coppice.testing.chance_lists import LISTS, SET_PARTS, SINGLES, Published
 from coppice.testing.contracts.chance_cloud import FAULTS, ChanceCloud, Killed
 from coppice.testing.desired import NOW, desired_image, list_identifier
+from coppice.testing.life_sets import is_of_set, set_versions, usable, whole_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +150,20 @@ class LifeMachine(RuleBasedStateMachine):
         if image is not None:
             key, version = image.marker.key, image.marker.version
             self._by_hand(lambda there: plan_rollback(there, key, version, self.clock.now(), "chance"))
+
+    @rule(name=st.sampled_from(LISTS), part=st.sampled_from(SET_PARTS))
+    def revoke_where_a_set_was_gone_back_to(self, name: str, part: str) -> None:
+        """A set goes back to an earlier release, of which a part is revoked then: it leaves it as a whole."""
+        self.publish_a_release(name)
+        self.run_well()
+        key = desired_image(part, of_list=name).key
+        there = [image.marker for image in MemoryCloud.describe(self.cloud) if image.marker.key == key]
+        version = next((marker.version for marker in there if marker.state is ImageState.SUPERSEDED), None)
+        if version is not None:
+            to = version
+            self._by_hand(lambda there: plan_rollback(there, key, to, self.clock.now(), "chance"))
+            self.revocations.append(Target(key=key, version=to).revocation("by chance", self.clock.now()))
+            self.run_well()
 
     @rule(data=st.data())
     def release_pin(self, data: st.DataObject) -> None:
@@ -308,8 +323,8 @@ class LifeMachine(RuleBasedStateMachine):
             and action.state not in STARTABLE
             and not action.after
         }
-        self.protected = self._usable() - leaving
-        whole = self._whole_sets()
+        self.protected = usable(self.cloud) - leaving
+        whole = whole_sets(self.cloud)
         try:
             results = apply(
                 made,
@@ -326,40 +341,13 @@ class LifeMachine(RuleBasedStateMachine):
         assert all(isinstance(result.error, CoppiceError) for result in results if result.skipped)
         # A set of which users found one release is of one release still, save where taking it back failed, as was told.
         is_mixed = any(result.error and "others of its set" in result.error.message for result in results)
-        there = self._set_versions()
+        there = set_versions(self.cloud)
         assert is_mixed or all(len(there.get(name, ())) <= 1 for name in whole)
         return results
 
-    def _set_versions(self) -> dict[str, set[str]]:
-        """Return which versions of the parts of each list's set users find."""
-        versions: dict[str, set[str]] = {}
-        for image in MemoryCloud.describe(self.cloud):
-            stored = self.cloud.images[image.cloud_identifier]
-            if self._is_of_set(image.marker.key) and stored.listed and stored.startable and stored.ready:
-                versions.setdefault(image.marker.key.list_identifier, set()).add(image.marker.version)
-        return versions
-
-    def _whole_sets(self) -> set[str]:
-        """Return the lists of whose set users find one release, all of it."""
-        usable = self._usable()
-        return {
-            name
-            for name, versions in self._set_versions().items()
-            if len(versions) == 1
-            and sum(key.list_identifier == name and self._is_of_set(key) for key in usable) == len(SET_PARTS)
-        }
-
-    def _usable(self) -> set[ImageKey]:
-        """Return the images of which users find a version."""
-        return {
-            image.marker.key
-            for image in MemoryCloud.describe(self.cloud)
-            if (stored := self.cloud.images[image.cloud_identifier]).listed and stored.startable and stored.ready
-        }
-
     def _look(self) -> None:
         """I7: whatever had a version that users find has one still; I6: no marker tells of an older list."""
-        assert self.protected <= self._usable()
+        assert self.protected <= usable(self.cloud)
         for image in MemoryCloud.describe(self.cloud):
             version = int(image.marker.list_version)
             assert version >= self.list_versions.get(image.cloud_identifier, 0)
@@ -379,7 +367,7 @@ class LifeMachine(RuleBasedStateMachine):
             (image.marker.key, image.marker.version) for image in there if image.marker.state is ImageState.AVAILABLE
         }
         pinned = {image.marker.key for image in there if image.marker.pin is not None}
-        of_pinned_sets = {key for key in pinned if self._is_of_set(key)}
+        of_pinned_sets = {key for key in pinned if is_of_set(key)}
         for each in desired.lists:
             for image in each.images:
                 waits = str(image.key) in refused or image.key in held or image.key in pinned or image.expires <= now
@@ -391,9 +379,6 @@ class LifeMachine(RuleBasedStateMachine):
                 assert stored.startable is (state in STARTABLE)
                 assert stored.listed is (state is ImageState.AVAILABLE)
             assert found.marker.expires is None or found.marker.expires > now or state not in STARTABLE
-
-    def _is_of_set(self, key: ImageKey) -> bool:
-        return any(key == desired_image(image, of_list=name).key for name in LISTS for image in SET_PARTS)
 
     def _one(self, data: st.DataObject) -> RegisteredImage | None:
         return data.draw(st.sampled_from(there)) if (there := MemoryCloud.describe(self.cloud)) else None

@@ -216,3 +216,94 @@ def test_the_work_of_a_large_set_grows_in_step_with_its_images():
         return sum(len(action.after) for action in made.actions)
 
     assert dependencies(400) == 400
+
+
+def gone_back_to(release, *others):
+    """A set that was gone back to ``release``; its other releases are superseded."""
+    registered = []
+    for name in PARTS:
+        old = there(name, release, release=release)
+        registered.append(replace(old, marker=replace(old.marker, pin=release)))
+        registered += [there(name, other, release=other, state=ImageState.SUPERSEDED) for other in others]
+    return registered
+
+
+def revoked_of(*versions, name=PARTS[0]):
+    return tuple(
+        Revocation(digest=None, key=desired_image(name).key, version=each, reason="a door", at=NOW) for each in versions
+    )
+
+
+def after(registered, made):
+    """Return what users find of each part when all of a plan is done; and what bears a pin and is not revoked."""
+    found = {each.cloud_identifier: (each.marker.version, each.marker.state, each.marker.pin) for each in registered}
+    for action in made.actions:
+        if action.registered is not None and action.kind is ActionKind.CHANGE_STATE:
+            version, _, pin = found[action.registered.cloud_identifier]
+            pin = pin if action.pin is None else action.pin or None
+            found[action.registered.cloud_identifier] = (version, action.state, pin)
+    shown = sorted(version for version, state, _ in found.values() if state is ImageState.AVAILABLE)
+    pins = {version for version, state, pin in found.values() if pin and state is not ImageState.REVOKED}
+    return shown, pins
+
+
+def test_a_set_that_was_gone_back_to_leaves_that_release_as_a_whole_when_a_part_of_it_is_revoked():
+    registered, wanted = gone_back_to("1", "2"), [part(name, "2", release="2") for name in PARTS]
+    made = make(registered, *wanted, revocations=revoked_of("1"))
+    assert after(registered, made) == (["2"] * 3, set())
+    flips = [action for action in made.actions if action.state is ImageState.AVAILABLE]
+    assert len({action.together for action in flips} - {None}) == 1
+    assert made.held == ()
+
+
+def test_a_newer_release_that_waited_is_registered_when_a_part_of_what_was_gone_back_to_is_revoked():
+    made = make(gone_back_to("1"), *(part(name, "2", release="2") for name in PARTS), revocations=revoked_of("1"))
+    assert [action.kind for action in made.actions].count(ActionKind.REGISTER) == 3
+    # The older parts are hidden, and follow their list again, when the new ones are listed.
+    hidden = [action for action in made.actions if action.state is ImageState.SUPERSEDED]
+    assert [(action.pin, bool(action.after)) for action in hidden] == [("", True)] * 2
+
+
+@pytest.mark.parametrize("done", range(3))
+def test_leaving_a_release_that_was_interrupted_goes_on_where_it_was(done: int):
+    registered = gone_back_to("1", "2")
+    registered[0] = replace(registered[0], marker=replace(registered[0].marker, state=ImageState.REVOKED))
+    for place in range(done):
+        old, new = registered[2 * place], registered[2 * place + 1]
+        if place:
+            marker = replace(old.marker, state=ImageState.SUPERSEDED, pin=None)
+            registered[2 * place] = replace(old, marker=marker)
+        registered[2 * place + 1] = replace(new, marker=replace(new.marker, state=ImageState.AVAILABLE))
+    made = make(registered, *(part(name, "2", release="2") for name in PARTS), revocations=revoked_of("1"))
+    assert after(registered, made) == (["2"] * 3, set())
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+def test_a_part_that_is_the_same_in_both_releases_is_fixed_no_more(*, is_confirmed: bool):
+    registered = gone_back_to("1", "2")
+    del registered[-1]
+    if is_confirmed:
+        registered[-1] = replace(registered[-1], marker=replace(registered[-1].marker, set_version="2"))
+    wanted = [part(name, "1" if name == PARTS[-1] else "2", release="2") for name in PARTS]
+    made = make(registered, *wanted, revocations=revoked_of("1"))
+    # What is to be described anew is so first: nothing is changed in two ways at once.
+    assert after(registered, made) == (["1", "2", "2"], set() if is_confirmed else {"1"})
+
+
+def test_where_the_listed_release_is_revoked_too_a_set_goes_to_the_newest_that_is_not():
+    registered, wanted = gone_back_to("2", "1", "0", "3"), [part(name, "3", release="3") for name in PARTS]
+    revocations = (*revoked_of("2"), *revoked_of("3", name=PARTS[1]))
+    made = make(registered, *wanted, revocations=revocations)
+    assert after(registered, made) == (["1"] * 3, set())
+    assert {held.error.code for held in made.held} == {"plan-incomplete-set"}
+
+
+def test_where_each_release_of_a_set_has_a_part_that_is_revoked_what_is_not_stays_as_it_is_and_that_is_told():
+    registered, wanted = gone_back_to("1", "2"), [part(name, "2", release="2") for name in PARTS]
+    made = make(registered, *wanted, revocations=revoked_of("1", "2"))
+    assert {action.state for action in made.actions} == {ImageState.REVOKED}
+    assert after(registered, made) == (["1", "1"], {"1"})
+    assert ["there is no release of which none is" in held.error.message for held in made.held] == [True]
+    # A newer release takes its place when it comes.
+    made = make(registered, *(part(name, "3", release="3") for name in PARTS), revocations=revoked_of("1", "2"))
+    assert [action.kind for action in made.actions].count(ActionKind.REGISTER) == 3

@@ -449,6 +449,22 @@ def test_all_of_a_set_goes_back_and_forward_together(world: World):
     assert world.memory.listed() == all_of("2")
 
 
+def test_a_set_of_which_a_part_is_revoked_where_it_was_gone_back_to_leaves_that_release_as_a_whole(world: World):
+    world.publish(*a_set("1"))
+    world.publish(*a_set("2"))
+    rollback(a_set("1")[0].key, "1", world.clouds, world.site)
+    revoke(Target(key=a_set("1")[1].key, version="1"), "a door", world.clouds, world.site)
+    for _run in range(2):
+        assert world.sync().errors == ()
+        assert world.memory.listed() == all_of("2")
+        assert world.current() == {f"{name}-image-2" for name in PARTS}
+    assert {each.marker.pin for each in world.memory.describe() if each.marker.state is not ImageState.REVOKED} == {
+        None
+    }
+    world.publish(*a_set("3"))
+    assert world.memory.listed() == all_of("3")
+
+
 def test_what_is_revoked_is_not_gone_back_to_although_the_cloud_has_not_learned_of_it(world: World):
     old = desired_image(version="1")
     world.publish(old)
