@@ -157,7 +157,7 @@ class Loop:
         if wanted is None or wanted.interval_seconds is None:
             return
         now = self._clock.monotonic()
-        if ended.outcome is Outcome.BUSY:
+        if ended.outcome is Outcome.BUSY or ended.is_left:
             self._due[job.name] = now + busy_seconds(wanted)
         else:
             put_off = wanted.interval_seconds * (1 + self._settings.service.jitter * self._draw())

@@ -51,12 +51,14 @@ class Ended:
         exit_code: Of the process; 128 and the number of the signal where one ended it; None: it was not started.
         error: Why, where it did not end well.
         error_code: Code of that error; None: it has none.
+        is_left: Whether another run held a part of its work, one of several clouds: that is tried again soon.
     """
 
     outcome: Outcome
     exit_code: int | None
     error: str | None = None
     error_code: str | None = None
+    is_left: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,7 +95,8 @@ def judge(status: int, answer: bytes) -> Ended:
     outcome = _OUTCOMES.get(str(said.get("status")), Outcome.FAILED)
     if outcome is Outcome.SUCCESS and status != 0:
         outcome = Outcome.FAILED
-    return Ended(outcome=outcome, exit_code=status, error=message, error_code=code)
+    is_left = outcome is Outcome.PARTIAL and LockedError.code in _codes(said)
+    return Ended(outcome=outcome, exit_code=status, error=message, error_code=code, is_left=is_left)
 
 
 def timed_out(seconds: float, status: int) -> Ended:
@@ -114,6 +115,12 @@ def _read(answer: bytes) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
+
+
+def _codes(said: dict[str, object]) -> set[str]:
+    errors = said.get("errors")
+    found = errors if isinstance(errors, list) else []
+    return {str(each.get("code")) for each in found if isinstance(each, dict)}
 
 
 def _first_error(said: dict[str, object]) -> tuple[str | None, str | None]:

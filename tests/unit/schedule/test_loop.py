@@ -215,6 +215,15 @@ def test_a_job_that_found_another_run_at_work_is_tried_again_within_a_minute_and
     assert world.records.all()["retire"].failures == 0
 
 
+def test_a_job_of_which_another_run_held_one_of_several_clouds_is_tried_again_within_a_minute(world):
+    locked = json.dumps({"status": "partial", "errors": [{"code": "locked", "message": "cloud b is held"}]})
+    world.will("sync", *[{"status": 1, "answer": locked, "seconds": 1}] * 2)
+    world.run(1000)
+    assert world.begun("sync") == [0, 61, 122]
+    record = world.records.all()["sync"]
+    assert (record.runs, record.failures, str(record.outcome)) == (3, 0, "success")
+
+
 @pytest.mark.parametrize("obeys", [True, False])
 def test_a_job_that_takes_too_long_is_told_to_stop_and_ended_when_it_does_not(world, obeys):
     changed = replace(world.settings.service, job_timeout_seconds=100.0, stop_seconds=20.0)

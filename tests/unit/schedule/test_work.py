@@ -51,6 +51,21 @@ def test_what_a_run_says_and_how_it_ends_tell_what_became_of_it(status, said, ou
     assert judge(status, said.encode(errors="surrogateescape")).outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "is_left"),
+    [
+        (1, answer("partial", ("locked", "cloud a is held")), True),
+        (1, answer("partial", ("cloud-timeout", "a"), ("locked", "cloud b is held")), True),
+        (1, answer("partial", ("cloud-timeout", "a")), False),
+        (1, json.dumps({"status": "partial", "errors": [None, {}]}), False),
+        (1, json.dumps({"status": "partial", "errors": "locked"}), False),
+        (8, answer("error", ("storage", "a"), ("locked", "cloud b is held")), False),
+    ],
+)
+def test_that_another_run_held_one_of_several_clouds_is_seen(status, said, is_left):
+    assert judge(status, said.encode()).is_left is is_left
+
+
 @pytest.mark.parametrize(("status", "outcome"), [(0, Outcome.SUCCESS), (1, Outcome.PARTIAL), (8, Outcome.FAILED)])
 def test_a_run_that_says_more_than_is_kept_is_judged_by_how_it_ended(monkeypatch, status, outcome):
     said = answer("success").encode()
