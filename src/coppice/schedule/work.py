@@ -95,7 +95,7 @@ def judge(status: int, answer: bytes) -> Ended:
     outcome = _OUTCOMES.get(str(said.get("status")), Outcome.FAILED)
     if outcome is Outcome.SUCCESS and status != 0:
         outcome = Outcome.FAILED
-    is_left = outcome is Outcome.PARTIAL and LockedError.code in _codes(said)
+    is_left = outcome is not Outcome.SUCCESS and LockedError.code in _codes(said)
     return Ended(outcome=outcome, exit_code=status, error=message, error_code=code, is_left=is_left)
 
 

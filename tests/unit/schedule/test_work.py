@@ -59,7 +59,7 @@ def test_what_a_run_says_and_how_it_ends_tell_what_became_of_it(status, said, ou
         (1, answer("partial", ("cloud-timeout", "a")), False),
         (1, json.dumps({"status": "partial", "errors": [None, {}]}), False),
         (1, json.dumps({"status": "partial", "errors": "locked"}), False),
-        (8, answer("error", ("storage", "a"), ("locked", "cloud b is held")), False),
+        (1, answer("error", ("cloud-timeout", "a"), ("locked", "cloud b is held")), True),
     ],
 )
 def test_that_another_run_held_one_of_several_clouds_is_seen(status, said, is_left):
