@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, or_, select, text
+from sqlalchemy import delete, func, insert, or_, select, text, tuple_
 
 from coppice.events.model import SUBSCRIPTION_KINDS, DeliveryState, Event, EventKind
 from coppice.events.payload import MAX_TEXT_BYTES, cut_text, kept_facts
 from coppice.events.tables import DeliveryRow, EventRow, HookRow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Select
@@ -145,6 +145,33 @@ class Journal:
             rows = session.scalars(query.order_by(EventRow.number.desc()).limit(limit)).all()
             return tuple(read_event(row) for row in reversed(rows))
 
+    def untold(
+        self, kind: EventKind, facts: Iterable[Mapping[str, object]], *, alike: Sequence[str]
+    ) -> list[Mapping[str, object]]:
+        """Return those of ``facts`` with which no event of that kind was written yet, however long that is ago.
+
+        The journal is asked for just these images: neither time nor memory grows with what else it holds.
+
+        Args:
+            kind: Of event.
+            facts: Of events to come; each has ``cloud``, ``list`` and ``image``.
+            alike: Names of the other facts, texts all, that an event is to have as well to count as told.
+        """
+        new: list[Mapping[str, object]] = []
+        waiting = iter(facts)
+        columns = (EventRow.cloud, EventRow.list_identifier, EventRow.image_identifier)
+        said = [EventRow.facts[name].as_string() for name in alike]
+        with self._database.session() as session:
+            while chunk := [(_about(each, alike), each) for each in islice(waiting, _CHUNK)]:
+                query = select(*columns, *said).where(
+                    EventRow.kind == str(kind),
+                    tuple_(*columns[1:]).in_(sorted({about[1:3] for about, _ in chunk})),
+                    *(each.in_(sorted({about[3 + at] for about, _ in chunk})) for at, each in enumerate(said)),
+                )
+                told = {tuple(row) for row in session.execute(query)}
+                new += [each for about, each in chunk if about not in told]
+        return new
+
     def event(self, number: int) -> Event | None:
         """Return one event; None: there is none of that number (any more)."""
         with self._database.session() as session:
@@ -211,6 +238,12 @@ def _matching(query: Select[EventRow], matching: EventFilter | None) -> Select[E
     if matching.states:
         told = told.where(DeliveryRow.state.in_([str(state) for state in matching.states]))
     return query.where(EventRow.number.in_(told))
+
+
+def _about(facts: Mapping[str, object], alike: Sequence[str]) -> tuple[str, ...]:
+    kept = kept_facts(facts)
+    names = (_name(kept.get(name)) or "" for name in ("cloud", "list", "image"))
+    return (*names, *(str(kept.get(name)) for name in alike))
 
 
 def _name(value: object) -> str | None:

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 
 from coppice.clock import to_rfc3339
 from coppice.cloud.expiry import ending_soon
-from coppice.events.journal import EventFilter, Journal, write_events
+from coppice.events.journal import Journal, write_events
 from coppice.events.model import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from coppice.cloud.expiry import Ending
     from coppice.cloud.model import RegisteredImage
     from coppice.database import Database
-
-_MOST_TOLD = 100_000
-"""How many of the newest such events are looked at for what was told already."""
 
 
 def tell_expiring(
@@ -33,26 +31,22 @@ def tell_expiring(
     endings = ending_soon(registered, timedelta(days=within_days), now)
     if not endings:
         return
-    matching = EventFilter(kinds=(EventKind.IMAGE_EXPIRING,), cloud=cloud)
-    told = {
-        (event.subject, event.facts.get("version"), event.facts.get("expires"))
-        for event in Journal(database).latest(_MOST_TOLD, matching=matching)
-    }
-    new: list[tuple[EventKind, str, dict[str, object]]] = []
-    for each in endings:
-        marker = each.image.marker
-        facts: dict[str, object] = {
-            "cloud": cloud,
-            "list": marker.key.list_identifier,
-            "image": marker.key.image_identifier,
-            "version": marker.version,
-            "digest": str(marker.digest),
-            "cloud_identifier": each.image.cloud_identifier,
-            "expires": to_rfc3339(each.expires),
-        }
-        subject = f"{cloud}:{marker.key}"
-        if (subject, facts["version"], facts["expires"]) not in told:
-            new.append((EventKind.IMAGE_EXPIRING, subject, facts))
+    facts = (_facts(cloud, each) for each in endings)
+    new = Journal(database).untold(EventKind.IMAGE_EXPIRING, facts, alike=("version", "expires"))
     if new:
         with database.session() as session:
-            write_events(session, new, at=now)
+            events = ((EventKind.IMAGE_EXPIRING, f"{cloud}:{each['list']}/{each['image']}", each) for each in new)
+            write_events(session, events, at=now)
+
+
+def _facts(cloud: str, ending: Ending) -> dict[str, object]:
+    marker = ending.image.marker
+    return {
+        "cloud": cloud,
+        "list": marker.key.list_identifier,
+        "image": marker.key.image_identifier,
+        "version": marker.version,
+        "digest": str(marker.digest),
+        "cloud_identifier": ending.image.cloud_identifier,
+        "expires": to_rfc3339(ending.expires),
+    }
