@@ -322,6 +322,7 @@ def judge(facts: dict[str, str], *, firmware: Firmware, disk_bytes: int) -> list
         (facts.get("host-keys-older-than-boot") == "0", "SSH host keys are older than the machine"),
         (len(facts.get("machine-id", "")) == 32, "there is no machine-id"),  # noqa: PLR2004 - hexadecimal digits
         (facts.get("root-password") in {"*", "!"}, "root has a password"),
+        (facts.get("failed-units") == "", f"units failed while it started: {facts.get('failed-units')}"),
         (facts.get("firmware") == firmware.value, f"it started by {facts.get('firmware')!r}"),
         # File systems keep a few percent for themselves.
         (root_bytes > disk_bytes * 0.85, f"the root file system did not grow: {root_bytes} of {disk_bytes} bytes"),

@@ -149,6 +149,7 @@ GOOD = {
     "machine-id": "0" * 32,
     "root-password": "*",
     "root-bytes": "950",
+    "failed-units": "",
     "firmware": "bios",
 }
 
@@ -174,6 +175,7 @@ def test_a_good_appliance_has_nothing_wrong():
         ("root-password", "$", "root has a password"),
         ("root-password", "", "root has a password"),
         ("root-bytes", "500", "did not grow"),
+        ("failed-units", "nftables.service", "nftables.service"),
         ("firmware", "uefi", "started by 'uefi'"),
     ],
 )

@@ -30,7 +30,8 @@ table inet appliance {
   chain input {
     type filter hook input priority filter; policy drop;
     iif "lo" accept
-    meta l4proto { icmp, ipv6-icmp } accept
+    # ICMP and ICMPv6, by number: a small system has no list of protocols' names.
+    meta l4proto { 1, 58 } accept
     ct state vmap { established : accept, related : accept, invalid : drop }
     udp sport 67 udp dport 68 accept
     ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
