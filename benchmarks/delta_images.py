@@ -20,14 +20,13 @@ from coppice.definition.read import read_definition
 from coppice.factory.bootstrap.assembly import Assembly
 from coppice.factory.bootstrap.dpkg import STATUS, read_packages
 from coppice.factory.bootstrap.layers import adopt_layers, keep_layer, layer_name, layer_paths
-from coppice.factory.bootstrap.suites import find_suite
+from coppice.factory.bootstrap.suites import find_suite, sources
 from coppice.factory.bootstrap.tree import TreeMaker
 from coppice.factory.outputs import write_image
 from coppice.model.image import DiskFormat
 
-ARCHIVE = "http://deb.debian.org/debian"
-RELEASE = (f"deb {ARCHIVE} bookworm main",)
-UPDATED = (*RELEASE, f"deb {ARCHIVE} bookworm-updates main", f"deb {ARCHIVE}-security bookworm-security main")
+UPDATED = sources(find_suite("bookworm"), None)
+RELEASE = UPDATED[:1]
 DEFINITION = Path(__file__).parents[1] / "definitions" / "debian-12"
 KERNEL = "linux-image-cloud-amd64"
 BUILDS = ("before", "updated", "new-kernel")
