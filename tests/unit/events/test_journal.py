@@ -181,13 +181,15 @@ def test_events_of_an_older_schema_can_be_searched(tmp_path: Path) -> None:
     with engine.begin() as connection:
         for table in (
             *("delivery", "hook", "imported_event", "intended_event", "told_image"),
-            *("cloud_observation", "revocation", "job"),
+            *("cloud_observation", "revoked_content", "revocation", "job"),
         ):
             connection.execute(text(f"DROP TABLE {table}"))
         for index in ("ix_event_at", "ix_event_image", "ix_event_subscription"):
             connection.execute(text(f"DROP INDEX {index}"))
         for column in ("subscription", "list_identifier", "image_identifier", "cloud"):
             connection.execute(text(f"ALTER TABLE event DROP COLUMN {column}"))
+        for column in ("built_on", "evidence"):
+            connection.execute(text(f"ALTER TABLE appliance_version DROP COLUMN {column}"))
         insert = text("INSERT INTO event (kind, subject, facts, at) VALUES (:kind, :subject, :facts, '2026-11-01')")
         facts = json.dumps({"list": "l1", "image": "i1", "cloud": "main"})
         connection.execute(insert, {"kind": "ImageRegistered", "subject": "main:l1/i1", "facts": facts})
