@@ -157,6 +157,7 @@ def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tm
         assert f"boot-{facts['firmware']}" == verdict.gate
 
 
+@pytest.mark.soak
 def test_a_second_run_finds_the_builds_and_ends_the_same(stage):
     directory, first = stage
     again = run_demo(directory)

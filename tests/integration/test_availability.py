@@ -212,7 +212,7 @@ def check(
 def test_through_some_updates_with_faults_and_kills_each_cloud_always_has_a_version_to_start(
     clouds: tuple[UsedDirectory, UsedLibvirt, UsedOpenNebula, UsedOpenStack], tmp_path: Path
 ):
-    check(clouds, tmp_path, updates=3, seed=SEED)
+    check(clouds, tmp_path, updates=2, seed=SEED)
 
 
 @pytest.mark.soak
