@@ -187,6 +187,8 @@ def struck(tmp_path: Path, points: int, seed: int) -> list[dict[str, Any]]:
     shares = sorted(random.Random(seed).sample(range(1, 1000), points))  # noqa: S311 - places to die at
     argv = [sys.executable, "-c", STRIKE, str(tmp_path), json.dumps([share / 1000 for share in shares])]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=560)
+    # Why a run failed is shown with the test that finds it out.
+    print(done.stderr)  # noqa: T201 - likewise
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
