@@ -7,6 +7,7 @@ import gzip
 import lzma
 import random
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -150,6 +151,15 @@ def test_an_index_that_is_older_than_one_that_was_seen_is_not_believed(settings,
     (mirror.main.folder / "InRelease").write_bytes(before)
     with pytest.raises(OlderListError):
         read(settings)
+
+
+def test_an_index_of_another_suite_is_not_believed_though_its_signature_is_good(settings, mirror):
+    # By it, there would be no security updates.
+    security = mirror.security.folder
+    shutil.rmtree(security)
+    shutil.copytree(mirror.main.folder, security)
+    with pytest.raises(DocumentError, match=r"is that of bookworm$"):
+        read(settings, "bookworm-security", f"{mirror.uri}-security")
 
 
 def test_packages_that_the_index_does_not_vouch_for_are_refused(settings, mirror):

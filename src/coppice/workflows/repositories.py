@@ -150,6 +150,7 @@ class Repositories:
         document, validators = place.index(shelf)
         text, _ = keyring.verify_index(document, what=f"the index of {source.name}")
         release = read_release(text)
+        _require_suite(source, release)
         self._check_dates(source, release, shelf)
         versions: dict[str, str] = {}
         kept: set[str] = set()
@@ -282,6 +283,22 @@ class _Shelf:
             if isinstance(problem.__cause__, FileNotFoundError):
                 return None
             raise
+
+
+def _require_suite(source: Source, release: Release) -> None:
+    """See that an index is that of the suite which was asked for: the signature of another is as good.
+
+    A mirror that gave the release's own index for that of its security updates would have all of them disappear.
+
+    Raises:
+        DocumentError: It is another's.
+    """
+    named = {name.lower() for name in (release.suite, release.codename) if name}
+    if source.suite.lower() not in named:
+        raise DocumentError(
+            f"the index of {source.name} is that of {' or '.join(sorted(named)) or 'no suite'}",
+            resolution="Its mirror gives one suite for another: name another mirror.",
+        )
 
 
 def _packages(place: _Place, shelf: _Shelf, release: Release, folder: str, kept: set[str]) -> dict[str, str]:
