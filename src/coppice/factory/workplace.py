@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "coppice-work-"
+_NEW_PREFIX = ".coppice-new-"
 _LOCK = ".lock"
 _YOUNG_SECONDS = 60.0
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -38,13 +39,18 @@ def workplace(parent: Path | None = None) -> Iterator[Path]:
     with storage_errors("making a working directory in", parent):
         parent.mkdir(parents=True, exist_ok=True)
         _sweep(parent)
-        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX, dir=parent))
+    directory = new.with_name(PREFIX + new.name.removeprefix(_NEW_PREFIX))
     try:
-        # The lock tells a sweeping run that this directory is in use; the kernel lets it go when this process dies.
-        with locked(directory / _LOCK):
+        # The lock tells a sweeping run that this directory is in use; the kernel lets it go when this process dies. It
+        # is held before the directory has the name by which it is swept.
+        with locked(new / _LOCK):
+            with storage_errors("making a working directory in", parent):
+                new.rename(directory)
             yield directory
     finally:
-        _remove(directory)
+        for each in (new, directory):
+            _remove(each)
 
 
 def sweep_interrupted(destination: Path) -> None:
@@ -57,13 +63,18 @@ def sweep_interrupted(destination: Path) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    for left in parent.glob(f"{PREFIX}*"):
+    for left in (*parent.glob(f"{PREFIX}*"), *parent.glob(f"{_NEW_PREFIX}*")):
         with contextlib.suppress(FileNotFoundError):
             facts = left.lstat()
-            # A young one may not hold its lock yet; another user's is not ours to judge.
+            # Another user's is not ours to judge; one that has its first name yet may not hold its lock yet.
             mine = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
-            if mine and time.time() - facts.st_mtime > _YOUNG_SECONDS and is_free(left / _LOCK):
+            is_old = time.time() - facts.st_mtime > _YOUNG_SECONDS
+            if mine and (is_old or left.name.startswith(PREFIX)) and not _is_held(left / _LOCK):
                 _remove(left)
+
+
+def _is_held(lock: Path) -> bool:
+    return lock.exists() and not is_free(lock)
 
 
 def _remove(directory: Path) -> None:

@@ -341,6 +341,18 @@ def test_a_dead_runs_working_directory_is_swept_and_a_living_ones_is_not(tmp_pat
     assert not dead.exists()
 
 
+def test_what_a_run_left_that_was_killed_just_now_is_swept_by_the_next(tmp_path):
+    dead, unlocked = (tmp_path / f"{workplace.PREFIX}{name}" for name in ("dead", "unlocked"))
+    beginning = tmp_path / ".coppice-new-1"
+    for each in (dead, unlocked, beginning):
+        each.mkdir()
+    (dead / ".lock").touch()
+    with workplace.workplace(tmp_path) as living:
+        # One that has no lock yet may be another run's that is just being made.
+        assert sorted(tmp_path.iterdir()) == sorted((beginning, living))
+    assert list(tmp_path.iterdir()) == [beginning]
+
+
 def test_a_directory_with_something_mounted_in_it_is_never_emptied(tmp_path, monkeypatch):
     table = tmp_path / "mountinfo"
     spaced = str(tmp_path / "a b").replace(" ", "\\040")
