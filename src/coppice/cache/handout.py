@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from coppice import atomic
 from coppice.cache.objects import PIECE_BYTES, fingerprint, is_same_content, listing
 from coppice.errors import ChecksumMismatchError, ImageRefusedError
+from coppice.model.checksum import new_digest
 from coppice.model.identifiers import ImageKey, is_uuid
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _hard_link(source: Path, destination: Path) -> bool:
 
 
 def _copy(cached: CachedImage, destination: Path) -> None:
-    digest = hashlib.new(cached.checksum.algorithm)
+    digest = new_digest(cached.checksum.algorithm)
     handle = os.open(cached.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     made = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     with os.fdopen(handle, "rb", buffering=0) as source, os.fdopen(made, "wb") as sink:

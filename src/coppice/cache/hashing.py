@@ -8,13 +8,12 @@ on, and the hasher reads the file.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from coppice.errors import CoppiceError, StorageError
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ class PrefixHasher:
     def __init__(self, read: Callable[[int, int], bytes], algorithms: Sequence[str]) -> None:
         self._read = read
         self._algorithms = tuple(algorithms)
-        self._digests = [hashlib.new(each) for each in self._algorithms]
+        self._digests = [new_digest(each) for each in self._algorithms]
         self._pieces: dict[int, bytes] = {}
         self._hashed = 0
         self._whole = 0
@@ -81,7 +80,7 @@ class PrefixHasher:
             self._generation += 1
             self._pieces.clear()
             self._hashed = self._whole = 0
-            self._digests = [hashlib.new(each) for each in self._algorithms]
+            self._digests = [new_digest(each) for each in self._algorithms]
             self._problem = None
 
     def checksums(self) -> dict[str, Checksum]:

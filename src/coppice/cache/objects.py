@@ -9,7 +9,6 @@ removed. Nothing that a list or a server says becomes part of a name.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from coppice import atomic
 from coppice.cache.model import Held
 from coppice.clock import require_aware, to_rfc3339
 from coppice.errors import ImageRefusedError
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -269,7 +268,7 @@ def hash_file(
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
             raise ImageRefusedError(f"{path} is not a regular file")
-        digests = {algorithm: hashlib.new(algorithm) for algorithm in algorithms}
+        digests = {algorithm: new_digest(algorithm) for algorithm in algorithms}
         while piece := stream.read(PIECE_BYTES):
             for digest in digests.values():
                 digest.update(piece)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import struct
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.errors import ChecksumMismatchError, CloudError
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def place(converted: ConvertedImage, destination: Path, monitor: Monitor) -> Non
 
 def matches(path: Path, expected: Checksum, monitor: Monitor) -> bool:
     """Read ``path`` and tell whether its bytes have the checksum ``expected``."""
-    digest = hashlib.new(expected.algorithm)
+    digest = new_digest(expected.algorithm)
     with (
         atomic.storage_errors("reading", path),
         path.open("rb") as stream,

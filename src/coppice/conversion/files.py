@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import stat
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.errors import ImageRefusedError
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +58,7 @@ def hash_file(path: Path, algorithm: str, on_piece: Callable[[int], object]) -> 
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
             raise ImageRefusedError(f"{path} is not a regular file")
-        digest = hashlib.new(algorithm)
+        digest = new_digest(algorithm)
         buffer = memoryview(bytearray(_PIECE_BYTES))
         while read := stream.readinto(buffer):
             digest.update(buffer[:read])

@@ -7,9 +7,35 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
-_HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_HEX_LENGTHS = {"blake3": 64, "sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
+
+
+class Digest(Protocol):
+    """A digest that is being computed, as `hashlib` has them."""
+
+    def update(self, data: bytes | memoryview, /) -> object:
+        """Take more bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Return the digest of what came so far, in lower-case hexadecimal."""
+        ...
+
+
+def new_digest(algorithm: str) -> Digest:
+    """Begin a digest of any algorithm that a `Checksum` can have, or that `hashlib` knows.
+
+    Raises:
+        ValueError: There is no such algorithm.
+    """
+    if algorithm == "blake3":
+        from blake3 import blake3
+
+        return blake3()
+    return hashlib.new(algorithm, usedforsecurity=algorithm not in {"md5", "sha1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +43,7 @@ class Checksum:
     """The digest of some bytes.
 
     Attributes:
-        algorithm: ``sha256``, ``sha384`` or ``sha512``.
+        algorithm: ``sha256``, ``sha384``, ``sha512``; ``blake3`` for what only this site names so.
         hexdigest: Lower-case hexadecimal.
 
     Raises:
@@ -51,7 +77,9 @@ class Checksum:
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha512") -> Checksum:
         """Return the checksum of ``data``."""
-        return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
+        digest = new_digest(algorithm)
+        digest.update(data)
+        return cls(algorithm, digest.hexdigest())
 
     def matches(self, other: Checksum) -> bool:
         """Tell whether both are the same digest of the same algorithm."""

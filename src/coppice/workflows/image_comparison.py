@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from coppice.conversion.claim import Claim, Verdict
 from coppice.conversion.declared import told
 from coppice.conversion.guest.claims import guest_claims
 from coppice.errors import NotFoundError, StateError
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 from coppice.monitor import Unit
 from coppice.subscription.rows import canonical
 from coppice.subscription.store import SubscriptionStore
@@ -215,7 +214,7 @@ def _obstacles(outcomes: Sequence[ListOutcome], wanted: str) -> Iterator[str]:
 
 
 def _checksum(path: Path, algorithm: str, size_bytes: int, monitor: Monitor) -> Checksum:
-    digest = hashlib.new(algorithm)
+    digest = new_digest(algorithm)
     with (
         atomic.storage_errors("reading", path),
         path.open("rb") as stream,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 from coppice.model.identifiers import is_name, is_uuid
 from coppice.model.validity import Validity
 
@@ -18,6 +18,21 @@ def test_a_checksum_survives_being_written_and_read() -> None:
     assert checksum.matches(Checksum.parse(str(checksum).upper().replace("SHA512", "sha512")))
     assert not checksum.matches(Checksum.of(b"other bytes"))
     assert not checksum.matches(Checksum.of(b"bytes", "sha256"))
+
+
+def test_blake3_is_computed_as_its_specification_says() -> None:
+    of_nothing = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+    assert Checksum.of(b"", "blake3") == Checksum("blake3", of_nothing)
+    digest = new_digest("blake3")
+    digest.update(memoryview(b"by"))
+    digest.update(b"tes")
+    assert digest.hexdigest() == Checksum.of(b"bytes", "blake3").hexdigest
+    assert Checksum.parse(f"blake3:{of_nothing}").algorithm == "blake3"
+
+
+def test_an_unknown_algorithm_is_no_digest() -> None:
+    with pytest.raises(ValueError, match="unsupported"):
+        new_digest("blake9")
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from coppice import atomic
 from coppice.errors import ChecksumMismatchError, CloudAnswerError, CloudQuotaError
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def upload(host: Host, volume: Any, converted: ConvertedImage, monitor: Monitor)
         StorageError: They cannot be read.
     """
     image = converted.image
-    digest = hashlib.new(image.checksum.algorithm)
+    digest = new_digest(image.checksum.algorithm)
     with (
         atomic.storage_errors("reading", converted.path),
         converted.path.open("rb") as source,
@@ -65,7 +64,7 @@ def checksum_of(host: Host, volume: Any, size_bytes: int, algorithm: str, monito
     Raises:
         CloudAnswerError: There are fewer, or more.
     """
-    digest = hashlib.new(algorithm)
+    digest = new_digest(algorithm)
     done = 0
     with monitor.task("read back", total=size_bytes, unit=Unit.BYTES) as task, _stream(host) as stream:
         volume.download(stream, 0, size_bytes, host.library.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)

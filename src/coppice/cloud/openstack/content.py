@@ -27,14 +27,16 @@ from coppice.errors import (
     CloudUnreachableError,
     StorageError,
 )
+from coppice.model.checksum import new_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from coppice.cloud.openstack.images import Images
     from coppice.cloud.openstack.settings import OpenStackSettings
     from coppice.conversion.model import ConvertedImage
+    from coppice.model.checksum import Digest
     from coppice.monitor import Task
 
 _PIECE_BYTES = 1024 * 1024
@@ -70,8 +72,9 @@ class Content:
         Raises:
             ChecksumMismatchError: They are not those that were converted; the last piece is not given then.
         """
-        digest, own = hashlib.sha512(), hashlib.new(self._wanted.algorithm)
-        with _opened(self._path) as stream, _Hashing([digest] if own.name == "sha512" else [digest, own]) as hashing:
+        digest = new_digest("sha512")
+        own = digest if self._wanted.algorithm == "sha512" else new_digest(self._wanted.algorithm)
+        with _opened(self._path) as stream, _Hashing([digest] if own is digest else [digest, own]) as hashing:
             left = self._size
             held = b""
             self._task.reach(0)
@@ -86,7 +89,7 @@ class Content:
                     self._task.advance(len(held))
                 held = piece
             hashing.finish()
-            found = digest.hexdigest() if own.name == "sha512" else own.hexdigest()
+            found = own.hexdigest()
             if left != 0 or found != self._wanted.hexdigest:
                 raise ChecksumMismatchError(
                     f"the converted image {self._path.name} is not what it was: its bytes have changed",
@@ -104,7 +107,7 @@ class Content:
         """Return the digest of the file by an algorithm of Glance's choice."""
         if algorithm == "sha512" and self.sha512:
             return self.sha512
-        digest = hashlib.new(algorithm)
+        digest = new_digest(algorithm)
         with _opened(self._path) as stream:
             while piece := os.read(stream, _PIECE_BYTES):
                 digest.update(piece)
@@ -129,7 +132,7 @@ def _opened(path: Path) -> Iterator[int]:
 class _Hashing:
     """Computes digests beside the sending; Python's own lock is free while it does."""
 
-    def __init__(self, digests: list[hashlib._Hash]) -> None:
+    def __init__(self, digests: Sequence[Digest]) -> None:
         self._digests = digests
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
         self._thread = threading.Thread(target=self._work, daemon=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from coppice import atomic
 from coppice.cloud.transports.transport import ALGORITHMS
 from coppice.errors import ChecksumMismatchError, SettingsError
-from coppice.model.checksum import Checksum
+from coppice.model.checksum import Checksum, new_digest
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Content:
             StorageError: The disk failed.
         """
         expected = self.converted.image.checksum
-        digests = {name: hashlib.new(name, usedforsecurity=False) for name in {*ALGORITHMS, expected.algorithm}}
+        digests = {name: new_digest(name) for name in {*ALGORITHMS, expected.algorithm}}
         path, at = self.converted.path, 0
         with (
             ThreadPoolExecutor(len(digests), thread_name_prefix="digest") as pool,
