@@ -33,6 +33,16 @@ TOOLS: dict[str, Tool] = {
         Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
         Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
         Tool(
+        Tool(
+            name="qemu-aarch64-static",
+            package="qemu-user-static",
+            purpose="building appliances for arm64 on other machines",
+        ),
+        Tool(
+            name="qemu-x86_64-static",
+            package="qemu-user-static",
+            purpose="building appliances for amd64 on other machines",
+        ),
             name="ssh-keygen",
             package="openssh-client",
             purpose="keys of boot tests, signatures of git commits",

@@ -155,7 +155,7 @@ class Appraiser:
         return find_updates(installed, known), tuple(errors)
 
     def _sources(self, definition: Definition) -> tuple[Source, ...]:
-        suite = find_suite(definition.suite)
+        suite = find_suite(definition.suite, definition.operating_system.architecture)
         return tuple(parse_source(line) for line in sources(suite, self._settings.factory.mirror))
 
     def _one(self, version: ApplianceVersion, *, waits: bool) -> Appraisal:

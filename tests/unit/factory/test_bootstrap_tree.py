@@ -241,3 +241,11 @@ def test_the_default_mirror_is_the_bootstrappers_own(tmp_path, monkeypatch):
     program.write_text("#!/usr/bin/perl\n")
     with pytest.raises(BuildError, match="does not say where"):
         sources(find_suite("bookworm"), None)
+
+
+def test_each_kind_of_processors_has_a_kernel_and_a_loader_of_its_own():
+    arm = find_suite("bookworm", "aarch64")
+    assert {"linux-image-cloud-arm64", "grub-efi-arm64-bin"} <= set(arm.base_packages)
+    assert not {"linux-image-cloud-amd64", "grub-pc-bin", "grub-efi-amd64-bin"} & set(arm.base_packages)
+    assert {"grub-pc-bin", "grub-efi-amd64-bin"} <= set(find_suite("bookworm").base_packages)
+    assert parent_key(arm, (), "b 1") != parent_key(find_suite("bookworm"), (), "b 1")

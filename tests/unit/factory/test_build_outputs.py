@@ -15,16 +15,20 @@ from coppice.factory.build_log import BuildLog
 from coppice.factory.model import BuildOptions
 from coppice.factory.outputs import settled_descriptor, settled_footer
 from coppice.model.image import DiskFormat
+from coppice.model.operating_system import Firmware
 
 pytestmark = pytest.mark.unit
 
 DEFINITION = read_definition(Path(__file__).parents[3] / "definitions" / "debian-12")
+FOR_ARM = replace(DEFINITION.operating_system, architecture="aarch64")
 
 
 def test_what_the_builder_does_is_not_refused():
     check_supported(DEFINITION, BuildOptions())
     every = (DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHD)
     check_supported(replace(DEFINITION, formats=every), BuildOptions())
+    check_supported(replace(DEFINITION, boot=Boot(secure_boot=True)), BuildOptions())
+    check_supported(replace(DEFINITION, operating_system=FOR_ARM, firmware=(Firmware.UEFI,)), BuildOptions())
     snapshots = BuildOptions(mirror="http://mirror.example/{snapshot}/debian")
     check_supported(replace(DEFINITION, snapshot="20260131T000000Z"), snapshots)
 
@@ -35,16 +39,23 @@ def test_what_the_builder_does_is_not_refused():
         ({"file_system": FileSystemKind.XFS}, "no root of xfs", "build.file-system"),
         ({"is_encrypted": True}, "no encrypted root", "build.encrypted"),
         ({"platforms": {"qemu": {"cpu": "host"}}}, r"hypervisors \(qemu\)", "platform"),
-        ({"formats": (DiskFormat.OVA,)}, "does not write ova", "build.formats"),
         ({"formats": (DiskFormat.ISO,)}, "does not write iso", "build.formats"),
-        ({"boot": Boot(secure_boot=True)}, "secure boot", "secure-boot"),
+        ({"suite": "noble", "boot": Boot(secure_boot=True)}, "secure boot of Debian", "secure-boot"),
+        ({"firmware": (Firmware.BIOS,), "boot": Boot(secure_boot=True)}, "is UEFI's", "build.firmware"),
         ({"disk_size_bytes": 1024**3}, "too small", "disk-size"),
         ({"suite": "woody"}, "does not know the suite", "suite"),
         ({"parent": "base"}, "no tree that is kept", "coppice build base"),
+        ({"operating_system": FOR_ARM}, "do not start by BIOS", "build.firmware"),
+        ({"operating_system": FOR_ARM, "suite": "noble"}, "Ubuntu for aarch64", "architecture"),
         (
-            {"operating_system": replace(DEFINITION.operating_system, architecture="aarch64")},
-            "not for aarch64",
-            "architecture",
+            {"operating_system": FOR_ARM, "firmware": (Firmware.UEFI,), "boot": Boot(secure_boot=True)},
+            "secure boot of Debian for x86_64",
+            "secure-boot",
+        ),
+        (
+            {"operating_system": replace(DEFINITION.operating_system, architecture="riscv64")},
+            "does not build for 'riscv64'",
+            "aarch64, x86_64",
         ),
     ],
 )

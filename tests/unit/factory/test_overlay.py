@@ -18,9 +18,8 @@ from coppice.definition.model import (
     OpenPort,
     Services,
 )
-from coppice.errors import BuildError, DefinitionError
+from coppice.errors import DefinitionError
 from coppice.factory.bootstrap.overlay import (
-    KERNEL_OPTIONS,
     File,
     Symlink,
     check_definition,
@@ -35,6 +34,7 @@ from coppice.model.requirements import Requirements
 
 pytestmark = pytest.mark.unit
 
+KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200"
 ROOT = uuid.UUID("00000000-0000-4000-8000-000000000001")
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 PLAIN = Definition(
@@ -328,9 +328,20 @@ def test_the_root_file_system_is_mounted_as_what_it_is():
     assert text_of("/etc/fstab", file_system=FileSystemKind.XFS) == f"UUID={ROOT} / xfs defaults 0 0\n"
 
 
-def test_secure_boot_is_refused_and_not_ignored():
-    with pytest.raises(BuildError, match="secure boot"):
-        check_definition(replace(PLAIN, boot=Boot(secure_boot=True)))
+def test_secure_boot_brings_the_signed_programs_along():
+    assert {"grub-efi-amd64-signed", "shim-signed"} <= set(packages_for(replace(PLAIN, boot=Boot(secure_boot=True))))
+    assert "shim-signed" not in packages_for(PLAIN)
+
+
+def test_the_first_serial_port_of_a_machine_for_arm_is_another_and_its_menu_is_shown_by_uefi():
+    system = replace(PLAIN.operating_system, architecture="aarch64")
+    menu = text_of("/boot/grub/grub.cfg", operating_system=system)
+    assert "console=tty0 console=ttyAMA0,115200\n" in menu
+    assert "serial --unit" in text_of("/boot/grub/grub.cfg")
+    assert "serial --unit" not in menu
+    assert 'GRUB_TERMINAL="console"\n' in text_of("/etc/default/grub", operating_system=system)
+    shut = overlay(access=Access(serial_console=False), operating_system=system)
+    assert shut.entries["/etc/systemd/system/serial-getty@ttyAMA0.service"] == Symlink("/dev/null")
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError
 from coppice.factory.bootstrap import disk as disks
+from coppice.factory.bootstrap.boot_loader import BootLoader
 from coppice.factory.bootstrap.changes import EMPTY, Script, capability_name, with_folders
 from coppice.factory.bootstrap.dpkg import STATUS
-from coppice.factory.bootstrap.filesystem import Ext4, zero_written
+from coppice.factory.bootstrap.filesystem import Ext4
 from coppice.factory.bootstrap.layers import DISK, LISTING, Stage, apply_layer, find_content, layer_paths
 from coppice.factory.bootstrap.listing import OVERLAY, Kind, Listing, Node, read_listing, write_listing
 from coppice.factory.bootstrap.overlay import Overlay, Symlink, make_overlay
-from coppice.factory.bootstrap.tree import BIOS_BOOT, BIOS_CORE, EFI_CORE
 from coppice.factory.files import sha512_of
 from coppice.factory.outputs import read_disk
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from coppice.factory.bootstrap.suites import Suite
     from coppice.factory.model import BuildResult
 
-_BOOT = (BIOS_BOOT, BIOS_CORE, EFI_CORE)
 _READ_SECONDS = 600.0
 _NEVER_KEPT = Overlay(entries={}, left_out=frozenset())
 
@@ -46,6 +44,8 @@ class Assembly:
         builder: Name of the builder, in the seed of all identifiers.
         work: A directory to work in.
         note: Called with what is going on.
+        lays_over: Returns what is laid over the tree.
+        record: Path of the file that says which packages are installed.
     """
 
     definition: Definition
@@ -56,6 +56,8 @@ class Assembly:
     builder: str
     work: Path
     note: Callable[[str], None]
+    lays_over: Callable[..., Overlay] = make_overlay
+    record: str = STATUS
     _stage: Stage = field(init=False)
     _raw: Path = field(init=False)
 
@@ -68,7 +70,7 @@ class Assembly:
         """
         staging = self.work / "staging"
         staging.mkdir()
-        self._stage = Stage(staging, _NEVER_KEPT.leaves_out, (STATUS, *_BOOT))
+        self._stage = Stage(staging, _NEVER_KEPT.leaves_out, (self.record, *self._loader.files))
         self._raw = self.work / "disk.raw"
         parent = self._parent_disk()
         self.note("reading the tree")
@@ -85,11 +87,18 @@ class Assembly:
         self.note("writing the file system")
         root = self._root()
         if parent is None:
-            disks.partition(self._raw, self.definition.disk_size_bytes, self._names)
+            processor = self.suite.processor
+            disks.partition(
+                self._raw,
+                self.definition.disk_size_bytes,
+                self._names,
+                architecture=processor.architecture,
+                has_bios=processor.has_bios,
+            )
             root.make()
         else:
             self._take_parents_disk()
-        if parent is None or any(not after[path].same(before.get(path)) for path in _BOOT):
+        if parent is None or self._has_other_loader(before, after):
             self._write_boot_loader(after)
         root.change(commands)
         root.clear()
@@ -100,6 +109,10 @@ class Assembly:
     def content(self, path: str) -> bytes | None:
         """Return the content of one of the files that the build looks into; None: it is the parent's."""
         return self._stage.kept.get(path)
+
+    @property
+    def _loader(self) -> BootLoader:
+        return BootLoader(processor=self.suite.processor, is_secure=self.definition.boot.secure_boot)
 
     @property
     def _names(self) -> disks.Names:
@@ -149,8 +162,8 @@ class Assembly:
         return apply_layer(listing, layers[last], epoch=self.suite.epoch, number=last, stage=self._stage)
 
     def _finished(self, listing: Listing) -> Listing:
-        overlay = make_overlay(self.definition, root_uuid=self._names.uuid("root"), private_mirror=self.private_mirror)
-        missing = {STATUS, *_BOOT} - listing.keys()
+        overlay = self.lays_over(self.definition, root_uuid=self._names.uuid("root"), private_mirror=self.private_mirror)
+        missing = {self.record, *self._loader.files} - {path for path, node in listing.items() if node.kind is Kind.FILE}
         if missing:
             raise BuildError(f"the tree lacks {', '.join(sorted(missing))}")
         after = {path: node for path, node in listing.items() if not overlay.leaves_out(path)}
@@ -192,16 +205,21 @@ class Assembly:
             )
         read_disk(image, self._raw, timeout_seconds=_READ_SECONDS)
 
+    def _has_other_loader(self, before: Listing, after: Listing) -> bool:
+        # A child may have its parent's packages, and yet start otherwise.
+        parent = self.ancestors[0].definition
+        return parent.boot.secure_boot is not self.definition.boot.secure_boot or any(
+            not after[path].same(before.get(path)) for path in self._loader.files
+        )
+
     def _write_boot_loader(self, after: Listing) -> None:
-        boot, core, efi_core = (self._staged(after[path].digest).read_bytes() for path in _BOOT)
-        with storage_errors("writing", self._raw), self._raw.open("r+b") as stream:
-            zero_written(stream.fileno(), disks.BIOS_START_BYTES, disks.ROOT_START_BYTES)
-        disks.write_bios_boot(self._raw, boot, core)
-        efi = self.work / "BOOTX64.EFI"
-        with storage_errors("writing", efi):
-            efi.write_bytes(efi_core)
-            os.utime(efi, (self.suite.epoch, self.suite.epoch))
-        disks.write_esp(self._raw, efi, self.suite.epoch, self._names)
+        self._loader.write(
+            self._raw,
+            lambda path: self._staged(after[path].digest).read_bytes(),
+            names=self._names,
+            epoch=self.suite.epoch,
+            work=self.work,
+        )
 
 
 def _kept(listing: Listing) -> Listing:

@@ -125,7 +125,7 @@ class _Run:
 
     @property
     def suite(self) -> Suite:
-        return find_suite(self.definition.suite)
+        return find_suite(self.definition.suite, self.definition.operating_system.architecture)
 
     @property
     def tree(self) -> Path:

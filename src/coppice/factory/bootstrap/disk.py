@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """A disk that boots under BIOS and UEFI, assembled in one sparse file without loop devices or mounts.
 
-Partitions: one for GRUB's BIOS image, an EFI system partition, the root file system, which is last so that it can grow.
+Partitions: one for GRUB's BIOS image where there is BIOS, an EFI system partition, the root file system, which is last
+so that it can grow.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import uuid
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
+from coppice.model.operating_system import Architecture
 from coppice.process import run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 SECTOR_BYTES = 512
@@ -30,7 +35,10 @@ END_RESERVE_BYTES = 1 * MIB
 
 _BIOS_TYPE = "21686148-6449-6E6F-744E-656564454649"
 _ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
-_ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+_ROOT_TYPES = {
+    Architecture.X86_64: "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",
+    Architecture.AARCH64: "B921B045-1DF0-41C3-AF44-4C6F280D3FAE",
+}
 _TOOL_SECONDS = 120.0
 # Where GRUB's boot sector holds what its installer fills in (i386/pc/boot.h).
 _KERNEL_SECTOR = 0x5C
@@ -61,8 +69,22 @@ def root_size_bytes(disk_size_bytes: int) -> int:
     return disk_size_bytes - ROOT_START_BYTES - END_RESERVE_BYTES
 
 
-def partition(disk: Path, size_bytes: int, names: Names) -> None:
+def partition(
+    disk: Path,
+    size_bytes: int,
+    names: Names,
+    *,
+    architecture: Architecture = Architecture.X86_64,
+    has_bios: bool = True,
+) -> None:
     """Make ``disk``, sparse, with its partition table.
+
+    Args:
+        disk: Where it is made.
+        size_bytes: Its length.
+        names: Of what is on it.
+        architecture: That it is for: tools that look for the root go by its type.
+        has_bios: Whether there is a partition for GRUB's BIOS image.
 
     Raises:
         BuildError: It could not be partitioned.
@@ -70,15 +92,17 @@ def partition(disk: Path, size_bytes: int, names: Names) -> None:
     """
     with storage_errors("making", disk), disk.open("xb") as stream:
         stream.truncate(size_bytes)
+    # Whatever the processor, each has the same number and place.
     rows = (
-        (BIOS_START_BYTES, BIOS_SIZE_BYTES, _BIOS_TYPE, "bios"),
-        (ESP_START_BYTES, ESP_SIZE_BYTES, _ESP_TYPE, "esp"),
-        (ROOT_START_BYTES, root_size_bytes(size_bytes), _ROOT_TYPE, "root"),
+        (1, BIOS_START_BYTES, BIOS_SIZE_BYTES, _BIOS_TYPE, "bios"),
+        (2, ESP_START_BYTES, ESP_SIZE_BYTES, _ESP_TYPE, "esp"),
+        (3, ROOT_START_BYTES, root_size_bytes(size_bytes), _ROOT_TYPES[architecture], "root"),
     )
     script = f"label: gpt\nlabel-id: {names.uuid('disk')}\nunit: sectors\n" + "".join(
-        f"start={start // SECTOR_BYTES}, size={size // SECTOR_BYTES}, type={kind}, "
+        f"{number} : start={start // SECTOR_BYTES}, size={size // SECTOR_BYTES}, type={kind}, "
         f"uuid={names.uuid(name + '-partition')}, name={name}\n"
-        for start, size, kind, name in rows
+        for number, start, size, kind, name in rows
+        if has_bios or name != "bios"
     )
     argv: list[str | Path] = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", disk]
     _tool(argv, input_bytes=script.encode())
@@ -120,11 +144,19 @@ def bios_boot_code(boot_sector: bytes, core: bytes) -> tuple[bytes, bytes]:
     return bytes(first), bytes(image)
 
 
-def write_esp(disk: Path, efi_program: Path, epoch: int, names: Names) -> None:
-    """Make the EFI system partition, with ``efi_program`` where firmware looks without being told.
+def write_esp(disk: Path, files: Mapping[str, bytes], epoch: int, names: Names, work: Path) -> None:
+    """Make the EFI system partition.
+
+    Args:
+        disk: With its partitions.
+        files: What is on it, by path.
+        epoch: Seconds since 1970 of all of it.
+        names: Of what is on the disk.
+        work: A directory to work in.
 
     Raises:
         BuildError: It could not be made.
+        StorageError: A file could not be written.
     """
     blocks = str(ESP_SIZE_BYTES // 1024)
     argv: list[str | Path] = ["mkfs.vfat", "--invariant", "-F", "32", "-s", "1", "-n", "ESP", "-i", names.volume()]
@@ -132,8 +164,14 @@ def write_esp(disk: Path, efi_program: Path, epoch: int, names: Names) -> None:
     environment = {"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
     _tool(argv, environment)
     place = f"{disk}@@{ESP_START_BYTES}"
-    _tool(["mmd", "-i", place, "::/EFI", "::/EFI/BOOT"], environment)
-    _tool(["mcopy", "-m", "-i", place, efi_program, "::/EFI/BOOT/BOOTX64.EFI"], environment)
+    folders = {str(folder): None for path in files for folder in reversed(PurePosixPath(path).parents[:-1])}
+    _tool(["mmd", "-i", place, *(f"::/{folder}" for folder in folders)], environment)
+    for path, content in files.items():
+        waiting = work / "esp-file"
+        with storage_errors("writing", waiting):
+            waiting.write_bytes(content)
+            os.utime(waiting, (epoch, epoch))
+        _tool(["mcopy", "-m", "-i", place, waiting, f"::/{path}"], environment)
 
 
 def _tool(

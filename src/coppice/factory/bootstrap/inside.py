@@ -19,6 +19,7 @@ from pathlib import Path
 
 from coppice.atomic import partial_path
 from coppice.errors import CoppiceError
+from coppice.factory.bootstrap.foreign import make_known
 from coppice.factory.lock import locked
 from coppice.process import run
 
@@ -46,7 +47,8 @@ class Order:
         lists: Likewise for the repositories' indices, of these sources alone.
         epoch: Nothing in the tree is younger.
         seconds: For mmdebstrap.
-        is_mapped: Whether root in here is an ordinary user outside.
+        is_mapped: Whether users in here are those of a namespace, which cannot do all that the machine's own root can.
+        emulator: What makes the emulator of the tree's processors known in here; empty: nothing has to.
     """
 
     space: str
@@ -61,6 +63,7 @@ class Order:
     epoch: int
     seconds: float
     is_mapped: bool
+    emulator: str = ""
 
     def document(self) -> bytes:
         """Return it as JSON."""
@@ -90,6 +93,8 @@ def make(order: Order) -> None:
         StorageError: The disk failed.
     """
     space = Path(order.space)
+    if order.emulator:
+        make_known(order.emulator)
     if order.memory_bytes:
         options = f"size={order.memory_bytes},nr_inodes=0,mode=0755"
         _mount(["-t", "tmpfs", "-o", options, "coppice", space], space)

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from coppice.definition.model import FileSystemKind
-from coppice.errors import BuildError, DefinitionError
+from coppice.errors import DefinitionError
 from coppice.factory.bootstrap.overlay_access import access
 from coppice.factory.bootstrap.overlay_cloud import contextualisation
 from coppice.factory.bootstrap.overlay_firewall import firewall
 from coppice.factory.bootstrap.overlay_model import UNITS, File, Overlay, Part, Symlink
+from coppice.factory.bootstrap.processors import find_processor
 from coppice.factory.provision.plan import check_provisioning
 
 if TYPE_CHECKING:
     from coppice.definition.model import Boot, Definition
+    from coppice.factory.bootstrap.processors import Processor
 
-__all__ = ["KERNEL_OPTIONS", "File", "Overlay", "Symlink", "check_definition", "make_overlay", "packages_for"]
+__all__ = ["File", "Overlay", "Symlink", "check_definition", "make_overlay", "packages_for"]
 
-KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200"
 _KERNEL_OPTION = re.compile(r"[A-Za-z0-9_.,:=/@%+-]{1,200}")
 _MAX_MENU_SECONDS = 3600
 _MOUNT_OPTIONS = {
@@ -40,13 +41,8 @@ def check_definition(definition: Definition) -> None:
 
     Raises:
         DefinitionError: It contradicts itself, or a value in it cannot be what it says.
-        BuildError: It asks for what this builder does not do.
+        BuildError: It is for processors that this builder does not know.
     """
-    if definition.boot.secure_boot:
-        raise BuildError(
-            f"{definition.name}: the bootstrap builder makes no image for secure boot",
-            resolution="Leave boot.secure-boot out, or set it to false.",
-        )
     overlay = make_overlay(definition, root_uuid=UUID(int=0), private_mirror=True)
     for file in definition.files:
         if file.path in overlay.entries or overlay.leaves_out(file.path):
@@ -55,7 +51,7 @@ def check_definition(definition: Definition) -> None:
                 f"{definition.name}: the file {file.path} cannot be laid in: {why}",
                 resolution="Say what it is for by access, firewall, contextualisation or boot, or choose another path.",
             )
-    _check_services(definition, overlay)
+    check_services(definition, overlay)
     check_provisioning(definition)
 
 
@@ -68,6 +64,9 @@ def packages_for(definition: Definition) -> tuple[str, ...]:
     wanted = set(definition.packages)
     for part in _parts(definition, private_mirror=False):
         wanted.update(part.packages)
+    signed = find_processor(definition.operating_system.architecture).signed_loader
+    if definition.boot.secure_boot and signed is not None:
+        wanted.update(signed.packages)
     return tuple(sorted(wanted))
 
 
@@ -89,10 +88,10 @@ def make_overlay(definition: Definition, *, root_uuid: UUID, private_mirror: boo
         "/etc/default/locale": _text("LANG=C.UTF-8\n"),
         "/etc/fstab": _text(f"UUID={root_uuid} / {definition.file_system} {_MOUNT_OPTIONS[definition.file_system]}\n"),
         "/etc/hostname": _text("localhost\n"),
-        "/etc/hosts": _text(_HOSTS),
+        "/etc/hosts": _text(HOSTS),
         "/etc/machine-id": _text(""),
         "/etc/resolv.conf": Symlink("../run/systemd/resolve/stub-resolv.conf"),
-        "/etc/systemd/resolved.conf.d/10-coppice.conf": _text(_RESOLVED),
+        "/etc/systemd/resolved.conf.d/10-coppice.conf": _text(RESOLVED),
     }
     left_out = {"/etc/apt/sources.list"} if private_mirror else set()
     for part in _parts(definition, private_mirror=private_mirror):
@@ -109,7 +108,12 @@ def _parts(definition: Definition, *, private_mirror: bool) -> tuple[Part, ...]:
     )
 
 
-def _check_services(definition: Definition, overlay: Overlay) -> None:
+def check_services(definition: Definition, overlay: Overlay) -> None:
+    """Refuse services that the overlay switches itself.
+
+    Raises:
+        DefinitionError: One is.
+    """
     services = definition.services
     switched = (*services.enabled, *services.disabled, *services.masked)
     for unit in switched:
@@ -127,12 +131,12 @@ def _text(text: str) -> File:
 
 
 # Names are asked of the cloud's name servers: nobody on the same network answers for them, and nothing listens there.
-_RESOLVED = """\
+RESOLVED = """\
 [Resolve]
 LLMNR=no
 MulticastDNS=no
 """
-_HOSTS = """\
+HOSTS = """\
 127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
 ff02::1 ip6-allnodes
@@ -140,17 +144,29 @@ ff02::2 ip6-allrouters
 """
 
 
+_SERIAL_TERMINAL = """\
+GRUB_TERMINAL="console serial"
+GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
+"""
+_SERIAL_MENU = """\
+if serial --unit=0 --speed=115200; then
+  terminal_input console serial
+  terminal_output console serial
+fi
+"""
+
+
 def _grub_defaults(definition: Definition) -> str:
+    # Where UEFI is all that there is, its own console is the serial port, too.
+    terminal = _SERIAL_TERMINAL if _processor(definition).has_bios else 'GRUB_TERMINAL="console"\n'
     return f"""\
 # Used when update-grub writes /boot/grub/grub.cfg anew.
 GRUB_DEFAULT=0
-GRUB_TIMEOUT={_menu_seconds(definition.boot)}
-GRUB_DISTRIBUTOR="{_label(definition.operating_system.distribution)}"
+GRUB_TIMEOUT={menu_seconds(definition.boot)}
+GRUB_DISTRIBUTOR="{menu_label(definition.operating_system.distribution)}"
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="{_kernel_options(definition.boot)}"
-GRUB_TERMINAL="console serial"
-GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
-GRUB_DISABLE_OS_PROBER=true
+GRUB_CMDLINE_LINUX="{kernel_options(definition)}"
+{terminal}GRUB_DISABLE_OS_PROBER=true
 """
 
 
@@ -158,23 +174,25 @@ def _grub_cfg(definition: Definition, root_uuid: UUID) -> str:
     # /vmlinuz and /initrd.img are links that Debian's kernel packages keep pointing to the newest kernel.
     return f"""\
 set default=0
-set timeout={_menu_seconds(definition.boot)}
-if serial --unit=0 --speed=115200; then
-  terminal_input console serial
-  terminal_output console serial
-fi
-menuentry '{_label(definition.title)}' {{
-  linux /vmlinuz root=UUID={root_uuid} ro {_kernel_options(definition.boot)}
+set timeout={menu_seconds(definition.boot)}
+{_SERIAL_MENU if _processor(definition).has_bios else ""}menuentry '{menu_label(definition.title)}' {{
+  linux /vmlinuz root=UUID={root_uuid} ro {kernel_options(definition)}
   initrd /initrd.img
 }}
 """
 
 
-def _label(text: str) -> str:
+def menu_label(text: str) -> str:
+    """Return ``text`` without what has a meaning in GRUB's menu."""
     return re.sub(r"[^\w .,()+-]", " ", text, flags=re.ASCII)
 
 
-def _menu_seconds(boot: Boot) -> int:
+def menu_seconds(boot: Boot) -> int:
+    """Return how long the menu waits.
+
+    Raises:
+        DefinitionError: That is no time.
+    """
     if not 0 <= boot.menu_seconds <= _MAX_MENU_SECONDS:
         raise DefinitionError(
             f"the boot menu cannot wait for {boot.menu_seconds} seconds",
@@ -183,11 +201,21 @@ def _menu_seconds(boot: Boot) -> int:
     return boot.menu_seconds
 
 
-def _kernel_options(boot: Boot) -> str:
-    for option in boot.kernel_options:
+def kernel_options(definition: Definition) -> str:
+    """Return the kernel's command line, but for its root.
+
+    Raises:
+        DefinitionError: An option is no word.
+    """
+    for option in definition.boot.kernel_options:
         if not _KERNEL_OPTION.fullmatch(option):
             raise DefinitionError(
                 f"not an option of the kernel: {option[:100]!r}",
                 resolution="Write each of boot.kernel-options as a word of its own, without spaces and quotes.",
             )
-    return " ".join((KERNEL_OPTIONS, *boot.kernel_options))
+    console = f"console=tty0 console={_processor(definition).serial_port},115200"
+    return " ".join((console, *definition.boot.kernel_options))
+
+
+def _processor(definition: Definition) -> Processor:
+    return find_processor(definition.operating_system.architecture)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from coppice.factory.bootstrap.overlay_firewall import VNC_PORT
 from coppice.factory.bootstrap.overlay_model import MASK, UNITS, File, Part, own_unit, packaged_unit, started_by
+from coppice.factory.bootstrap.processors import find_processor
 
 if TYPE_CHECKING:
     from coppice.definition.model import Access, Definition
@@ -24,7 +25,6 @@ _COCKPIT = "cockpit.socket"
 _SSH_UNITS = ("ssh.service", "ssh.socket", "sshd.service")
 _SSH_LINKS = (("multi-user.target", "ssh.service"), ("sockets.target", "ssh.socket"))
 _SSH_GENERATOR = "/etc/systemd/system-generators/systemd-ssh-generator"
-_SERIAL = "serial-getty@ttyS0.service"
 _COCKPIT_PACKAGES = ("cockpit-bridge", "cockpit-system", "cockpit-ws")
 _DESKTOP_PACKAGES = ("icewm", "tigervnc-standalone-server", "xauth", "xfonts-base", "xterm")
 # Which package has the program that writes a password file.
@@ -50,7 +50,8 @@ def access(definition: Definition) -> Part:
         entries[_SSH_GENERATOR] = MASK
         left_out += [started_by(target, unit) for target, unit in _SSH_LINKS]
     if not said.serial_console:
-        entries[f"{UNITS}/{_SERIAL}"] = MASK
+        port = find_processor(definition.operating_system.architecture).serial_port
+        entries[f"{UNITS}/serial-getty@{port}.service"] = MASK
     cockpit_link = started_by("sockets.target", _COCKPIT)
     if said.web_console:
         entries[cockpit_link] = packaged_unit(_COCKPIT)

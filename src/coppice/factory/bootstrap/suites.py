@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError
+from coppice.factory.bootstrap.processors import X86_64, Processor, find_processor
 from coppice.process import find_tool
 
 _PACKAGES = (
@@ -19,8 +20,6 @@ _PACKAGES = (
     "dbus",
     "e2fsprogs",
     "fdisk",
-    "grub-efi-amd64-bin",
-    "grub-pc-bin",
     "grub2-common",
     "initramfs-tools",
     "iproute2",
@@ -60,19 +59,21 @@ class Suite:
             builds of the same packages give the same bytes.
         family: Whose.
         has_resolved: Whether the resolver is a package of its own.
+        processor: That it is for.
     """
 
     name: str
     epoch: int
     family: Family = Family.DEBIAN
     has_resolved: bool = True
+    processor: Processor = X86_64
 
     @property
     def base_packages(self) -> tuple[str, ...]:
         """Always installed: a kernel for virtual machines, what boots it, and what makes it a guest of a cloud."""
-        kernel = "linux-image-cloud-amd64" if self.family is Family.DEBIAN else "linux-image-virtual"
+        kernel = self.processor.cloud_kernel if self.family is Family.DEBIAN else "linux-image-virtual"
         resolved = ("systemd-resolved",) if self.has_resolved else ()
-        return tuple(sorted((*_PACKAGES, kernel, *resolved)))
+        return tuple(sorted((*_PACKAGES, kernel, *self.processor.loader_packages, *resolved)))
 
     @property
     def components(self) -> str:
@@ -98,11 +99,11 @@ _DEFAULT_MIRROR = re.compile(rb"^\s*my \$mirror\s*=\s*'(https?://[^'\s]+)';", re
 _MOST_SCRIPT_BYTES = 4 * 1024 * 1024
 
 
-def find_suite(name: str) -> Suite:
-    """Return the release ``name``.
+def find_suite(name: str, architecture: str = X86_64.architecture) -> Suite:
+    """Return the release ``name`` for processors of that architecture.
 
     Raises:
-        BuildError: The builder does not know it.
+        BuildError: The builder does not know it, or not for such processors.
     """
     suite = _SUITES.get(name)
     if suite is None:
@@ -110,7 +111,13 @@ def find_suite(name: str) -> Suite:
             f"the bootstrap builder does not know the suite {name!r}",
             resolution=f"Set operating-system.suite to one of: {', '.join(sorted(_SUITES))}.",
         )
-    return suite
+    processor = find_processor(architecture)
+    if suite.family is Family.UBUNTU and processor is not X86_64:
+        raise BuildError(
+            f"the bootstrap builder does not build Ubuntu for {architecture}",
+            resolution="Leave operating-system.architecture out, or build Debian for it.",
+        )
+    return replace(suite, processor=processor)
 
 
 def default_mirror() -> str:

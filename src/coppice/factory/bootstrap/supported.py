@@ -9,16 +9,17 @@ from coppice.definition.model import FileSystemKind
 from coppice.errors import BuildError
 from coppice.factory.bootstrap.disk import END_RESERVE_BYTES, ROOT_START_BYTES
 from coppice.factory.bootstrap.overlay import check_definition
-from coppice.factory.bootstrap.suites import find_suite, sources
+from coppice.factory.bootstrap.suites import Family, find_suite, sources
 from coppice.factory.outputs import FORMATS
+from coppice.model.operating_system import Firmware
 
 if TYPE_CHECKING:
     from coppice.definition.model import Definition
+    from coppice.factory.bootstrap.suites import Suite
     from coppice.factory.model import BuildOptions
 
 _LEAST_ROOT_BYTES = 1024**3
 _SECTOR_BYTES = 512
-_ARCHITECTURE = "x86_64"
 
 
 def check_supported(definition: Definition, options: BuildOptions) -> None:
@@ -28,12 +29,9 @@ def check_supported(definition: Definition, options: BuildOptions) -> None:
         BuildError: It asks for something that the builder does not do; what, where and what to do instead.
         DefinitionError: It contradicts itself.
     """
-    sources(find_suite(definition.suite), options.mirror, definition.snapshot)
-    architecture = definition.operating_system.architecture
-    if architecture != _ARCHITECTURE:
-        raise _refused(
-            definition, f"builds for {_ARCHITECTURE}, not for {architecture}", "operating-system.architecture"
-        )
+    suite = find_suite(definition.suite, definition.operating_system.architecture)
+    sources(suite, options.mirror, definition.snapshot)
+    _check_boot(definition, suite)
     unknown = [each.value for each in definition.formats if each not in FORMATS]
     if unknown:
         raise BuildError(
@@ -45,15 +43,43 @@ def check_supported(definition: Definition, options: BuildOptions) -> None:
         raise _refused(definition, f"makes no root of {definition.file_system}, only of ext4", "build.file-system")
     if definition.is_encrypted:
         raise _refused(definition, "makes no encrypted root", "build.encrypted")
+    if definition.start is not None:
+        raise _refused(definition, "starts from packages, from no finished image", "[start]")
     if definition.platforms:
         named = ", ".join(sorted(definition.platforms))
         raise _refused(definition, f"has no use for options of hypervisors ({named})", "[platform.*]")
-    _check_size(definition)
-    _check_parent(definition, options)
+    check_size(definition)
+    check_parent(definition, options)
     check_definition(definition)
 
 
-def _check_size(definition: Definition) -> None:
+def _check_boot(definition: Definition, suite: Suite) -> None:
+    processor = suite.processor
+    if Firmware.BIOS in definition.firmware and not processor.has_bios:
+        raise BuildError(
+            f"{definition.name}: machines with {processor.architecture} do not start by BIOS",
+            resolution='Set build.firmware to ["uefi"].',
+        )
+    if not definition.boot.secure_boot:
+        return
+    if processor.signed_loader is None or suite.family is not Family.DEBIAN:
+        raise BuildError(
+            f"{definition.name}: the bootstrap builder makes images for secure boot of Debian for x86_64 alone",
+            resolution="Leave boot.secure-boot out, or set it to false.",
+        )
+    if Firmware.UEFI not in definition.firmware:
+        raise BuildError(
+            f"{definition.name}: secure boot is UEFI's, and build.firmware does not have it",
+            resolution='Add "uefi" to build.firmware, or leave boot.secure-boot out.',
+        )
+
+
+def check_size(definition: Definition) -> None:
+    """Refuse a disk that is too small for its partitions.
+
+    Raises:
+        BuildError: It is.
+    """
     least = ROOT_START_BYTES + _LEAST_ROOT_BYTES + END_RESERVE_BYTES
     if definition.disk_size_bytes < least or definition.disk_size_bytes % _SECTOR_BYTES:
         raise BuildError(
@@ -62,7 +88,12 @@ def _check_size(definition: Definition) -> None:
         )
 
 
-def _check_parent(definition: Definition, options: BuildOptions) -> None:
+def check_parent(definition: Definition, options: BuildOptions) -> None:
+    """Refuse a parent that has no tree, or is of another release.
+
+    Raises:
+        BuildError: It has none, or is.
+    """
     if definition.parent is None:
         return
     if not options.ancestors or options.ancestors[0].tree is None:
@@ -75,6 +106,12 @@ def _check_parent(definition: Definition, options: BuildOptions) -> None:
         raise BuildError(
             f"{definition.name} is of {definition.suite}, and {parent.name}, which it is built upon, of {parent.suite}",
             resolution="Build it upon an appliance of its own release.",
+        )
+    if parent.operating_system.architecture != definition.operating_system.architecture:
+        raise BuildError(
+            f"{definition.name} is for {definition.operating_system.architecture}, and {parent.name}, which it is "
+            f"built upon, for {parent.operating_system.architecture}",
+            resolution="Build it upon an appliance for its own processors.",
         )
 
 

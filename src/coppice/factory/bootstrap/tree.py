@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError, NoSpaceError, ToolFailedError, ToolTimeoutError
+from coppice.factory.bootstrap.foreign import among_own_users, emulation_rule
 from coppice.factory.bootstrap.inside import Order
+from coppice.factory.bootstrap.processors import BIOS_CORE
 from coppice.factory.bootstrap.room import room_in_memory
 from coppice.factory.bootstrap.suites import Family
 from coppice.process import run
@@ -25,11 +27,9 @@ from coppice.process import run
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from coppice.factory.bootstrap.processors import Processor
     from coppice.factory.bootstrap.suites import Suite
 
-BIOS_CORE = "/boot/grub/i386-pc/core.img"
-BIOS_BOOT = "/usr/lib/grub/i386-pc/boot.img"
-EFI_CORE = "/boot/grub/x86_64-efi/core.efi"
 ROOT_PARTITION = 3
 _NAMESPACE_SECONDS = 30.0
 _INSIDE = "coppice.factory.bootstrap.inside"
@@ -59,8 +59,8 @@ _MODULES = (
     "terminal",
     "gzio",
 )
-_BIOS_MODULES = ("biosdisk", *_MODULES)
-_EFI_MODULES = ("all_video", *_MODULES)
+BIOS_MODULES = ("biosdisk", *_MODULES)
+EFI_MODULES = ("all_video", *_MODULES)
 _DPKG_OPTIONS = (
     "force-unsafe-io",
     "path-exclude=/usr/share/doc/*",
@@ -71,7 +71,16 @@ _DPKG_OPTIONS = (
 )
 # What mmdebstrap would check, empty or remove for our sake, and what is none of its business here: the caches are
 # mounted over the tree, and the tree of a child is there already.
-_SKIPPED = ("check/empty", "download/empty", "essential/unlink", "cleanup/apt", "cleanup/tmp", "cleanup/run")
+# Whether programs for other processors run here is looked at before it.
+_SKIPPED = (
+    "check/empty",
+    "check/qemu",
+    "download/empty",
+    "essential/unlink",
+    "cleanup/apt",
+    "cleanup/tmp",
+    "cleanup/run",
+)
 _APT = 'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes -oDPkg::Chroot-Directory="$1"'
 # Kernel packages make an initial file system each time that they are configured, and their triggers once more. It is
 # made once, at the end, for each kernel that has none.
@@ -134,7 +143,7 @@ class TreeMaker:
         Raises:
             BuildError: It could not be made.
         """
-        hooks = [_INITIAL_FILE_SYSTEMS, *_grub_hooks()]
+        hooks = [_INITIAL_FILE_SYSTEMS, *_grub_hooks(self.suite.processor)]
         if self.suite.family is Family.UBUNTU:
             hooks.append(_LINKS)
         if not self.suite.has_resolved:
@@ -169,7 +178,7 @@ class TreeMaker:
         if provision is not None:
             hooks.append(provision)
         # The boot loader may be newer now. Where it is not, the same bytes come out, and nothing changes.
-        hooks += [_INITIAL_FILE_SYSTEMS, *_grub_hooks()]
+        hooks += [_INITIAL_FILE_SYSTEMS, *_grub_hooks(self.suite.processor)]
         return self._make(
             tuple(str(layer) for layer in layers),
             "--variant=custom",
@@ -178,10 +187,12 @@ class TreeMaker:
         )
 
     def _make(self, layers: tuple[str, ...], *options: str, on_failure: Callable[[], None] = lambda: None) -> Made:
-        is_mapped = os.geteuid() != 0
+        emulator = emulation_rule(self.suite.processor)
+        # An emulator is made known in a user namespace alone, of which root then has one, too.
+        is_mapped = os.geteuid() != 0 or bool(emulator)
         # An ordinary user could not remove what other users of the namespace left on the disk.
         memory_bytes = room_in_memory(always=is_mapped)
-        order = self._order(layers, options, is_mapped=is_mapped, memory_bytes=memory_bytes)
+        order = self._order(layers, options, is_mapped=is_mapped, memory_bytes=memory_bytes, emulator=emulator)
         try:
             try:
                 self._carry_out(order)
@@ -196,7 +207,9 @@ class TreeMaker:
         facts = json.loads(Path(order.facts).read_text(encoding="utf-8"))
         return Made(tar=Path(order.output), indices={str(name): str(digest) for name, digest in facts.items()})
 
-    def _order(self, layers: tuple[str, ...], options: tuple[str, ...], *, is_mapped: bool, memory_bytes: int) -> Order:
+    def _order(
+        self, layers: tuple[str, ...], options: tuple[str, ...], *, is_mapped: bool, memory_bytes: int, emulator: str
+    ) -> Order:
         return Order(
             space=str(self.work / "space"),
             memory_bytes=memory_bytes,
@@ -205,7 +218,7 @@ class TreeMaker:
                 "mmdebstrap",
                 "--mode=root",
                 "--format=directory",
-                "--architectures=amd64",
+                f"--architectures={self.suite.processor.name}",
                 f"--components={self.suite.components.replace(' ', ',')}",
                 f"--skip={','.join(_SKIPPED)}",
                 *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
@@ -221,6 +234,7 @@ class TreeMaker:
             epoch=self.suite.epoch,
             seconds=self.timeout_seconds,
             is_mapped=is_mapped,
+            emulator=emulator,
         )
 
     def _carry_out(self, order: Order) -> None:
@@ -260,7 +274,9 @@ def can_make_trees() -> bool:
 def _own_namespaces(*, is_mapped: bool) -> tuple[str, ...]:
     # A namespace of processes ends all that was started in it when its first process ends, and that one ends with us.
     words: tuple[str, ...] = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-    if is_mapped:
+    if is_mapped and os.geteuid() == 0:
+        words = (*among_own_users(), *words)
+    elif is_mapped:
         words = (*words, "--user", "--map-root-user", "--map-auto")
     private = (*words, "--propagation=private")
     try:
@@ -271,7 +287,7 @@ def _own_namespaces(*, is_mapped: bool) -> tuple[str, ...]:
     return private
 
 
-def _grub_hooks() -> tuple[str, ...]:
+def _grub_hooks(processor: Processor) -> tuple[str, ...]:
     # The tree's own grub-mkimage fits the tree's own modules, whatever release this machine runs. A prefix without a
     # disk means the disk that the firmware started from, so another disk with the same file system cannot interfere.
     prefix = f"(,gpt{ROOT_PARTITION})/boot/grub"
@@ -280,4 +296,9 @@ def _grub_hooks() -> tuple[str, ...]:
         words = ("grub-mkimage", "-O", platform, "-o", output, "-p", prefix, *modules)
         return f'mkdir -p "$1"{os.path.dirname(output)} && chroot "$1" {shlex.join(words)}'  # noqa: PTH120 - a guest's path
 
-    return (mkimage("i386-pc", BIOS_CORE, _BIOS_MODULES), mkimage("x86_64-efi", EFI_CORE, _EFI_MODULES))
+    if not processor.has_bios:
+        return (mkimage(processor.efi_platform, processor.efi_core, EFI_MODULES),)
+    return (
+        mkimage("i386-pc", BIOS_CORE, BIOS_MODULES),
+        mkimage(processor.efi_platform, processor.efi_core, EFI_MODULES),
+    )

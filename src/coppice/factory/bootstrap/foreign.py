@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Let a tree for other processors run its own programs on this machine, by an emulator that the kernel starts for them.
+
+Which programs an emulator is for stands in a list of the kernel's (binfmt_misc). This machine's own list is used where
+the emulator is in it, and never changed: else the tree gets a list of its own, which Linux keeps for each user
+namespace since 6.7, and which is gone with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coppice.errors import BuildError, ToolFailedError
+from coppice.process import find_tool, run
+
+if TYPE_CHECKING:
+    from coppice.factory.bootstrap.processors import Processor
+
+RULES = Path("/usr/lib/binfmt.d")
+KNOWN = Path("/proc/sys/fs/binfmt_misc")
+EVERYBODY = "0 0 4294967295\n"
+"""Each user of the namespace is who he is outside."""
+_MODULE = "coppice.factory.bootstrap.foreign"
+_MOUNT_SECONDS = 60.0
+_MOST_RULE_BYTES = 1920
+_NEW_USERS = 0x10000000
+_PARENT_DEATH_SIGNAL = 1
+
+
+def emulation_rule(
+    processor: Processor, *, machine: str | None = None, rules: Path = RULES, known: Path = KNOWN
+) -> str:
+    """Return what makes the emulator of ``processor`` known to a kernel; empty: there is nothing to be made known.
+
+    Args:
+        processor: That programs are for.
+        machine: What this machine is; None: as the kernel says.
+        rules: Where emulators say what they are for.
+        known: The list of this machine.
+
+    Raises:
+        ToolMissingError: The emulator is not installed.
+        BuildError: It cannot be used for trees.
+    """
+    architecture = processor.architecture.value
+    if architecture == (machine or platform.machine()) or _is_known(known / f"qemu-{architecture}"):
+        return ""
+    find_tool(f"qemu-{architecture}-static")
+    try:
+        rule = (rules / f"qemu-{architecture}.conf").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        rule = ""
+    # With F the kernel opens the emulator now: programs in the tree do not see this machine's files.
+    if not rule.startswith(f":qemu-{architecture}:M:") or "F" not in rule.rpartition(":")[2] or "\n" in rule:
+        raise BuildError(
+            f"{rules} does not say how programs for {architecture} are run",
+            resolution="Install Debian's package qemu-user-static anew, or make its emulator known to this machine.",
+        )
+    return rule[:_MOST_RULE_BYTES]
+
+
+def make_known(rule: str) -> None:
+    """Make an emulator known in this process's user namespace, which is no other's.
+
+    Raises:
+        BuildError: The kernel does not keep such a list for it.
+    """
+    try:
+        run(["mount", "--no-mtab", "-t", "binfmt_misc", "binfmt_misc", KNOWN], timeout_seconds=_MOUNT_SECONDS)
+        (KNOWN / "register").write_text(f"{rule}\n", encoding="ascii")
+    except (ToolFailedError, OSError) as problem:
+        name = rule.split(":")[1]
+        raise BuildError(
+            f"{name} cannot be made known for this build alone, which needs Linux 6.7 or newer: {problem}. Make it "
+            "known to this machine: apt-get install qemu-user-static binfmt-support"
+        ) from problem
+
+
+def among_own_users() -> tuple[str, ...]:
+    """Return what stands before a command so that root runs it in a user namespace of its own, with the same users."""
+    return (sys.executable, "-P", "-m", _MODULE)
+
+
+def main() -> None:
+    """Become the command that is given, in a user namespace of its own in which everybody is who he is outside."""
+    library = ctypes.CDLL(None, use_errno=True)
+    process = os.getpid()
+    ready, tell = os.pipe()
+    writer = os.fork()
+    if not writer:
+        # Only somebody outside may say who is who.
+        os.close(tell)
+        is_there = os.read(ready, 1)
+        for name in ("uid_map", "gid_map") if is_there else ():
+            Path(f"/proc/{process}/{name}").write_text(EVERYBODY, encoding="ascii")
+        os._exit(0)
+    if library.unshare(_NEW_USERS):
+        raise OSError(ctypes.get_errno(), "a user namespace cannot be made")
+    os.write(tell, b"x")
+    _, status = os.waitpid(writer, 0)
+    if status:
+        message = "the users of a namespace cannot be said"
+        raise OSError(message)
+    # The kernel forgets it when a process changes what it may.
+    library.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - the program and its arguments are ours, no shell
+
+
+def _is_known(entry: Path) -> bool:
+    try:
+        lines = entry.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags:")), "")
+    return "enabled" in lines and "F" in flags
+
+
+if __name__ == "__main__":
+    main()
