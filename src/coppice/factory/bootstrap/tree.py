@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass, replace
@@ -34,6 +35,10 @@ ROOT_PARTITION = 3
 _NAMESPACE_SECONDS = 30.0
 _INSIDE = "coppice.factory.bootstrap.inside"
 _FULL = "No space left on device"
+_KILLED = re.compile(
+    r"(?:ended by|died from|received|killed by) signal(?:: | )(?:9\b|KILL)|Cannot allocate memory|Out of memory"
+)
+_LONGEST_COMPLAINT = 300
 
 _MODULES = (
     "normal",
@@ -251,11 +256,21 @@ class TreeMaker:
                 details=problem.details,
                 resolution="Free about 3 GiB there, or set another work directory, then run again.",
             )
+        was_killed = _KILLED.search(problem.details or "") is not None
         return BuildError(
-            f"bootstrapping {self.suite.name} failed: {problem.message}",
+            f"bootstrapping {self.suite.name} failed: {_last_complaint(problem)}",
             details=problem.details,
-            resolution="The lines above say why: a package that does not exist, a mirror that cannot be reached …",
+            resolution="A program was killed, most likely since the memory ran out: build fewer at once "
+            "(--at-once), or have more memory."
+            if was_killed
+            else "The lines above say why: a package that does not exist, a mirror that cannot be reached …",
         )
+
+
+def _last_complaint(problem: ToolFailedError | ToolTimeoutError) -> str:
+    """Return the last that was said of what is wrong; what ran it only knows that it failed."""
+    said = [line.removeprefix("E: ") for line in (problem.details or "").splitlines() if line.startswith("E: ")]
+    return said[-1][:_LONGEST_COMPLAINT] if said else problem.message
 
 
 def can_make_trees() -> bool:
