@@ -40,6 +40,7 @@ FLOOR = frozenset(
         "atomic",
         "monitor",
         "clock",
+        "digests",
         "log",
         "errors",
         "settings",

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.cache.objects import PIECE_BYTES, fingerprint, is_same_content, listing
+from coppice.digests import new_digest
 from coppice.errors import ChecksumMismatchError, ImageRefusedError
-from coppice.model.checksum import new_digest
 from coppice.model.identifiers import ImageKey, is_uuid
 
 if TYPE_CHECKING:

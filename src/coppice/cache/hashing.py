@@ -12,8 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from coppice.digests import new_digest
 from coppice.errors import CoppiceError, StorageError
-from coppice.model.checksum import Checksum, new_digest
+from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 from coppice import atomic
 from coppice.cache.model import Held
 from coppice.clock import require_aware, to_rfc3339
+from coppice.digests import new_digest
 from coppice.errors import ImageRefusedError
-from coppice.model.checksum import Checksum, new_digest
+from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

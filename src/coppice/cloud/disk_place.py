@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice import atomic
+from coppice.digests import new_digest
 from coppice.errors import ChecksumMismatchError, CloudError
-from coppice.model.checksum import Checksum, new_digest
+from coppice.model.checksum import Checksum
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from coppice import atomic
+from coppice.digests import new_digest
 from coppice.errors import ImageRefusedError
-from coppice.model.checksum import Checksum, new_digest
+from coppice.model.checksum import Checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

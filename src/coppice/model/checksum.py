@@ -7,35 +7,9 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
 _HEX_LENGTHS = {"blake3": 64, "sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
-
-
-class Digest(Protocol):
-    """A digest that is being computed, as `hashlib` has them."""
-
-    def update(self, data: bytes | memoryview, /) -> object:
-        """Take more bytes."""
-        ...
-
-    def hexdigest(self) -> str:
-        """Return the digest of what came so far, in lower-case hexadecimal."""
-        ...
-
-
-def new_digest(algorithm: str) -> Digest:
-    """Begin a digest of any algorithm that a `Checksum` can have, or that `hashlib` knows.
-
-    Raises:
-        ValueError: There is no such algorithm.
-    """
-    if algorithm == "blake3":
-        from blake3 import blake3
-
-        return blake3()
-    return hashlib.new(algorithm, usedforsecurity=algorithm not in {"md5", "sha1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +50,8 @@ class Checksum:
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha512") -> Checksum:
-        """Return the checksum of ``data``."""
-        digest = new_digest(algorithm)
-        digest.update(data)
-        return cls(algorithm, digest.hexdigest())
+        """Return the checksum of ``data``, by an algorithm of the SHA family; `coppice.digests` knows them all."""
+        return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     def matches(self, other: Checksum) -> bool:
         """Tell whether both are the same digest of the same algorithm."""

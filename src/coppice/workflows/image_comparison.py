@@ -10,8 +10,9 @@ from coppice import atomic
 from coppice.conversion.claim import Claim, Verdict
 from coppice.conversion.declared import told
 from coppice.conversion.guest.claims import guest_claims
+from coppice.digests import new_digest
 from coppice.errors import NotFoundError, StateError
-from coppice.model.checksum import Checksum, new_digest
+from coppice.model.checksum import Checksum
 from coppice.monitor import Unit
 from coppice.subscription.rows import canonical
 from coppice.subscription.store import SubscriptionStore

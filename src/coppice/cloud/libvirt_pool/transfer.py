@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from coppice import atomic
+from coppice.digests import new_digest
 from coppice.errors import ChecksumMismatchError, CloudAnswerError, CloudQuotaError
-from coppice.model.checksum import Checksum, new_digest
+from coppice.model.checksum import Checksum
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 from coppice.cloud.openstack.failures import Asked, broken, timed_out
 from coppice.cloud.openstack.images import ACTIVE, FAILED_IMPORT, GlanceImage
 from coppice.cloud.openstack.settings import Transport
+from coppice.digests import new_digest
 from coppice.errors import (
     ChecksumMismatchError,
     CloudChecksumError,
@@ -27,7 +28,6 @@ from coppice.errors import (
     CloudUnreachableError,
     StorageError,
 )
-from coppice.model.checksum import new_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from coppice.cloud.openstack.images import Images
     from coppice.cloud.openstack.settings import OpenStackSettings
     from coppice.conversion.model import ConvertedImage
-    from coppice.model.checksum import Digest
+    from coppice.digests import Digest
     from coppice.monitor import Task
 
 _PIECE_BYTES = 1024 * 1024

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from coppice import atomic
 from coppice.cloud.transports.transport import ALGORITHMS
+from coppice.digests import new_digest
 from coppice.errors import ChecksumMismatchError, SettingsError
-from coppice.model.checksum import Checksum, new_digest
+from coppice.model.checksum import Checksum
 from coppice.monitor import Unit
 
 if TYPE_CHECKING:
