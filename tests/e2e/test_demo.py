@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from coppice.clock import SystemClock
 from coppice.definition.model import GuestTest
 from coppice.definition.read import read_definition
+from coppice.factory.boot_model import promise_of
 from coppice.factory.files import describe_image
 from coppice.factory.model import Outcome
 from coppice.model.image import DiskFormat
@@ -135,11 +137,10 @@ def test_the_image_that_was_registered_boots_under_each_firmware(stage, disk, tm
         return boot_everywhere(
             registered,
             firmware=definition.firmware,
-            user=definition.user,
+            promise=replace(promise_of(definition), tests=(own, *definition.tests)),
             settings=settings,
             clock=SystemClock(),
             monitor=SILENT,
-            tests=(own, *definition.tests),
         )
 
     verdicts = boot()

@@ -26,7 +26,7 @@ from coppice.definition.read import read_definition
 from coppice.errors import BootTestError, BuildError, InterruptedRunError
 from coppice.factory import audit
 from coppice.factory.acceleration import Measurement, _probe, remember
-from coppice.factory.boot import BootSettings, boot_test
+from coppice.factory.boot import BootSettings, Promise, boot_test, failure_folder
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.changes import EMPTY, Script, with_folders
 from coppice.factory.bootstrap.filesystem import Ext4
@@ -51,6 +51,7 @@ CACHE = Path(os.environ.get("COPPICE_TEST_CACHE", CHECKOUT / ".cache" / "tests")
 DEBIAN_12 = read_definition(CHECKOUT / "definitions" / "debian-12")
 DISK_BYTES = 128 * 1024 * 1024
 EPOCH = 1_700_000_000
+PROMISE = Promise(user="debian")
 CLOCK = SystemClock()
 
 
@@ -223,11 +224,20 @@ def test_an_image_that_does_not_boot_fails_in_time_and_leaves_no_machine_behind(
     raw = tmp_path / "empty.raw"
     raw.write_bytes(bytes(1024 * 1024))
     image = describe_image(raw, DiskFormat.RAW)
-    settings = BootSettings(timeout_seconds=8, work_directory=tmp_path / "work", acceleration_file=tmp_path / "a.json")
+    settings = BootSettings(
+        timeout_seconds=8,
+        work_directory=tmp_path / "work",
+        acceleration_file=tmp_path / "a.json",
+        failures_directory=tmp_path / "failures",
+    )
     remember(tmp_path / "a.json", Measurement(acceleration=Acceleration.TCG, reason="test"))
     with pytest.raises(BootTestError, match="no login by SSH within 8 s") as caught:
-        boot_test(image, firmware=Firmware.BIOS, user="debian", settings=settings, monitor=SILENT, clock=CLOCK)
+        boot_test(image, firmware=Firmware.BIOS, promise=PROMISE, settings=settings, monitor=SILENT, clock=CLOCK)
     assert "The serial console ended with" in (caught.value.details or "")
+    kept = failure_folder(tmp_path / "failures", str(image.image.checksum), "boot-bios")
+    assert caught.value.resolution == f"See {kept / 'console.log'} and {kept / 'screen.png'}."
+    picture = (kept / "screen.png").read_bytes()
+    assert picture.startswith(b"\x89PNG"), "the firmware's words that there is nothing to start"
     assert list((tmp_path / "work").iterdir()) == []
     assert raw.read_bytes() == bytes(1024 * 1024)
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
@@ -248,7 +258,7 @@ def test_a_boot_test_that_is_stopped_ends_at_once(tmp_path):
         boot_test(
             describe_image(raw, DiskFormat.RAW),
             firmware=Firmware.BIOS,
-            user="debian",
+            promise=PROMISE,
             settings=settings,
             monitor=SILENT,
             clock=CLOCK,

@@ -89,7 +89,7 @@ def check_tools(role: Role) -> tuple[Check, ...]:
 
 
 def _check_uefi(*, is_needed: bool) -> Check:
-    from coppice.factory.machine import find_uefi
+    from coppice.factory.boot_firmware import find_uefi
 
     purpose = "boot tests under UEFI"
     try:

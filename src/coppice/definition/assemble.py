@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,14 @@ from coppice.definition.model import (
     Definition,
     Firewall,
     GuestTest,
+    Page,
     Provisioner,
     ProvisionerKind,
     RebuildPolicy,
     Services,
 )
 from coppice.definition.problems import Problem
-from coppice.definition.values import MIB, parse_open_port
+from coppice.definition.values import MIB, parse_open_port, parse_page
 from coppice.model.identifiers import is_name
 from coppice.model.operating_system import OperatingSystem
 from coppice.model.requirements import Requirements
@@ -89,6 +90,7 @@ class Assembly:
             contextualisation=self._contextualisation(parsed),
             provisioners=self._provisioners(parsed),
             tests=self._tests(parsed),
+            pages=_pages(parsed),
             **_behaviour(parsed),
             rebuild=RebuildPolicy(**parsed.rebuild.model_dump()),
             variables=dict(sorted(parsed.variables.items())),
@@ -219,6 +221,15 @@ def _behaviour(parsed: DefinitionFile) -> dict[str, Any]:
 def _unknown_variables(file: DefinedFile, variables: Mapping[str, str]) -> list[str]:
     named = _PLACE.findall(file.content.decode("utf-8", errors="replace"))
     return list(dict.fromkeys(name for escaped, name in named if not escaped and name not in variables))
+
+
+def _pages(parsed: DefinitionFile) -> tuple[Page, ...]:
+    found = []
+    for each in parsed.pages:
+        is_encrypted, port, path = parse_page(each.address)
+        page = Page(name=each.name, port=port, path=path, is_encrypted=is_encrypted, status=each.status)
+        found.append(replace(page, contains=each.contains or ""))
+    return tuple(found)
 
 
 def _users(parsed: DefinitionFile) -> tuple[DefinedUser, ...]:

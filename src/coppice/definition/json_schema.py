@@ -24,6 +24,7 @@ _WHOLE_ITEMS = ("AuditExceptionSection",)
 _ITEM_KEYS = {"FileSection": KEYED["file"], "UserSection": KEYED["user"]} | {
     "ProvisionerSection": KEYED["provisioner"],
     "TestSection": KEYED["test"],
+    "PageSection": KEYED["page"],
 }
 
 

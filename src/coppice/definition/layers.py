@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from coppice.definition.lines import KeyPath
 
-KEYED = {"file": "path", "user": "name", "provisioner": "name", "test": "name"}
+KEYED = {"file": "path", "user": "name", "provisioner": "name", "test": "name", "page": "name"}
 """Lists of tables of which each is known by one of its keys: a child's of the same key changes the parent's."""
 
 CHOICES: Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]] = {

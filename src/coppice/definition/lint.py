@@ -309,5 +309,5 @@ def _whole(resolved: ResolvedDefinition, today: date) -> Iterator[Finding]:
             resolved, "title-inherited", f"its title is its parent's: {definition.title}", ("appliance", "title")
         )
     does_more = definition.provisioners or definition.services.enabled or definition.firewall.open_ports
-    if does_more and not definition.tests:
+    if does_more and not (definition.tests or definition.pages):
         yield _finding(resolved, "no-test", "nothing tests whether it does its work", ("appliance",))

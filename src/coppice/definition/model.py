@@ -214,6 +214,27 @@ class GuestTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page that a booted machine must serve to who asks from outside.
+
+    Attributes:
+        name: For the verdict.
+        port: Where it is asked for, by TCP.
+        path: Which page.
+        is_encrypted: Whether it is asked for by TLS; no certificate of a machine that was just made can be verified.
+        status: That it must be answered with.
+        contains: A text that it must hold; empty: any page will do.
+    """
+
+    name: str
+    port: int
+    path: str = "/"
+    is_encrypted: bool = False
+    status: int = 200
+    contains: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditException:
     """Something that the audit would refuse, and that is meant to be so.
 
@@ -282,6 +303,7 @@ class Definition:
         is_encrypted: Whether the root is in LUKS, opened at first boot by a key that is made then.
         boot: How it starts.
         tests: Run in a booted machine.
+        pages: That a booted machine must serve.
         audit_exceptions: What the audit lets pass.
         rebuild: When it is built anew.
         variables: For templates and provisioners.
@@ -322,6 +344,7 @@ class Definition:
     is_encrypted: bool = False
     boot: Boot = field(default_factory=Boot)
     tests: tuple[GuestTest, ...] = ()
+    pages: tuple[Page, ...] = ()
     audit_exceptions: tuple[AuditException, ...] = ()
     rebuild: RebuildPolicy = field(default_factory=RebuildPolicy)
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -337,6 +360,9 @@ class Definition:
     def digest(self) -> str:
         """Return the sha256 of all that the definition says; where its file lies does not count."""
         said = {key: value for key, value in asdict(self).items() if key != "path"}
+        if not self.pages:
+            # Who says nothing of it is what it was before this could be said.
+            del said["pages"]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=_told).encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from coppice.definition.model import FileSystemKind
 from coppice.definition.schema_items import (
     AuditExceptionSection,
     FileSection,
+    PageSection,
     ProvisionerSection,
     Section,
     TestSection,
@@ -47,6 +48,8 @@ from coppice.definition.values import (
     VariableName,
     VariableValue,
     VariantName,
+    parse_open_port,
+    parse_page,
 )
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Architecture, Firmware
@@ -263,6 +266,7 @@ class DefinitionFile(Section):
     provisioners: list[ProvisionerSection] = Field(default=[], alias="provisioner", max_length=100)
     boot: BootSection = BootSection()
     tests: list[TestSection] = Field(default=[], alias="test", max_length=100)
+    pages: list[PageSection] = Field(default=[], alias="page", max_length=100)
     audit_exceptions: list[AuditExceptionSection] = Field(default=[], alias="audit-exception", max_length=200)
     rebuild: RebuildSection = RebuildSection()
     variables: Annotated[dict[VariableName, VariableValue], Kind("text each")] = Field(
@@ -277,6 +281,16 @@ class DefinitionFile(Section):
         max_length=32,
         description="Further builds of this definition, by name; each says what differs, as a child does.",
     )
+
+    @model_validator(mode="after")
+    def _pages_are_let_in(self) -> Self:
+        opened = {port.port for port in map(parse_open_port, self.firewall.open) if port.protocol == "tcp"}
+        for page in self.pages:
+            _, port, _ = parse_page(page.address)
+            if self.firewall.enabled and port not in opened:
+                message = f'the page {page.name} cannot be seen from outside: add "{port}/tcp" to firewall.open'
+                raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _disk_fits(self) -> Self:

@@ -18,6 +18,7 @@ from coppice.definition.values import (
     Line,
     Login,
     Mode,
+    PageAddress,
     PathPattern,
     Seconds,
     SourcePath,
@@ -105,6 +106,19 @@ class TestSection(Section):
     def _one_script(self) -> Self:
         _exactly_one(script=self.script, source=self.source)
         return self
+
+
+class PageSection(Section):
+    """A page that a booted machine must serve to who asks from outside, through its firewall. One table each."""
+
+    name: Annotated[ItemName, Kind("name")] = Field(description="For the verdict.")
+    address: Annotated[PageAddress, Kind("address without a host: `http://:80/`")] = Field(
+        description="What is asked for. `firewall.open` must open its port; of `https`, no certificate is verified."
+    )
+    status: Annotated[int, Kind("number")] = Field(
+        default=200, strict=True, ge=100, le=599, description="What it must be answered with."
+    )
+    contains: Line | None = Field(default=None, description="A text that the page must hold.")
 
 
 class AuditExceptionSection(Section):

@@ -44,6 +44,7 @@ _UNITS = {
 _NAME = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_PAGE = re.compile(r"(?P<scheme>https?)://:(?P<port>[1-9][0-9]{0,4})(?P<path>/[!-~]{0,1000})")
 _PORT = re.compile(r"(?:(?P<source>[0-9A-Fa-f:.]+/[0-9]{1,3}) +)?(?P<port>[0-9]{1,5})/(?P<protocol>tcp|udp)")
 _NEEDLES = re.compile(r"\$(?![tvng$])")
 _KERNEL_FOLDERS = ("/dev", "/proc", "/run", "/sys")
@@ -88,6 +89,24 @@ def parse_open_port(text: str) -> OpenPort:
         raise ValueError(message)
     source = None if match["source"] is None else str(ipaddress.ip_network(match["source"]))
     return OpenPort(port=int(match["port"]), protocol=match["protocol"], source=source)
+
+
+def parse_page(text: str) -> tuple[bool, int, str]:
+    """Return whether a page is asked for by TLS, at which port, and its path.
+
+    Raises:
+        ValueError: It is no such address.
+    """
+    match = _PAGE.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:  # noqa: PLR2004 - the last port
+        message = f"not the address of a page: {text[:80]!r}; write one without a host, such as http://:80/"
+        raise ValueError(message)
+    return match["scheme"] == "https", int(match["port"]), match["path"]
+
+
+def _page_address(text: str) -> str:
+    parse_page(text)
+    return text
 
 
 def _whole_mib(size_bytes: int) -> int:
@@ -333,5 +352,6 @@ PathPattern = Annotated[
 Word = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024), AfterValidator(_one_line)]
 Template = Annotated[Line, Kind("one line with the needles `$t`, `$v`, `$n`, `$g`"), AfterValidator(_template)]
 Port = Annotated[str, AfterValidator(_open_port)]
+PageAddress = Annotated[str, AfterValidator(_page_address)]
 VariableValue = Annotated[str, StringConstraints(strict=True, max_length=8000), AfterValidator(_lines)]
 Free = Annotated[dict[str, Any], AfterValidator(_free)]

@@ -1,31 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The boot test: start an image under QEMU, log in by key, let cloud-init finish, look around, power off.
+"""The boot test: start an image under QEMU, look at it from inside and from outside, run its tests, power off.
 
-The image is never written to: the guest works on an overlay that is thrown away. It reaches no network.
+The image is never written to: the guest works on an overlay that is thrown away. It reaches no network but one of its
+own, on which its only neighbour is the boot test.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.atomic import storage_errors
 from coppice.errors import BootTestError, InterruptedRunError, ToolFailedError, ToolTimeoutError
 from coppice.factory.acceleration import Measurement, choose_acceleration, remember
+from coppice.factory.boot_channel import handed_script
+from coppice.factory.boot_evidence import keep_failure
+from coppice.factory.boot_firmware import own_uefi
+from coppice.factory.boot_guest import started
+from coppice.factory.boot_judge import judge_restart, printable
+from coppice.factory.boot_look import Look, Wanted
+from coppice.factory.boot_model import LEVEL, PROMISE, BootLevel, BootSettings, Promise
+from coppice.factory.boot_sources import Handed, Source, serve, served_sources
 from coppice.factory.files import qemu_format
-from coppice.factory.guest_tests import run_guest_tests
-from coppice.factory.login import Login, free_port
-from coppice.factory.machine import Acceleration, Machine, UefiFirmware, find_uefi, running
+from coppice.factory.machine import Acceleration, Machine
 from coppice.factory.model import Outcome, Verdict
-from coppice.factory.seed import make_key, make_seed
+from coppice.factory.seed import make_key
 from coppice.factory.workplace import workplace
+from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat
-from coppice.model.operating_system import Firmware
+from coppice.model.operating_system import Architecture, Firmware
 from coppice.monitor import Unit
 from coppice.process import run
 
@@ -34,53 +39,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.clock import Clock
-    from coppice.definition.model import GuestTest
+    from coppice.factory.boot_guest import Guest
+    from coppice.factory.boot_sources import Served
     from coppice.factory.machine import RunningMachine
     from coppice.factory.model import BuiltImage
     from coppice.monitor import Monitor, Task
+
+__all__ = ["GROWTH_BYTES", "BootLevel", "BootSettings", "Promise", "boot_gate", "boot_test", "failure_folder"]
 
 GROWTH_BYTES = 1024**3
 _POLL_SECONDS = 1.0
 _POWER_OFF_SECONDS = 90.0
 _TOOL_SECONDS = 60.0
-
-# Each line that it writes is a fact: name=value.
-_LOOK_AROUND = r"""
-set -u
-cloud-init status --wait >/dev/null 2>&1
-echo "cloud-init-exit=$?"
-echo "cloud-init=$(cloud-init status 2>/dev/null | sed -n 's/^status: //p')"
-echo "cloud-init-result=$(tr -d '\n' < /run/cloud-init/result.json)"
-sshd -T | sed -n -E 's/^(passwordauthentication|kbdinteractiveauthentication|permitrootlogin) /sshd-\1=/p'
-echo "host-keys=$(ls /etc/ssh/ssh_host_*_key 2>/dev/null | wc -l)"
-echo "host-keys-older-than-boot=$(find /etc/ssh -name 'ssh_host_*' ! -newer /proc/1 | wc -l)"
-echo "machine-id=$(cat /etc/machine-id)"
-echo "root-password=$(getent shadow root | cut -d: -f2 | cut -c1)"
-echo "root-bytes=$(df --output=size -B1 / | tail -n 1 | tr -d ' ')"
-echo "firmware=$(if [ -d /sys/firmware/efi ]; then echo uefi; else echo bios; fi)"
-echo "kernel=$(uname -r)"
-echo "system=$(. /etc/os-release && echo "$PRETTY_NAME")"
-echo "failed-units=$(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ' | sed 's/ $//')"
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BootSettings:
-    """How boot tests run on this machine.
-
-    Attributes:
-        memory_mib: Memory of the guest in MiB.
-        cores: Its processor cores.
-        timeout_seconds: For one whole test.
-        work_directory: Where it works; the system's temporary directory when None.
-        acceleration_file: Where the measured acceleration is kept; None: it is measured each time.
-    """
-
-    memory_mib: int = 1024
-    cores: int = 2
-    timeout_seconds: float = 1500
-    work_directory: Path | None = None
-    acceleration_file: Path | None = None
 
 
 def boot_gate(firmware: Firmware) -> str:
@@ -88,15 +58,19 @@ def boot_gate(firmware: Firmware) -> str:
     return f"boot-{firmware}"
 
 
+def failure_folder(root: Path, image_digest: str, gate: str) -> Path:
+    """Return where what is kept of a failed test of that image (``sha512:…``) lies below ``root``."""
+    return root / Checksum.parse(image_digest).hexdigest[:32] / gate
+
+
 def boot_test(
     image: BuiltImage,
     *,
     firmware: Firmware,
-    user: str,
+    promise: Promise,
     settings: BootSettings,
     monitor: Monitor,
     clock: Clock,
-    tests: tuple[GuestTest, ...] = (),
     stop: threading.Event | None = None,
 ) -> Verdict:
     """Start ``image`` and return the verdict that it passed.
@@ -104,11 +78,10 @@ def boot_test(
     Args:
         image: What to start; its file is only read.
         firmware: What it starts by.
-        user: The account that the image's cloud-init creates.
+        promise: What it is held to.
         settings: How.
         monitor: Where progress is told.
         clock: For the verdict's date.
-        tests: The definition's own, run when all else is in order.
         stop: Set by another thread, it ends the test at once: an interrupt reaches the main thread only.
 
     Raises:
@@ -117,22 +90,35 @@ def boot_test(
         ToolMissingError: A program that the test needs is not installed.
         StorageError: The disk failed.
     """
-    measured = choose_acceleration(settings.acceleration_file, work_directory=settings.work_directory)
+    acceleration = Acceleration.TCG
+    if promise.architecture is Architecture.X86_64:
+        # A processor of another kind is emulated, whatever this machine can.
+        measured = choose_acceleration(settings.acceleration_file, work_directory=settings.work_directory)
+        acceleration = measured.acceleration
     with monitor.task(
         f"booting {image.path.name} under {firmware.upper()}", total=int(settings.timeout_seconds), unit=Unit.SECONDS
     ) as task:
         try:
-            return _Test(image, firmware, user, settings, measured.acceleration, clock, task, tests).run(stop)
+            return _Test(image, firmware, promise, settings, acceleration, task).run(clock, stop)
         except BootTestError:
-            if measured.acceleration is Acceleration.TCG:
+            if acceleration is Acceleration.TCG:
                 raise
             # The probe's little guest ran under KVM. Whether this failure is KVM's or the image's, emulation decides.
             task.note("failed under KVM; trying again under emulation")
-            verdict = _Test(image, firmware, user, settings, Acceleration.TCG, clock, task, tests).run(stop)
+            verdict = _Test(image, firmware, promise, settings, Acceleration.TCG, task).run(clock, stop)
         if settings.acceleration_file is not None:
             reason = "an image that boots under emulation does not boot under KVM"
             remember(settings.acceleration_file, Measurement(acceleration=Acceleration.TCG, reason=reason))
         return verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a test works, what logs in, and what ends it."""
+
+    work: Path
+    key: Path
+    stop: threading.Event | None
 
 
 class _Test:
@@ -140,99 +126,130 @@ class _Test:
         self,
         image: BuiltImage,
         firmware: Firmware,
-        user: str,
+        promise: Promise,
         settings: BootSettings,
         acceleration: Acceleration,
-        clock: Clock,
         task: Task,
-        tests: tuple[GuestTest, ...],
     ) -> None:
-        self._tests = tests
         self._image = image
         self._firmware = firmware
-        self._user = user
+        self._promise = promise
         self._settings = settings
         self._acceleration = acceleration
-        self._clock = clock
         self._task = task
-        self._started = time.monotonic()
+        self._began = self._started = time.monotonic()
 
-    def run(self, stop: threading.Event | None) -> Verdict:
+    def run(self, clock: Clock, stop: threading.Event | None) -> Verdict:
+        is_thorough = self._settings.level is BootLevel.THOROUGH
+        facts = {
+            PROMISE: self._promise.digest(),
+            LEVEL: self._settings.level.value,
+            "acceleration": self._acceleration.value,
+        }
+        main, *others = self._sources()
         with workplace(self._settings.work_directory) as work:
-            key = make_key(work)
-            public_key = key.with_suffix(".pub").read_text(encoding="ascii")
-            digest = self._image.image.checksum
-            seed = make_seed(work, public_key=public_key, instance=f"boot-test-{digest.hexdigest[:16]}")
-            login = Login(port=free_port(), user=self._user, key=key, known_hosts=work / "known_hosts")
-            machine = Machine(
-                disk=self._overlay(work),
-                disk_format=DiskFormat.QCOW2,
-                acceleration=self._acceleration,
-                memory_mib=self._settings.memory_mib,
-                cores=self._settings.cores,
-                seed=seed,
-                uefi=_own_uefi(work) if self._firmware is Firmware.UEFI else None,
-                ssh_port=login.port,
-                serial_log=work / "serial.log",
-            )
-            with running(machine, work) as guest, _ended_by(stop, guest):
-                facts = self._visit(guest, login)
+            place = _Place(work=work, key=make_key(work), stop=stop)
+            facts |= self._from_first_start(main, place, restarts=is_thorough)
+            for source in others if is_thorough and self._settings.tries_sources else ():
+                facts[f"source-{source}"] = self._other_source(source, place)
         return Verdict(
             gate=boot_gate(self._firmware),
-            image_digest=str(digest),
+            image_digest=str(self._image.image.checksum),
             outcome=Outcome.PASSED,
-            decided_at=self._clock.now(),
-            seconds=round(self._elapsed(), 1),
+            decided_at=clock.now(),
+            seconds=round(time.monotonic() - self._began, 1),
             facts=tuple(facts.items()),
         )
 
-    def _visit(self, guest: RunningMachine, login: Login) -> dict[str, str]:
-        self._wait_for_login(guest, login)
-        facts = {"acceleration": self._acceleration.value, "login-seconds": f"{self._elapsed():.0f}"}
-        self._task.note("logged in; waiting for cloud-init")
-        try:
-            said = login.run_script(_LOOK_AROUND, max(1.0, self._left())).text()
-        except (ToolFailedError, ToolTimeoutError) as problem:
-            raise self._failure(guest, f"looking around in it failed: {problem.message}", problem.details) from problem
-        facts |= read_facts(said)
-        facts["ssh-methods"] = login.offered_methods(max(1.0, self._left()))
-        wrong = judge(facts, firmware=self._firmware, disk_bytes=self._image.image.virtual_size_bytes + GROWTH_BYTES)
-        if wrong:
-            raise self._failure(
-                guest, wrong[0], "\n".join(wrong + [f"{name}: {value}" for name, value in facts.items()])
+    def _sources(self) -> tuple[Source, ...]:
+        sources = served_sources(self._promise.sources)
+        if not sources:
+            raise BootTestError(
+                f"{self._image.path.name} cannot be boot-tested: none of its sources of data can be served here",
+                details=f"It looks in {', '.join(self._promise.sources)}; served are {', '.join(Source)}.",
+                resolution="Add one of them to contextualisation.sources, or build with --no-boot-test.",
             )
-        facts |= self._own_tests(guest, login)
-        self._task.note("powering off")
-        try:
-            login.run_script("systemctl poweroff", _TOOL_SECONDS)
-        except (ToolFailedError, ToolTimeoutError):
-            # The connection may break before ssh hears of success; what counts is whether the machine ends.
-            self._task.note("the connection ended")
-        facts["powered-off"] = "yes" if guest.wait(_POWER_OFF_SECONDS) else "no"
-        return facts
+        return sources
 
-    def _own_tests(self, guest: RunningMachine, login: Login) -> dict[str, str]:
-        runs = run_guest_tests(login, self._tests, left_seconds=self._left, note=self._task.note)
-        failed = [each for each in runs if each.failure is not None]
-        if failed:
-            details = [f"{each.name} {each.failure}; it wrote:\n{each.output.rstrip()}" for each in failed]
-            raise self._failure(guest, f"its test {failed[0].name} {failed[0].failure}", "\n".join(details))
-        return {f"test-{each.name}": f"passed in {each.seconds:.0f} s" for each in runs}
+    def _from_first_start(self, source: Source, place: _Place, *, restarts: bool) -> dict[str, str]:
+        folder, wanted, served = self._prepare(source, place)
+        machine = self._machine(folder)
+        with self._start(machine, served, folder, place) as guest:
+            look = Look(left_seconds=self._left, note=self._task.note)
+            look.facts["login-seconds" if guest.login else "report-seconds"] = f"{self._elapsed():.0f}"
+            with self._asking(guest):
+                look.first_start(guest, wanted)
+            self._hold(guest, look, _listed(look.facts))
+            with self._asking(guest):
+                said = look.own_tests(guest, self._promise)
+            self._hold(guest, look, said)
+            look.facts["powered-off"] = self._end(guest, "reboot" if restarts else "poweroff")
+        if not restarts:
+            return look.facts
+        return look.facts | {"restart": self._second_start(machine, served, place, look.facts)}
 
-    def _wait_for_login(self, guest: RunningMachine, login: Login) -> None:
-        while not (login.answers() and login.works(max(1.0, min(120.0, self._left())))):
-            if guest.has_ended():
-                raise self._failure(guest, "the machine ended before anyone could log in", guest.complaints())
-            if self._left() <= 0:
-                raise self._failure(guest, f"no login by SSH within {self._settings.timeout_seconds:.0f} s", None)
-            self._task.reach(int(self._elapsed()))
-            lines = guest.serial_tail(1)
-            self._task.note(printable(lines) or "starting")
-            time.sleep(_POLL_SECONDS)
+    def _second_start(self, machine: Machine, served: Served, place: _Place, before: dict[str, str]) -> str:
+        self._task.note("starting it a second time")
+        self._started = time.monotonic()
+        folder = place.work / "second"
+        folder.mkdir()
+        with self._start(machine, served, folder, place) as guest:
+            look = Look(left_seconds=self._left, note=self._task.note)
+            with self._asking(guest):
+                facts = look.inside(guest, self._promise)
+            look.wrong += judge_restart(facts, before, self._promise, self._firmware)
+            self._hold(guest, look, _listed(facts))
+            self._end(guest, "poweroff")
+        return f"the same machine, in {self._elapsed():.0f} s"
 
-    def _overlay(self, work: Path) -> Path:
+    def _other_source(self, source: Source, place: _Place) -> str:
+        self._task.note(f"starting another machine, with its data from {source}")
+        self._started = time.monotonic()
+        folder, wanted, served = self._prepare(source, place)
+        with self._start(self._machine(folder), served, folder, place) as guest:
+            look = Look(left_seconds=self._left, note=self._task.note)
+            with self._asking(guest):
+                facts = look.inside(guest, self._promise)
+            look.judge(facts, wanted)
+            self._hold(guest, look, _listed(facts))
+            self._end(guest, "poweroff")
+        return f"cloud-init done, in {self._elapsed():.0f} s"
+
+    def _prepare(self, source: Source, place: _Place) -> tuple[Path, Wanted, Served]:
+        folder = place.work / f"by-{source}".lower()
+        folder.mkdir()
+        instance = f"boot-test-{self._image.image.checksum.hexdigest[:16]}-{source}".lower()
+        handed = Handed(
+            instance=instance,
+            public_key=place.key.with_suffix(".pub").read_text(encoding="ascii"),
+            script=handed_script(is_reached_by_port=not self._promise.access.ssh),
+        )
+        wanted = Wanted(
+            promise=self._promise,
+            firmware=self._firmware,
+            source=source,
+            instance=instance,
+            disk_bytes=self._image.image.virtual_size_bytes + GROWTH_BYTES,
+            level=self._settings.level,
+        )
+        return folder, wanted, serve(source, handed, folder)
+
+    def _machine(self, folder: Path) -> Machine:
+        promise = self._promise
+        is_uefi = self._firmware is Firmware.UEFI
+        return Machine(
+            disk=self._overlay(folder),
+            disk_format=DiskFormat.QCOW2,
+            acceleration=self._acceleration,
+            architecture=promise.architecture,
+            memory_mib=self._settings.memory_mib,
+            cores=self._settings.cores,
+            uefi=own_uefi(folder, architecture=promise.architecture, is_secure=promise.is_signed) if is_uefi else None,
+        )
+
+    def _overlay(self, folder: Path) -> Path:
         # A larger disk than the image's, as a cloud would give: the root file system has to grow into it.
-        overlay = work / "overlay.qcow2"
+        overlay = folder / "overlay.qcow2"
         source = self._image.path.resolve()
         argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
         argv += ["-b", source, "-F", qemu_format(self._image.image.format), overlay]
@@ -243,23 +260,74 @@ class _Test:
             raise BootTestError(f"{self._image.path} cannot be opened as a disk", details=problem.details) from problem
         return overlay
 
+    @contextmanager
+    def _start(self, machine: Machine, served: Served, folder: Path, place: _Place) -> Iterator[Guest]:
+        with (
+            started(machine, served, self._promise, folder, key=place.key) as guest,
+            _ended_by(place.stop, guest.running),
+        ):
+            self._wait_until_reached(guest)
+            yield guest
+
+    def _wait_until_reached(self, guest: Guest) -> None:
+        while not guest.is_reached(self._left):
+            if guest.running.has_ended():
+                way = "log in" if guest.login else "reach it"
+                raise self._failure(guest, f"the machine ended before anyone could {way}", guest.running.complaints())
+            if self._left() <= 0:
+                way = "login by SSH" if guest.login else "answer at its port"
+                raise self._failure(guest, f"no {way} within {self._settings.timeout_seconds:.0f} s", None)
+            self._task.reach(int(self._elapsed()))
+            self._task.note(printable(guest.running.serial_tail(1)) or "starting")
+            time.sleep(_POLL_SECONDS)
+
+    @contextmanager
+    def _asking(self, guest: Guest) -> Iterator[None]:
+        try:
+            yield
+        except (ToolFailedError, ToolTimeoutError) as problem:
+            raise self._failure(guest, f"looking around in it failed: {problem.message}", problem.details) from problem
+
+    def _hold(self, guest: Guest, look: Look, said: str | None) -> None:
+        if look.wrong:
+            raise self._failure(guest, look.wrong[0], "\n".join([*look.wrong, *([said] if said else [])]))
+
+    def _end(self, guest: Guest, how: str) -> str:
+        self._task.note("powering off")
+        try:
+            guest.channel.run_script(f"systemctl {how}", _TOOL_SECONDS)
+        except (ToolFailedError, ToolTimeoutError):
+            # The connection may break before anyone hears of success; what counts is whether the machine ends.
+            self._task.note("the connection ended")
+        return "yes" if guest.running.wait(_POWER_OFF_SECONDS) else "no"
+
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
 
     def _left(self) -> float:
         return self._settings.timeout_seconds - self._elapsed()
 
-    def _failure(self, guest: RunningMachine, what: str, details: str | None) -> BootTestError:
-        tail = "\n".join(printable(line) for line in guest.serial_tail().splitlines())
+    def _failure(self, guest: Guest, what: str, details: str | None) -> BootTestError:
+        tail = "\n".join(printable(line) for line in guest.running.serial_tail().splitlines())
+        kept = self._keep(guest)
         return BootTestError(
             f"{self._image.path.name} failed its boot test under {self._firmware.upper()}: {what}",
             details="\n".join(part for part in (details, "The serial console ended with:", tail) if part),
+            resolution=f"See {' and '.join(str(path) for path in kept)}." if kept else None,
             context={
                 "gate": boot_gate(self._firmware),
                 "image": str(self._image.path),
                 "acceleration": self._acceleration.value,
             },
         )
+
+    def _keep(self, guest: Guest) -> tuple[Path, ...]:
+        root = self._settings.failures_directory
+        if root is None:
+            return ()
+        folder = failure_folder(root, str(self._image.image.checksum), boot_gate(self._firmware))
+        control = None if guest.running.has_ended() else guest.control
+        return keep_failure(folder, serial_log=guest.console, control=control)
 
 
 @contextmanager
@@ -288,57 +356,5 @@ def _ended_by(stop: threading.Event | None, guest: RunningMachine) -> Iterator[N
         watcher.join()
 
 
-def read_facts(said: str) -> dict[str, str]:
-    """Return the facts in what the guest said; cloud-init's own result is taken apart."""
-    facts = {}
-    for line in said.splitlines():
-        name, separator, value = line.partition("=")
-        if separator:
-            facts[name] = printable(value)[:500]
-    try:
-        result = json.loads(facts.pop("cloud-init-result", ""))["v1"]
-        facts["datasource"] = printable(str(result["datasource"]))
-        facts["cloud-init-errors"] = printable("; ".join(str(error) for error in result["errors"]))
-    except (ValueError, KeyError, TypeError):
-        facts["cloud-init-errors"] = "its result could not be read"
-    return facts
-
-
-def judge(facts: dict[str, str], *, firmware: Firmware, disk_bytes: int) -> list[str]:
-    """Return what is wrong with a booted appliance, by the facts about it; empty: nothing."""
-    root_bytes = int(facts["root-bytes"]) if facts.get("root-bytes", "").isdigit() else 0
-    wanted = (
-        (facts.get("cloud-init") == "done", f"cloud-init says {facts.get('cloud-init', 'nothing')!r}, not 'done'"),
-        (facts.get("cloud-init-errors") == "", f"cloud-init had errors: {facts.get('cloud-init-errors')}"),
-        ("NoCloud" in facts.get("datasource", ""), f"cloud-init's data came from {facts.get('datasource')!r}"),
-        (facts.get("sshd-passwordauthentication") == "no", "sshd lets people in by password"),
-        (facts.get("sshd-kbdinteractiveauthentication") == "no", "sshd lets people in by keyboard-interactive"),
-        (
-            facts.get("sshd-permitrootlogin") in {"no", "without-password", "prohibit-password"},
-            "root may log in by SSH",
-        ),
-        (facts.get("ssh-methods") == "publickey", f"SSH offers {facts.get('ssh-methods')!r}, not publickey alone"),
-        (facts.get("host-keys", "0").isdigit() and facts.get("host-keys", "0") != "0", "there are no SSH host keys"),
-        (facts.get("host-keys-older-than-boot") == "0", "SSH host keys are older than the machine"),
-        (len(facts.get("machine-id", "")) == 32, "there is no machine-id"),  # noqa: PLR2004 - hexadecimal digits
-        (facts.get("root-password") in {"*", "!"}, "root has a password"),
-        (facts.get("failed-units") == "", f"units failed while it started: {facts.get('failed-units')}"),
-        (facts.get("firmware") == firmware.value, f"it started by {facts.get('firmware')!r}"),
-        # File systems keep a few percent for themselves.
-        (root_bytes > disk_bytes * 0.85, f"the root file system did not grow: {root_bytes} of {disk_bytes} bytes"),
-    )
-    return [complaint for good, complaint in wanted if not good]
-
-
-def printable(text: str) -> str:
-    """Return ``text`` without what a terminal would obey: a guest's words are its own."""
-    return "".join(character for character in text if character.isprintable())
-
-
-def _own_uefi(work: Path) -> UefiFirmware:
-    installed = find_uefi()
-    own = work / "uefi-variables.fd"
-    with storage_errors("writing", own):
-        shutil.copyfile(installed.variables, own)
-        own.chmod(0o600)
-    return replace(installed, variables=own)
+def _listed(facts: dict[str, str]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in facts.items())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from coppice.definition.model import GuestTest
-    from coppice.factory.login import Login
+    from coppice.factory.boot_channel import Channel
 
 _TAIL_CHARACTERS = 4000
 
@@ -36,12 +36,12 @@ class RanTest:
 
 
 def run_guest_tests(
-    login: Login, tests: Sequence[GuestTest], *, left_seconds: Callable[[], float], note: Callable[[str], None]
+    channel: Channel, tests: Sequence[GuestTest], *, left_seconds: Callable[[], float], note: Callable[[str], None]
 ) -> tuple[RanTest, ...]:
     """Run the tests one after the other, as root; all of them, also when one fails.
 
     Args:
-        login: Into the machine.
+        channel: Into the machine.
         tests: What to run.
         left_seconds: How long there is for all that is still to be done.
         note: Told which one runs.
@@ -53,7 +53,7 @@ def run_guest_tests(
         seconds = max(1.0, min(test.timeout_seconds, left_seconds()))
         failure: str | None = None
         try:
-            output = login.run_program(test.script, seconds).combined
+            output = channel.run_program(test.script, seconds).combined
         except ToolTimeoutError as problem:
             failure, output = f"did not end within {seconds:.0f} s", problem.details or ""
         except ToolFailedError as problem:

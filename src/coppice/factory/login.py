@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import socket
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Login:
             "BatchMode": "yes",
             "ConnectTimeout": str(_CONNECT_SECONDS),
             "GlobalKnownHostsFile": "/dev/null",
+            # The same machine is behind another port when it has started again.
+            "HostKeyAlias": "boot-test",
             "IdentitiesOnly": "yes",
             "IdentityAgent": "none",
             "LogLevel": "ERROR",
@@ -112,6 +115,13 @@ class Login:
 
 def free_port() -> int:
     """Return a TCP port on loopback that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Return so many TCP ports on loopback, all different, that are free now."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return tuple(int(listener.getsockname()[1]) for listener in listeners)

@@ -7,27 +7,29 @@ The command is also what a person gets to start an image by hand.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
-from coppice.errors import BootTestError, ToolMissingError
+from coppice.errors import BootTestError
 from coppice.factory.files import qemu_format
-from coppice.model.operating_system import Firmware
+from coppice.model.operating_system import Architecture, Firmware
 from coppice.process import end_process_group, find_tool, preparation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from coppice.model.image import DiskFormat
 
 QEMU = "qemu-system-x86_64"
-_UEFI_PAIRS = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))
-_UEFI_FOLDERS = (Path("/usr/share/OVMF"), Path("/usr/share/edk2/ovmf"))
+QEMU_ARM = "qemu-system-aarch64"
+GUEST_MAC = "52:54:00:c0:99:1c"
+REPORT_PORT = "org.coppice.boot-test"
 _LOG_TAIL_BYTES = 64 * 1024
 
 
@@ -40,10 +42,52 @@ class Acceleration(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UefiFirmware:
-    """The firmware's code, and a template of the variables that a machine needs its own copy of."""
+    """The firmware's code, and a template of the variables that a machine needs its own copy of.
+
+    Attributes:
+        code: What runs.
+        variables: What it remembers.
+        is_secure: Whether it starts only what is signed.
+    """
 
     code: Path
     variables: Path
+    is_secure: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The network of one machine: a router that hands out one address and lets nothing out, all inside QEMU.
+
+    Attributes:
+        prefix: The first three numbers of its addresses: ``10.0.2``.
+        forwards: Pairs of a port on the host's loopback and the guest's port that it leads to.
+        service: Command that QEMU starts for each connection to port 80 of address 254; empty: nothing is there.
+        wire: Descriptor of a stream socket on which every frame of this network passes; None: nobody listens.
+    """
+
+    prefix: str = "10.0.2"
+    forwards: tuple[tuple[int, int], ...] = ()
+    service: tuple[str, ...] = ()
+    wire: int | None = None
+
+    @property
+    def guest(self) -> str:
+        """The address that the guest gets."""
+        return f"{self.prefix}.15"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a machine says of itself by SMBIOS; clouds are told apart by it.
+
+    Attributes:
+        product: Its product's name.
+        uuid: Its UUID, which is then its serial number too.
+    """
+
+    product: str = ""
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,31 +98,49 @@ class Machine:
         disk: The disk image; it is written to.
         disk_format: What it is.
         acceleration: KVM, or emulation.
+        architecture: Of its processor.
         memory_mib: Memory in MiB.
         cores: Processor cores.
-        seed: A raw disk with cloud-init's NoCloud data, opened read-only.
+        seed: A raw disk with cloud-init's data, opened read-only.
         uefi: The firmware with this machine's own variables; None: BIOS.
-        ssh_port: TCP port on the host's loopback that leads to the guest's port 22; None: no network.
+        ssh_port: TCP port on the host's loopback that leads to the guest's port 22; None: no network but ``network``.
         isolated: Whether the guest reaches nothing outside.
+        network: A network of its own, always isolated; None: by ``ssh_port``.
+        identity: What it says of itself.
+        report: Descriptor of a stream socket that the guest finds as the virtio port `REPORT_PORT`; None: none.
+        monitor: Descriptor of a stream socket on which QEMU is told what to do, by QMP; None: none.
+        has_screen: Whether it has one, of which pictures can be taken.
         serial_log: File for the serial console; None: the terminal.
     """
 
     disk: Path
     disk_format: DiskFormat
     acceleration: Acceleration
+    architecture: Architecture = Architecture.X86_64
     memory_mib: int = 1024
     cores: int = 2
     seed: Path | None = None
     uefi: UefiFirmware | None = None
     ssh_port: int | None = None
     isolated: bool = True
+    network: Network | None = None
+    identity: Identity = Identity()
+    report: int | None = None
+    monitor: int | None = None
+    has_screen: bool = False
     serial_log: Path | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What QEMU is handed open."""
+        wire = None if self.network is None else self.network.wire
+        return tuple(each for each in (wire, self.report, self.monitor) if each is not None)
 
 
 def qemu_command(machine: Machine) -> tuple[str, ...]:
     """Return the command that starts ``machine``, with the program's bare name first."""
-    words = [QEMU, "-no-user-config", "-nodefaults", "-machine", "q35", *acceleration_options(machine.acceleration)]
-    words += ["-smp", str(machine.cores), "-m", str(machine.memory_mib), "-display", "none", "-no-reboot"]
+    words = [*_board(machine), "-smp", str(machine.cores), "-m", str(machine.memory_mib)]
+    words += ["-display", "none", "-no-reboot", *_identity(machine.identity)]
     if machine.uefi is not None:
         words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_escaped(machine.uefi.code)}"]
         words += ["-drive", f"if=pflash,unit=1,format=raw,file={_escaped(machine.uefi.variables)}"]
@@ -86,14 +148,64 @@ def qemu_command(machine: Machine) -> tuple[str, ...]:
     if machine.seed is not None:
         words += _drive("seed", machine.seed, "raw", ",readonly=on")
     words += ["-device", "virtio-rng-pci"]
-    if machine.ssh_port is not None:
-        network = (
-            f"user,id=net0,restrict={'on' if machine.isolated else 'off'},hostfwd=tcp:127.0.0.1:{machine.ssh_port}-:22"
-        )
-        # An empty romfile: the machine never starts from the network, so it need not try.
-        words += ["-netdev", network, "-device", "virtio-net-pci,netdev=net0,romfile="]
+    if machine.has_screen:
+        words += ["-device", "VGA" if machine.architecture is Architecture.X86_64 else "virtio-gpu-pci"]
+    words += _network(machine)
+    if machine.report is not None:
+        words += ["-chardev", f"socket,id=report,fd={machine.report}", "-device", "virtio-serial-pci"]
+        words += ["-device", f"virtserialport,chardev=report,name={REPORT_PORT}"]
+    if machine.monitor is not None:
+        words += ["-chardev", f"socket,id=monitor,fd={machine.monitor}", "-mon", "chardev=monitor,mode=control"]
     console = "mon:stdio" if machine.serial_log is None else f"file:{machine.serial_log}"
     return (*words, "-serial", console)
+
+
+def _board(machine: Machine) -> list[str]:
+    common = ["-no-user-config", "-nodefaults", "-machine"]
+    if machine.architecture is Architecture.AARCH64:
+        return [QEMU_ARM, *common, "virt", *acceleration_options(machine.acceleration)]
+    words = [QEMU, *common]
+    if machine.uefi is not None and machine.uefi.is_secure:
+        # The variables that say what may start are written by code in system management mode alone.
+        words += ["q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
+    else:
+        words.append("q35")
+    return [*words, *acceleration_options(machine.acceleration)]
+
+
+def _identity(identity: Identity) -> list[str]:
+    said = {"product": identity.product, "serial": identity.uuid, "uuid": identity.uuid}
+    pairs = [f"{name}={value}" for name, value in said.items() if value]
+    words = ["-uuid", identity.uuid] if identity.uuid else []
+    return [*words, "-smbios", ",".join(["type=1", *pairs])] if pairs else words
+
+
+def _network(machine: Machine) -> list[str]:
+    network = machine.network
+    # An empty romfile: the machine never starts from the network, so it need not try.
+    card = "virtio-net-pci,romfile="
+    if network is None:
+        if machine.ssh_port is None:
+            return []
+        forward = f"hostfwd=tcp:127.0.0.1:{machine.ssh_port}-:22"
+        router = f"user,id=net0,restrict={'on' if machine.isolated else 'off'},{forward}"
+        return ["-netdev", router, "-device", f"{card},netdev=net0"]
+    router = f"user,id=router,restrict=on,net={network.prefix}.0/24,dhcpstart={network.guest}"
+    if machine.ssh_port is not None:
+        router += f",hostfwd=tcp:127.0.0.1:{machine.ssh_port}-:22"
+    for host, guest in network.forwards:
+        router += f",hostfwd=tcp:127.0.0.1:{host}-:{guest}"
+    if network.service:
+        command = shlex.join(network.service).replace(",", ",,")
+        router += f",guestfwd=tcp:{network.prefix}.254:80-cmd:{command}"
+    if network.wire is None:
+        return ["-netdev", router, "-device", f"{card},netdev=router,mac={GUEST_MAC}"]
+    # Router, guest and wire are plugged into one hub: on the wire is another machine of the same network.
+    return [
+        *("-netdev", router, "-netdev", "hubport,id=hub-router,hubid=0,netdev=router"),
+        *("-netdev", f"socket,id=wire,fd={network.wire}", "-netdev", "hubport,id=hub-wire,hubid=0,netdev=wire"),
+        *("-netdev", "hubport,id=hub-guest,hubid=0", "-device", f"{card},netdev=hub-guest,mac={GUEST_MAC}"),
+    ]
 
 
 def acceleration_options(acceleration: Acceleration) -> tuple[str, ...]:
@@ -101,23 +213,6 @@ def acceleration_options(acceleration: Acceleration) -> tuple[str, ...]:
     if acceleration is Acceleration.KVM:
         return ("-accel", "kvm", "-cpu", "host")
     return ("-accel", "tcg,thread=multi", "-cpu", "max")
-
-
-def find_uefi(folders: tuple[Path, ...] = _UEFI_FOLDERS) -> UefiFirmware:
-    """Return the UEFI firmware that is installed on this machine.
-
-    Raises:
-        ToolMissingError: There is none.
-    """
-    for folder in folders:
-        for code, variables in _UEFI_PAIRS:
-            if (folder / code).is_file() and (folder / variables).is_file():
-                return UefiFirmware(code=folder / code, variables=folder / variables)
-    raise ToolMissingError(
-        "there is no UEFI firmware for virtual machines, which Coppice needs for boot tests",
-        resolution="Install it: apt-get install ovmf.",
-        context={"tool": "ovmf", "package": "ovmf"},
-    )
 
 
 def firmware_of(machine: Machine) -> Firmware:
@@ -179,6 +274,7 @@ def running(machine: Machine, work: Path) -> Iterator[RunningMachine]:
                 cwd=work,
                 start_new_session=True,
                 preexec_fn=preparation(),  # noqa: PLW1509 - only prctl runs in it
+                pass_fds=machine.descriptors,
             )
         except OSError as problem:
             raise BootTestError(f"cannot start {words[0]}: {problem}") from problem

@@ -11,9 +11,10 @@ from coppice.errors import BootTestError, ToolFailedError
 from coppice.process import run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-_SEED_KIB = 1024
+_SEED_KIB = 2048
 _TOOL_SECONDS = 60.0
 
 
@@ -35,14 +36,28 @@ def make_seed(work: Path, *, public_key: str, instance: str) -> Path:
         BootTestError: It could not be made.
         StorageError: It could not be written.
     """
+    files = {"meta-data": meta_data(instance).encode(), "user-data": user_data(public_key).encode()}
+    return make_disk(work, label="CIDATA", files=files)
+
+
+def make_disk(work: Path, *, label: str, files: Mapping[str, bytes]) -> Path:
+    """Make a small FAT disk named ``label`` in ``work``, with ``files`` by relative path; return its path.
+
+    Raises:
+        BootTestError: It could not be made.
+        StorageError: It could not be written.
+    """
     folder = work / "seed"
     image = work / "seed.img"
     with storage_errors("writing", folder):
         folder.mkdir()
-        (folder / "meta-data").write_text(meta_data(instance), encoding="utf-8")
-        (folder / "user-data").write_text(user_data(public_key), encoding="utf-8")
-    _tool(["mkfs.vfat", "-n", "CIDATA", "-C", image, str(_SEED_KIB)])
-    _tool(["mcopy", "-i", image, folder / "meta-data", folder / "user-data", "::"])
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        tops = sorted(folder.iterdir())
+    _tool(["mkfs.vfat", "-n", label, "-C", image, str(_SEED_KIB)])
+    _tool(["mcopy", "-s", "-i", image, *tops, "::"])
     return image
 
 

@@ -21,6 +21,7 @@ from coppice.definition.model import (
     Firewall,
     GuestTest,
     OpenPort,
+    Page,
     Provisioner,
     ProvisionerKind,
     RebuildPolicy,
@@ -93,6 +94,7 @@ def _behaviour(known: Mapping[str, Any]) -> dict[str, Any]:
         "contextualisation": Contextualisation(**context),
         "boot": Boot(**boot),
         "tests": tuple(GuestTest(**{**each, "script": _bytes(each["script"])}) for each in known.get("tests", ())),
+        "pages": tuple(Page(**each) for each in known.get("pages", ())),
         "audit_exceptions": tuple(AuditException(**each) for each in known.get("audit_exceptions", ())),
         "rebuild": RebuildPolicy(**known.get("rebuild", {})),
     }

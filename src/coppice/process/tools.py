@@ -19,6 +19,9 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
         Tool(name="mmdebstrap", package="mmdebstrap", purpose="building appliances of Debian and Ubuntu"),
+        Tool(name="dnf", package="dnf", purpose="building appliances of the RPM family"),
+        Tool(name="rpm", package="rpm", purpose="removing what was only needed to build appliances of the RPM family"),
+        Tool(name="rpmkeys", package="rpm", purpose="checking the signatures of RPM packages"),
         Tool(name="unshare", package="util-linux", purpose="keeping a build's mounts and processes to itself"),
         Tool(name="mke2fs", package="e2fsprogs", purpose="making a file system without mounting it"),
         Tool(name="debugfs", package="e2fsprogs", purpose="filling and reading a file system without mounting it"),
@@ -30,9 +33,6 @@ TOOLS: dict[str, Tool] = {
         Tool(name="mmd", package="mtools", purpose="filling the EFI system partition"),
         Tool(name="mcopy", package="mtools", purpose="filling the EFI system partition and boot seeds"),
         Tool(name="qemu-img", package="qemu-utils", purpose="converting and checking images"),
-        Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
-        Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
-        Tool(
         Tool(
             name="qemu-aarch64-static",
             package="qemu-user-static",
@@ -43,6 +43,9 @@ TOOLS: dict[str, Tool] = {
             package="qemu-user-static",
             purpose="building appliances for amd64 on other machines",
         ),
+        Tool(name="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
+        Tool(name="ssh", package="openssh-client", purpose="logging in to booted appliances"),
+        Tool(
             name="ssh-keygen",
             package="openssh-client",
             purpose="keys of boot tests, signatures of git commits",
@@ -51,6 +54,7 @@ TOOLS: dict[str, Tool] = {
         Tool(name="mdir", package="mtools", purpose="looking into FAT file systems of images"),
         Tool(name="xfs_db", package="xfsprogs", purpose="looking into XFS file systems of images"),
         Tool(name="btrfs", package="btrfs-progs", purpose="looking into btrfs file systems of images"),
+        Tool(name="packer", package="packer", purpose="appliances that are built in a running machine"),
         Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
         Tool(name="git", package="git", purpose="definitions that come from git"),
         Tool(name="gpgv", package="gpgv", purpose="OpenPGP signatures (simplestreams, files, git commits, packages)"),

@@ -26,6 +26,7 @@ class FactorySettings:
         default_formats: Of definitions that say none; empty: as the definitions' own default.
         build_timeout_seconds: For one build.
         boot_timeout_seconds: For one boot test.
+        boot_level: How far boot tests go: ``standard`` or ``thorough``.
     """
 
     mirror: str | None
@@ -35,6 +36,7 @@ class FactorySettings:
     builds_at_once: int = 2
     default_disk_size_bytes: int | None = None
     default_formats: tuple[str, ...] = ()
+    boot_level: str = "standard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from coppice.settings.hook_rules import hook_problem
 from coppice.settings.quantities import shown
 from coppice.settings.section import Section
 from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annotations
+    BootLevelName,
     CachePolicy,
     Count,
     Days,
@@ -61,7 +62,12 @@ class FactorySection(Section):
         default=(), description="Formats of the images of such definitions; empty: qcow2. The first is published."
     )
     build_timeout_seconds: Seconds = Field(default=3600.0, description="How long one build may take.")
-    boot_timeout_seconds: Seconds = Field(default=1800.0, description="How long one boot test may take.")
+    boot_timeout_seconds: Seconds = Field(
+        default=1800.0, description="How long one boot test may take; of a thorough one, each start."
+    )
+    boot_level: BootLevelName = Field(
+        default="standard", description="How far boot tests go: `standard`, or `thorough` with further starts."
+    )
 
 
 class TransferSection(Section):

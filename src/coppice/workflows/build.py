@@ -18,6 +18,7 @@ from coppice.events.model import EventKind
 from coppice.execution.model import Work
 from coppice.execution.pool import run_all
 from coppice.factory.boot import BootSettings, boot_gate, boot_test
+from coppice.factory.boot_model import BootLevel, covers, promise_of
 from coppice.factory.build import build, find_kept
 from coppice.factory.model import BuildOptions
 from coppice.factory.verdicts import has_passed, keep_verdict
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
     from coppice.clock import Clock
     from coppice.database import Database
-    from coppice.definition.model import Definition, GuestTest
+    from coppice.definition.model import Definition
     from coppice.execution.model import Ended
+    from coppice.factory.boot_model import Promise
     from coppice.factory.model import BuildResult, BuiltImage, Verdict
     from coppice.model.operating_system import Firmware
     from coppice.monitor import Monitor
@@ -216,11 +218,10 @@ def boot_everywhere(
     image: BuiltImage,
     *,
     firmware: tuple[Firmware, ...],
-    user: str,
+    promise: Promise,
     settings: Settings,
     clock: Clock,
     monitor: Monitor,
-    tests: tuple[GuestTest, ...] = (),
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Verdict, ...]:
     """Boot ``image`` under each firmware, side by side; a gate that the same bytes passed before is not run again.
@@ -231,21 +232,24 @@ def boot_everywhere(
     """
     root = factory_root(settings)
     boot_settings = BootSettings(
-        timeout_seconds=settings.factory.boot_timeout_seconds, acceleration_file=root / "acceleration.json"
+        timeout_seconds=settings.factory.boot_timeout_seconds,
+        acceleration_file=root / "acceleration.json",
+        failures_directory=root / "failures",
+        level=BootLevel(settings.factory.boot_level),
     )
 
     def pass_gate(kind: Firmware) -> Verdict:
         known = has_passed(root, str(image.image.checksum), boot_gate(kind))
-        if known is not None and {f"test-{each.name}" for each in tests} <= dict(known.facts).keys():
+        if known is not None and covers(known, promise, boot_settings.level):
             return known
         verdict = boot_test(
             image,
             firmware=kind,
-            user=user,
-            settings=boot_settings,
+            promise=promise,
+            # Where the data comes from has nothing to do with the firmware: once is enough.
+            settings=replace(boot_settings, tries_sources=kind is firmware[0]),
             monitor=monitor,
             clock=clock,
-            tests=tests,
             stop=stop,
         )
         keep_verdict(root, verdict)
@@ -310,11 +314,10 @@ class _Workshop:
         verdicts = boot_everywhere(
             result.images[0],
             firmware=result.definition.firmware,
-            user=result.definition.user,
+            promise=promise_of(result.definition),
             settings=self.settings,
             clock=self.clock,
             monitor=self.monitor,
-            tests=result.definition.tests,
             stopped=stopped,
         )
         return replace(result, verdicts=(*_others(result.verdicts, verdicts), *verdicts))

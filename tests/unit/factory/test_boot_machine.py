@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,22 @@ import pytest
 from coppice.errors import ToolMissingError
 from coppice.factory import acceleration as accelerations
 from coppice.factory.acceleration import Measurement, choose_acceleration, compare, probe_sector, remember
-from coppice.factory.boot import BootSettings, boot_gate, judge, printable, read_facts
+from coppice.factory.boot import BootSettings, boot_gate, failure_folder
+from coppice.factory.boot_firmware import find_uefi
 from coppice.factory.login import Login
-from coppice.factory.machine import Acceleration, Machine, UefiFirmware, find_uefi, firmware_of, qemu_command
+from coppice.factory.machine import (
+    GUEST_MAC,
+    Acceleration,
+    Identity,
+    Machine,
+    Network,
+    UefiFirmware,
+    firmware_of,
+    qemu_command,
+)
 from coppice.factory.seed import meta_data, user_data
 from coppice.model.image import DiskFormat
-from coppice.model.operating_system import Firmware
+from coppice.model.operating_system import Architecture, Firmware
 
 pytestmark = pytest.mark.unit
 
@@ -58,6 +69,68 @@ def test_uefi_brings_code_read_only_and_variables_of_its_own():
     assert firmware_of(machine()) is Firmware.BIOS
 
 
+def network_words(**facts):
+    words = qemu_command(machine(network=Network(**facts)))
+    return words, [word for name, word in pairwise(words) if name == "-netdev"]
+
+
+def test_a_network_of_its_own_is_always_isolated_and_forwards_from_loopback_alone():
+    words, backends = network_words(forwards=((4001, 80), (4002, 5901)))
+    (router,) = backends
+    assert router.startswith("user,id=router,restrict=on,net=10.0.2.0/24,dhcpstart=10.0.2.15,")
+    assert router.endswith(",hostfwd=tcp:127.0.0.1:4001-:80,hostfwd=tcp:127.0.0.1:4002-:5901")
+    assert f"virtio-net-pci,romfile=,netdev=router,mac={GUEST_MAC}" in words
+
+
+def test_a_wire_a_router_and_the_guest_are_plugged_into_one_hub():
+    words, backends = network_words(wire=7)
+    assert "socket,id=wire,fd=7" in backends
+    assert [word for word in backends if word.startswith("hubport,")] == [
+        "hubport,id=hub-router,hubid=0,netdev=router",
+        "hubport,id=hub-wire,hubid=0,netdev=wire",
+        "hubport,id=hub-guest,hubid=0",
+    ]
+    assert any("netdev=hub-guest" in word for word in words)
+    assert machine(network=Network(wire=7), report=8, monitor=9).descriptors == (7, 8, 9)
+
+
+def test_a_service_is_started_for_each_connection_and_its_words_are_kept_apart():
+    _, backends = network_words(prefix="169.254.169", service=("python3", "/odd, path/serve.py"))
+    assert backends[0].endswith(",guestfwd=tcp:169.254.169.254:80-cmd:python3 '/odd,, path/serve.py'")
+
+
+def test_a_machine_says_of_itself_what_it_is_told():
+    words = qemu_command(machine(identity=Identity(uuid="ec2e1916-9099-7caf-fd21-012345abcdef")))
+    assert words[words.index("-uuid") + 1] == "ec2e1916-9099-7caf-fd21-012345abcdef"
+    said = words[words.index("-smbios") + 1]
+    assert said == ("type=1,serial=ec2e1916-9099-7caf-fd21-012345abcdef,uuid=ec2e1916-9099-7caf-fd21-012345abcdef")
+    assert "type=1,product=OpenStack Nova" in qemu_command(machine(identity=Identity(product="OpenStack Nova")))
+    assert "-smbios" not in qemu_command(machine())
+
+
+def test_report_monitor_and_screen_are_there_when_they_are_asked_for():
+    words = qemu_command(machine(report=5, monitor=6, has_screen=True))
+    assert "socket,id=report,fd=5" in words
+    assert "virtserialport,chardev=report,name=org.coppice.boot-test" in words
+    assert "chardev=monitor,mode=control" in words
+    assert "VGA" in words
+    assert not {"-mon", "-chardev", "VGA"} & set(qemu_command(machine()))
+
+
+def test_a_machine_for_arm_is_another_board():
+    words = qemu_command(machine(architecture=Architecture.AARCH64, has_screen=True))
+    assert words[0] == "qemu-system-aarch64"
+    assert words[words.index("-machine") + 1] == "virt"
+    assert "virtio-gpu-pci" in words
+
+
+def test_secure_boot_has_variables_that_only_the_firmware_writes():
+    uefi = UefiFirmware(code=Path("/code.fd"), variables=Path("/own.fd"), is_secure=True)
+    words = qemu_command(machine(uefi=uefi))
+    assert words[words.index("-machine") + 1] == "q35,smm=on"
+    assert "driver=cfi.pflash01,property=secure,value=on" in words
+
+
 def test_the_seed_is_read_only_and_never_booted_from():
     words = qemu_command(machine(seed=Path("/seed.img")))
     assert "if=none,id=seed,format=raw,file=/seed.img,readonly=on" in words
@@ -65,10 +138,15 @@ def test_the_seed_is_read_only_and_never_booted_from():
     assert "virtio-blk-pci,drive=seed" in words
 
 
-def test_missing_uefi_firmware_names_its_package(tmp_path):
+@pytest.mark.parametrize(
+    ("architecture", "package"), [(Architecture.X86_64, "ovmf"), (Architecture.AARCH64, "qemu-efi-aarch64")]
+)
+@pytest.mark.parametrize("is_secure", [False, True])
+def test_missing_uefi_firmware_names_its_package(tmp_path, architecture, package, is_secure):
     with pytest.raises(ToolMissingError) as caught:
-        find_uefi((tmp_path,))
-    assert "ovmf" in (caught.value.resolution or "")
+        find_uefi((tmp_path,), architecture=architecture, is_secure=is_secure)
+    assert package in (caught.value.resolution or "")
+    assert ("secure boot" in caught.value.message) is is_secure
 
 
 def test_uefi_firmware_is_found_in_pairs_only(tmp_path):
@@ -76,6 +154,11 @@ def test_uefi_firmware_is_found_in_pairs_only(tmp_path):
     (tmp_path / "OVMF_CODE.fd").touch()
     (tmp_path / "OVMF_VARS.fd").touch()
     assert find_uefi((tmp_path,)).code.name == "OVMF_CODE.fd"
+    with pytest.raises(ToolMissingError):
+        find_uefi((tmp_path,), is_secure=True)
+    (tmp_path / "OVMF_CODE_4M.secboot.fd").touch()
+    (tmp_path / "OVMF_VARS_4M.ms.fd").touch()
+    assert find_uefi((tmp_path,), is_secure=True).is_secure
 
 
 @pytest.mark.parametrize(
@@ -130,88 +213,24 @@ def login(port=22):
 def test_the_login_uses_no_configuration_agent_or_password_of_the_host():
     words = login().command("true")
     assert words[:3] == ["ssh", "-F", "none"]
-    for option in ("BatchMode=yes", "IdentityAgent=none", "IdentitiesOnly=yes", "UserKnownHostsFile=/hosts"):
+    for option in (
+        "HostKeyAlias=boot-test",
+        "BatchMode=yes",
+        "IdentityAgent=none",
+        "IdentitiesOnly=yes",
+        "UserKnownHostsFile=/hosts",
+    ):
         assert option in words
     assert words[-3:] == ["--", "debian@127.0.0.1", "true"]
     assert "-i" not in login().command("true", by_key=False)
-
-
-GOOD = {
-    "cloud-init": "done",
-    "cloud-init-errors": "",
-    "datasource": "DataSourceNoCloud [seed=/dev/vdb]",
-    "sshd-passwordauthentication": "no",
-    "sshd-kbdinteractiveauthentication": "no",
-    "sshd-permitrootlogin": "no",
-    "ssh-methods": "publickey",
-    "host-keys": "2",
-    "host-keys-older-than-boot": "0",
-    "machine-id": "0" * 32,
-    "root-password": "*",
-    "root-bytes": "950",
-    "failed-units": "",
-    "firmware": "bios",
-}
-
-
-def test_a_good_appliance_has_nothing_wrong():
-    assert judge(GOOD, firmware=Firmware.BIOS, disk_bytes=1000) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("cloud-init", "error", "cloud-init says 'error'"),
-        ("cloud-init", "running", "cloud-init says 'running'"),
-        ("cloud-init-errors", "boom", "boom"),
-        ("datasource", "DataSourceNone", "DataSourceNone"),
-        ("sshd-passwordauthentication", "yes", "by password"),
-        ("sshd-kbdinteractiveauthentication", "yes", "keyboard-interactive"),
-        ("sshd-permitrootlogin", "yes", "root may log in"),
-        ("ssh-methods", "publickey,password", "publickey,password"),
-        ("host-keys", "0", "no SSH host keys"),
-        ("host-keys-older-than-boot", "1", "older than the machine"),
-        ("machine-id", "", "no machine-id"),
-        ("root-password", "$", "root has a password"),
-        ("root-password", "", "root has a password"),
-        ("root-bytes", "500", "did not grow"),
-        ("failed-units", "nftables.service", "nftables.service"),
-        ("firmware", "uefi", "started by 'uefi'"),
-    ],
-)
-def test_each_fact_that_is_wrong_is_told(name, value, said):
-    wrong = judge({**GOOD, name: value}, firmware=Firmware.BIOS, disk_bytes=1000)
-    assert len(wrong) == 1
-    assert said in wrong[0]
-
-
-@pytest.mark.parametrize("name", sorted(GOOD))
-def test_a_fact_that_could_not_be_found_out_is_wrong_too(name):
-    facts = {key: value for key, value in GOOD.items() if key != name}
-    assert judge(facts, firmware=Firmware.BIOS, disk_bytes=1000)
-
-
-def test_facts_are_read_line_by_line_and_cloud_inits_result_taken_apart():
-    result = json.dumps({"v1": {"datasource": "DataSourceNoCloud", "errors": ["a", "b"]}})
-    facts = read_facts(f"kernel=6.1\nnoise\ncloud-init-result={result}\nsystem=De\x1b[31mbian\n")
-    assert facts == {
-        "kernel": "6.1",
-        "system": "De[31mbian",
-        "datasource": "DataSourceNoCloud",
-        "cloud-init-errors": "a; b",
-    }
-
-
-@pytest.mark.parametrize("result", ["", "[]", "{", '{"v1": {}}'])
-def test_an_unreadable_result_of_cloud_init_is_an_error(result):
-    assert read_facts(f"cloud-init-result={result}")["cloud-init-errors"]
-
-
-def test_what_a_terminal_would_obey_is_taken_out():
-    assert printable("a\x1b]0;b\x07\u202ec") == "a]0;bc"
 
 
 def test_each_firmware_has_its_own_gate():
     assert boot_gate(Firmware.BIOS) == "boot-bios"
     assert boot_gate(Firmware.UEFI) == "boot-uefi"
     assert BootSettings().timeout_seconds > 600
+
+
+def test_what_is_kept_of_a_failure_has_a_folder_for_each_image_and_gate(tmp_path):
+    digest = "ab" * 64
+    assert failure_folder(tmp_path, f"sha512:{digest}", "boot-uefi") == tmp_path / digest[:32] / "boot-uefi"
