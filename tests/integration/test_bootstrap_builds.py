@@ -197,7 +197,7 @@ def test_a_child_can_have_a_larger_disk_and_a_child_of_its_own_without_the_first
 
 
 def test_a_second_build_gives_the_same_bytes_in_every_format(tmp_path, stand_in):
-    every = (DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHD)
+    every = (DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHD, DiskFormat.OVA)
     first = made(tmp_path, replace(DEFINITION, formats=every))
     assert [built.image.format for built in first.images] == list(every)
     options = BuildOptions(work_directory=tmp_path / "work", cache_directory=tmp_path / "caches")
@@ -206,7 +206,7 @@ def test_a_second_build_gives_the_same_bytes_in_every_format(tmp_path, stand_in)
     assert found.is_compared
     assert len(found.digests) == len(every)
     raw = next(built.path for built in first.images if built.image.format is DiskFormat.RAW)
-    for built in first.images:
+    for built in first.images[:-1]:
         assert subprocess.run(["qemu-img", "compare", "-q", raw, built.path], check=False).returncode == 0
 
 

@@ -14,9 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from coppice import atomic
-from coppice.formats.ovf_manifest import manifest_text
-from coppice.formats.ovf_write import OvfDisk, file_stem, write_ovf
-from coppice.formats.tar_header import ARCHIVE_END, padding, ustar_header
+from coppice.formats.ova_frame import OvaFrame
 from coppice.monitor import SILENT_TASK
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from coppice.model.requirements import Requirements
     from coppice.monitor import Task
 
-ROOM_BYTES = 4096
-"""What comes before the disk is a multiple of it, so that a file system can push the disk back by whole blocks."""
 _INSERT_RANGE = 0x20
 _STEP_BYTES = 1024 * 1024
 _CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EFBIG, errno.ETXTBSY})
@@ -62,58 +58,25 @@ def write_ova(
         handle = os.open(disk, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             state = os.fstat(handle)
-            stem = file_stem(name)
-            descriptor = write_ovf(
-                OvfDisk(file=f"{stem}-disk1.vmdk", file_bytes=state.st_size, virtual_size_bytes=virtual_size_bytes),
+            frame = OvaFrame(
+                disk_bytes=state.st_size,
+                virtual_size_bytes=virtual_size_bytes,
                 requirements=requirements,
                 name=name,
                 is_linux=is_linux,
             )
-            head = _Head(stem, descriptor, state.st_size)
             # First, while the disk is in memory: making room in a file drops it from there.
-            before = head.content(_digest(handle, state.st_size, task))
+            before = frame.before(_digest(handle, state.st_size, task))
             may_push = state.st_nlink == 1 and _same_file_system(disk, destination)
             if may_push and _insert(handle, len(before)):
                 _write(handle, before, 0)
-                _write(handle, head.tail, len(before) + state.st_size)
+                _write(handle, frame.behind, len(before) + state.st_size)
                 disk.replace(destination)
                 return
-            _copy(handle, state.st_size, before, head.tail, destination)
+            _copy(handle, state.st_size, before, frame.behind, destination)
         finally:
             os.close(handle)
         disk.unlink()
-
-
-class _Head:
-    """What comes before the disk: its length is known before the digest of the disk is."""
-
-    def __init__(self, stem: str, descriptor: bytes, disk_bytes: int) -> None:
-        self._stem, self._disk_bytes = stem, disk_bytes
-        self._descriptor = descriptor
-        # White space behind the root means nothing in XML.
-        self._descriptor = descriptor + b"\n" * (-len(self.content("0" * 64)) % ROOM_BYTES)
-
-    def content(self, disk_digest: str) -> bytes:
-        """Return the bytes, with the SHA-256 of the disk."""
-        disk, descriptor = f"{self._stem}-disk1.vmdk", f"{self._stem}.ovf"
-        digests = {descriptor: hashlib.sha256(self._descriptor).hexdigest(), disk: disk_digest}
-        manifest = manifest_text(digests)
-        return b"".join(
-            (
-                ustar_header(descriptor, len(self._descriptor)),
-                self._descriptor,
-                padding(len(self._descriptor)),
-                ustar_header(f"{self._stem}.mf", len(manifest)),
-                manifest,
-                padding(len(manifest)),
-                ustar_header(disk, self._disk_bytes),
-            )
-        )
-
-    @property
-    def tail(self) -> bytes:
-        """What comes behind the disk."""
-        return padding(self._disk_bytes) + ARCHIVE_END
 
 
 def _digest(handle: int, size_bytes: int, task: Task) -> str:

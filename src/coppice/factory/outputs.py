@@ -5,19 +5,27 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import struct
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
-from coppice.factory.files import describe_image, qemu_format
+from coppice.factory.files import describe_image, qemu_format, sha512_of
+from coppice.factory.model import BuiltImage
+from coppice.formats.ova_frame import OvaFrame
+from coppice.formats.ovf_write import VIRTUAL_ADAPTER
 from coppice.model.image import DiskFormat
+from coppice.model.requirements import DiskBus
 from coppice.process import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from coppice.factory.model import BuiltImage
+    from coppice.definition.model import Definition
+    from coppice.model.requirements import Requirements
 
 # Never with -W: writing out of order is quicker, but no two runs then give the same bytes.
 _OPTIONS: dict[DiskFormat, tuple[str, ...]] = {
@@ -28,16 +36,69 @@ _OPTIONS: dict[DiskFormat, tuple[str, ...]] = {
     DiskFormat.VHD: ("-o", "subformat=dynamic,force_size=on"),
 }
 FORMATS = tuple(_OPTIONS)
-"""What can be written."""
+"""What `write_image` writes: formats of disks."""
+ALL_FORMATS = (*FORMATS, DiskFormat.OVA)
+"""What `write_images` writes."""
 _VMDK_DESCRIPTOR_AT = 512
 _VMDK_DESCRIPTOR_BYTES = 20 * 512
 _CID = re.compile(rb"^CID=[0-9a-f]{1,8}$", re.MULTILINE)
 _VDI_UUIDS_AT = 0x188
 _UUID_BYTES = 16
+_COPY_BYTES = 1024 * 1024
 _VHD_FOOTER_BYTES = 512
 _VHD_TIME_AT = 24
 _VHD_CHECKSUM_AT = 64
 _VHD_UUID_AT = 68
+
+
+def check_formats(definition: Definition, builder: str) -> None:
+    """Refuse formats of ``definition`` that cannot be written.
+
+    Args:
+        definition: What is built.
+        builder: Name of the builder, for the message.
+
+    Raises:
+        BuildError: One cannot.
+    """
+    unknown = [each.value for each in definition.formats if each not in ALL_FORMATS]
+    if unknown:
+        raise BuildError(
+            f"{definition.name}: the builder {builder} does not write {', '.join(unknown)}",
+            resolution=f"Set build.formats to some of: {', '.join(ALL_FORMATS)}. Subscribers convert to what they need, "
+            "and `coppice image convert` does it here.",
+        )
+    if definition.formats[0] is DiskFormat.OVA:
+        raise BuildError(
+            f"{definition.name}: build.formats begins with ova, and the first is the one that is booted, looked into "
+            "and published",
+            resolution="Put a format of disks before it, such as qcow2.",
+        )
+
+
+def write_images(raw: Path, into: Path, definition: Definition, *, deadline: float) -> tuple[BuiltImage, ...]:
+    """Write the disk ``raw`` in each format of ``definition``: one content, as many files.
+
+    Args:
+        raw: The disk.
+        into: The directory where the images are made.
+        definition: What is built; its formats were checked.
+        deadline: When it has to be done, by `time.monotonic`.
+
+    Raises:
+        BuildError: One could not be written.
+        ToolMissingError: ``qemu-img`` is not installed.
+        StorageError: The disk failed.
+    """
+    made = []
+    for each in definition.formats:
+        path, seed = into / f"{definition.name}.{each.value}", f"{definition.name}/{each.value}"
+        left_seconds = deadline - time.monotonic()
+        if each is DiskFormat.OVA:
+            made.append(_write_ova(raw, path, definition, seed=seed, timeout_seconds=left_seconds))
+        else:
+            made.append(write_image(raw, path, each, seed=seed, timeout_seconds=left_seconds))
+    return tuple(made)
 
 
 def write_image(raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, timeout_seconds: float) -> BuiltImage:
@@ -46,7 +107,7 @@ def write_image(raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, ti
     Args:
         raw: The disk.
         path: Where the image is made.
-        disk_format: Its format.
+        disk_format: Its format, one of `FORMATS`.
         seed: What its identifiers are made from, where the format has some.
         timeout_seconds: For it.
 
@@ -63,6 +124,34 @@ def write_image(raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, ti
         raise BuildError(f"writing {path.name} failed: {problem.message}", details=problem.details) from problem
     _settle(path, disk_format, hashlib.sha256(seed.encode()).digest())
     return describe_image(path, disk_format)
+
+
+def _write_ova(raw: Path, path: Path, definition: Definition, *, seed: str, timeout_seconds: float) -> BuiltImage:
+    part = path.with_suffix(".vmdk.part")
+    disk = write_image(raw, part, DiskFormat.VMDK, seed=seed, timeout_seconds=timeout_seconds)
+    frame = OvaFrame(
+        disk_bytes=disk.image.size_bytes,
+        virtual_size_bytes=disk.image.virtual_size_bytes,
+        requirements=_machine(definition),
+        name=definition.title,
+        is_linux=definition.operating_system.kind == "Linux",
+        adapter=VIRTUAL_ADAPTER,
+    )
+    with storage_errors("writing", path), part.open("rb") as source, path.open("xb") as target:
+        target.write(frame.before(hashlib.file_digest(source, "sha256").hexdigest()))
+        source.seek(0)
+        shutil.copyfileobj(source, target, _COPY_BYTES)
+        target.write(frame.behind)
+        part.unlink()
+    image = replace(disk.image, format=DiskFormat.OVA, size_bytes=path.stat().st_size, checksum=sha512_of(path))
+    return BuiltImage(path=path, image=image)
+
+
+def _machine(definition: Definition) -> Requirements:
+    said = definition.requirements
+    only = definition.firmware[0] if len(set(definition.firmware)) == 1 else None
+    # Kernels for clouds know no disk of real machines but one on IDE.
+    return replace(said, firmware=said.firmware or only, disk_bus=said.disk_bus or DiskBus.IDE)
 
 
 def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> None:

@@ -28,6 +28,10 @@ _SYSTEM = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSe
 _HARDWARE_FAMILY = "vmx-10"
 _NETWORK = "network"
 _ADAPTER = "10"
+USUAL_ADAPTER = "E1000"
+"""A network adapter that every hypervisor has."""
+VIRTUAL_ADAPTER = "VmxNet3"
+"""One that kernels for clouds alone know, too, which have no driver of any real one."""
 _LINUX_64, _UNKNOWN = 101, 1
 """CIM's numbers of operating systems."""
 _MAX_STEM = 60
@@ -61,7 +65,9 @@ def file_stem(name: str) -> str:
     return _NOT_PLAIN.sub("-", plain).strip("-._")[:_MAX_STEM].strip("-._") or "appliance"
 
 
-def write_ovf(disk: OvfDisk, *, requirements: Requirements, name: str, is_linux: bool = False) -> bytes:
+def write_ovf(
+    disk: OvfDisk, *, requirements: Requirements, name: str, is_linux: bool = False, adapter: str = USUAL_ADAPTER
+) -> bytes:
     """Return a descriptor.
 
     Args:
@@ -69,6 +75,7 @@ def write_ovf(disk: OvfDisk, *, requirements: Requirements, name: str, is_linux:
         requirements: What the machine needs; the recommended amounts count where there are any.
         name: Of the machine, for people.
         is_linux: Whether Linux runs on it, on 64 bits; else nothing is said of that.
+        adapter: Its network adapter, as VMware calls it.
     """
     title = _text(name) or "appliance"
     kind, description = (_LINUX_64, "Linux, 64 bits") if is_linux else (_UNKNOWN, "not said")
@@ -99,14 +106,14 @@ def write_ovf(disk: OvfDisk, *, requirements: Requirements, name: str, is_linux:
         "      <Info>The operating system</Info>",
         f"      <Description>{description}</Description>",
         "    </OperatingSystemSection>",
-        *_hardware(requirements, title),
+        *_hardware(requirements, title, adapter),
         "  </VirtualSystem>",
         "</Envelope>",
     ]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _hardware(requirements: Requirements, title: str) -> list[str]:
+def _hardware(requirements: Requirements, title: str, adapter: str) -> list[str]:
     system = {
         "ElementName": "Virtual Hardware Family",
         "InstanceID": "0",
@@ -121,13 +128,13 @@ def _hardware(requirements: Requirements, title: str) -> list[str]:
         "    <VirtualHardwareSection>",
         "      <Info>What the machine is made of</Info>",
         *_element("System", "vssd", system),
-        *(line for item in _items(requirements) for line in _element("Item", "rasd", item)),
+        *(line for item in _items(requirements, adapter) for line in _element("Item", "rasd", item)),
         *config,
         "    </VirtualHardwareSection>",
     ]
 
 
-def _items(requirements: Requirements) -> tuple[dict[str, str], ...]:
+def _items(requirements: Requirements, adapter: str) -> tuple[dict[str, str], ...]:
     """Return the pieces of hardware; the schema has their fields in the order of the alphabet."""
     cores = requirements.recommended_cores or requirements.minimum_cores or DEFAULT_CORES
     ram_mib = requirements.recommended_ram_mib or requirements.minimum_ram_mib or DEFAULT_RAM_MIB
@@ -161,7 +168,7 @@ def _items(requirements: Requirements) -> tuple[dict[str, str], ...]:
             "Connection": _NETWORK,
             "ElementName": "Network Adapter 1",
             "InstanceID": "5",
-            "ResourceSubType": "E1000",
+            "ResourceSubType": adapter,
             "ResourceType": _ADAPTER,
         },
     )

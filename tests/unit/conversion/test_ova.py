@@ -10,7 +10,7 @@ import pytest
 
 from coppice.conversion.model import Archive, Compression, ConversionLimits, Detection
 from coppice.conversion.ova import OvaLayout, ova_layout, verify_manifest
-from coppice.conversion.ova_write import ROOM_BYTES, write_ova
+from coppice.conversion.ova_write import write_ova
 from coppice.conversion.window import BytesWindow, FileWindow
 from coppice.errors import (
     ArchiveError,
@@ -21,6 +21,7 @@ from coppice.errors import (
     OvfError,
     StorageError,
 )
+from coppice.formats.ova_frame import ROOM_BYTES
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
 from coppice.model.requirements import DiskBus, Requirements

@@ -25,7 +25,7 @@ FOR_ARM = replace(DEFINITION.operating_system, architecture="aarch64")
 
 def test_what_the_builder_does_is_not_refused():
     check_supported(DEFINITION, BuildOptions())
-    every = (DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHD)
+    every = (DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHD, DiskFormat.OVA)
     check_supported(replace(DEFINITION, formats=every), BuildOptions())
     check_supported(replace(DEFINITION, boot=Boot(secure_boot=True)), BuildOptions())
     check_supported(replace(DEFINITION, operating_system=FOR_ARM, firmware=(Firmware.UEFI,)), BuildOptions())
@@ -39,6 +39,7 @@ def test_what_the_builder_does_is_not_refused():
         ({"file_system": FileSystemKind.XFS}, "no root of xfs", "build.file-system"),
         ({"is_encrypted": True}, "no encrypted root", "build.encrypted"),
         ({"platforms": {"qemu": {"cpu": "host"}}}, r"hypervisors \(qemu\)", "platform"),
+        ({"formats": (DiskFormat.OVA, DiskFormat.QCOW2)}, "begins with ova", "before it"),
         ({"formats": (DiskFormat.ISO,)}, "does not write iso", "build.formats"),
         ({"suite": "noble", "boot": Boot(secure_boot=True)}, "secure boot of Debian", "secure-boot"),
         ({"firmware": (Firmware.BIOS,), "boot": Boot(secure_boot=True)}, "is UEFI's", "build.firmware"),

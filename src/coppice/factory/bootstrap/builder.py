@@ -23,7 +23,7 @@ from coppice.factory.bootstrap.supported import check_supported
 from coppice.factory.bootstrap.tree import TreeMaker
 from coppice.factory.build_log import LOG_NAME, BuildLog
 from coppice.factory.model import BuilderOutput, BuildInput
-from coppice.factory.outputs import write_image
+from coppice.factory.outputs import write_images
 from coppice.factory.provision.hook import prepare_provision
 from coppice.factory.provision.inputs import provision_inputs
 from coppice.factory.workplace import workplace
@@ -93,16 +93,7 @@ class BootstrapBuilder:
             raw, packages = run_of_it.make_disk(self.name)
             task.reach(3)
             task.note("compressing the image")
-            images = tuple(
-                write_image(
-                    raw,
-                    into / f"{definition.name}.{each.value}",
-                    each,
-                    seed=f"{definition.name}/{each.value}",
-                    timeout_seconds=deadline - time.monotonic(),
-                )
-                for each in definition.formats
-            )
+            images = write_images(raw, into, definition, deadline=deadline)
             task.reach(4)
         return BuilderOutput(
             images=images,

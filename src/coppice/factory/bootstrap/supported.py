@@ -10,7 +10,7 @@ from coppice.errors import BuildError
 from coppice.factory.bootstrap.disk import END_RESERVE_BYTES, ROOT_START_BYTES
 from coppice.factory.bootstrap.overlay import check_definition
 from coppice.factory.bootstrap.suites import Family, find_suite, sources
-from coppice.factory.outputs import FORMATS
+from coppice.factory.outputs import check_formats
 from coppice.model.operating_system import Firmware
 
 if TYPE_CHECKING:
@@ -32,13 +32,7 @@ def check_supported(definition: Definition, options: BuildOptions) -> None:
     suite = find_suite(definition.suite, definition.operating_system.architecture)
     sources(suite, options.mirror, definition.snapshot)
     _check_boot(definition, suite)
-    unknown = [each.value for each in definition.formats if each not in FORMATS]
-    if unknown:
-        raise BuildError(
-            f"{definition.name}: the bootstrap builder does not write {', '.join(unknown)}",
-            resolution=f"Set build.formats to some of: {', '.join(FORMATS)}. Subscribers convert to what they need, "
-            "and `coppice image convert` does it here.",
-        )
+    check_formats(definition, "bootstrap")
     if definition.file_system is not FileSystemKind.EXT4:
         raise _refused(definition, f"makes no root of {definition.file_system}, only of ext4", "build.file-system")
     if definition.is_encrypted:
