@@ -147,7 +147,7 @@ def test_an_autoinstall_is_a_document_that_its_installer_knows_every_key_of():
 
 def test_an_autoyast_profile_is_a_tree_with_a_type_for_all_that_is_no_text():
     for firmware, loader, first in ((Firmware.BIOS, "grub2", "263"), (Firmware.UEFI, "grub2-efi", "259")):
-        root = ET.fromstring(only(Installer.AUTOYAST, replace(PLAIN, firmware=firmware)))
+        root = ET.fromstring(only(Installer.AUTOYAST, replace(PLAIN, firmware=firmware)))  # noqa: S314 - own text
         assert root.tag == f"{YAST}profile"
         assert root.findtext(f"{YAST}bootloader/{YAST}loader_type") == loader
         drive = root.find(f"{YAST}partitioning/{YAST}drive")

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Packer left: from its disk to a raw one that holds what the appliance has, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+from typing import TYPE_CHECKING
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.bootstrap.dpkg import STATUS, read_packages
+from coppice.factory.bootstrap.filesystem import free_blocks, zero_written
+from coppice.factory.evidence.ext4 import Ext4Disk
+from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers
+from coppice.factory.files import sha512_of
+from coppice.factory.packer.template import DISK_NAME
+from coppice.model.checksum import Checksum
+from coppice.model.image import DiskFormat
+from coppice.process import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coppice.factory.model import Package
+
+_TOOL_SECONDS = 900.0
+_INFO_SECONDS = 60.0
+_SECTOR_BYTES = 512
+_EXT_MAGIC_AT = 1080
+_EXT_MAGIC = b"\x53\xef"
+_BLOCK_SIZE = re.compile(r"^Block size:\s+(\d+)$", re.MULTILINE)
+_HASHED_BYTES = 1024 * 1024
+# e2fsck says 1 when it corrected something: a journal that was still to be played back.
+_CHECKED = (0, 1)
+
+
+def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
+    """Look at a disk to start from, and return its virtual size.
+
+    Raises:
+        BuildError: It is not the one that was named, or refers to other files.
+        StorageError: It cannot be read.
+    """
+    found = sha512_of(path) if checksum.algorithm == "sha512" else _digest(path, checksum.algorithm)
+    if not found.matches(checksum):
+        raise BuildError(
+            f"the disk {path} is not the one that is wanted",
+            details=f"wanted {checksum}\nfound  {found}",
+            resolution="Build the parent anew, or correct disk-checksum after you have found out why it changed.",
+        )
+    try:
+        said = run(
+            ["qemu-img", "info", "--output=json", "-f", disk_format.value, "--", path], timeout_seconds=_INFO_SECONDS
+        ).text()
+        facts = json.loads(said)
+        size = int(facts["virtual-size"])
+    except (ToolFailedError, ValueError, KeyError) as problem:
+        raise BuildError(f"the disk {path} is no {disk_format} image", details=str(problem)) from problem
+    details = facts.get("format-specific", {}).get("data", {})
+    if facts.get("backing-filename") or details.get("data-file"):
+        raise BuildError(
+            f"the disk {path} refers to another file: what is in it cannot be told by its checksum",
+            resolution="Make it whole by `qemu-img convert`, and name that one.",
+        )
+    return size
+
+
+def lay_start(path: Path, disk_format: DiskFormat, place: Path) -> Checksum:
+    """Make ``place`` a disk that Packer can start from, whose content is that of ``path``; return its checksum.
+
+    Raises:
+        BuildError: It could not be made.
+    """
+    argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", path.resolve(), "-F", disk_format.value]
+    try:
+        run([*argv, place], timeout_seconds=_INFO_SECONDS)
+    except ToolFailedError as problem:
+        raise BuildError(f"the disk {path} cannot be started from", details=problem.details) from problem
+    return sha512_of(place)
+
+
+def made_disk(output: Path) -> tuple[Path, DiskFormat]:
+    """Return the disk that Packer made in ``output``, and what it is.
+
+    Raises:
+        BuildError: There is none.
+    """
+    plain = output / DISK_NAME
+    if plain.is_file() and not plain.is_symlink():
+        return plain, DiskFormat.QCOW2
+    found = sorted(output.glob("*.vmdk")) if output.is_dir() else []
+    if len(found) != 1 or found[0].is_symlink():
+        raise BuildError(
+            "Packer ended well, and made no disk",
+            details="\n".join(sorted(path.name for path in output.iterdir())) if output.is_dir() else None,
+            resolution="See its log.",
+        )
+    return found[0], DiskFormat.VMDK
+
+
+def as_raw(disk: Path, disk_format: DiskFormat, raw: Path) -> None:
+    """Write the content of ``disk`` to ``raw``.
+
+    Raises:
+        BuildError: It cannot be read.
+    """
+    argv: list[str | Path] = ["qemu-img", "convert", "-f", disk_format.value, "-O", "raw", "--", disk, raw]
+    try:
+        run(argv, timeout_seconds=_TOOL_SECONDS)
+    except ToolFailedError as problem:
+        raise BuildError(f"the disk that Packer made cannot be read: {problem.message}", details=problem.details) from (
+            problem
+        )
+
+
+def settle(raw: Path) -> int:
+    """Check the root of ``raw``, and write zeros over all that no file has; return where the root starts.
+
+    Raises:
+        BuildError: There is none that can be read, or it is broken.
+        StorageError: The disk cannot be written.
+    """
+    offset = root_offset_bytes(raw)
+    place = f"{raw}?offset={offset}"
+    try:
+        run(["e2fsck", "-f", "-p", place], timeout_seconds=_TOOL_SECONDS, ok=_CHECKED)
+        said = run(["dumpe2fs", place], timeout_seconds=_TOOL_SECONDS).text()
+    except ToolFailedError as problem:
+        raise BuildError(
+            f"the root file system that came out is broken: {problem.message}",
+            details=problem.details,
+            resolution="The machine may not have ended as it should: see the end of its console in the log.",
+        ) from problem
+    match = _BLOCK_SIZE.search(said)
+    block_bytes = int(match[1]) if match else 0
+    if not block_bytes:
+        raise BuildError("the root file system that came out does not say how large its blocks are")
+    with storage_errors("clearing", raw), raw.open("r+b") as stream:
+        for first, last in free_blocks(said):
+            zero_written(stream.fileno(), offset + first * block_bytes, offset + (last + 1) * block_bytes)
+    return offset
+
+
+def root_offset_bytes(raw: Path) -> int:
+    """Return where the largest partition with an ext4 file system starts.
+
+    Raises:
+        BuildError: There is none.
+    """
+    try:
+        table = json.loads(run(["sfdisk", "--json", raw], timeout_seconds=_INFO_SECONDS).text())["partitiontable"]
+        sector_bytes = int(table.get("sectorsize", _SECTOR_BYTES))
+        extents = [(int(row["size"]), int(row["start"]) * sector_bytes) for row in table["partitions"]]
+    except (ToolFailedError, ValueError, KeyError) as problem:
+        raise BuildError("the disk has no partition table that could be read", details=str(problem)) from problem
+    with storage_errors("reading", raw), raw.open("rb") as stream:
+        for _, start in sorted(extents, reverse=True):
+            stream.seek(start + _EXT_MAGIC_AT)
+            if stream.read(len(_EXT_MAGIC)) == _EXT_MAGIC:
+                return start
+    raise BuildError(
+        "the disk has no partition with ext4: what is in it cannot be audited",
+        resolution="Start from a disk whose root is ext4.",
+    )
+
+
+def installed_packages(raw: Path, offset_bytes: int, work: Path) -> tuple[Package, ...]:
+    """Return what the package database on the disk says is installed.
+
+    Raises:
+        BuildError: It has none that can be read.
+    """
+    disk = Ext4Disk(raw, offset_bytes, work)
+    tree = disk.tree()
+    status = tree.find(STATUS)
+    if status is not None and status.is_file:
+        return read_packages(tree.content(status))
+    record = find_record(tree)
+    if record is None:
+        raise BuildError(
+            "the disk has no database of packages that is known",
+            resolution="Start from a system of Debian's or the RPM family.",
+        )
+    return packages_of(read_headers(tree.content(record)))
+
+
+def check_key_is_gone(raw: Path, public_key: str) -> None:
+    """Look through the whole disk for the key that let this build in.
+
+    Raises:
+        BuildError: It is there.
+        StorageError: The disk cannot be read.
+    """
+    body = public_key.split()[1].encode("ascii")
+    with (
+        storage_errors("reading", raw),
+        raw.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole,
+    ):
+        at, end = 0, os.fstat(stream.fileno()).st_size
+        while at < end:
+            try:
+                at = os.lseek(stream.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                return
+            stop = os.lseek(stream.fileno(), at, os.SEEK_HOLE)
+            if whole.find(body, at, stop) >= 0:
+                raise BuildError(
+                    "the key that let the build into its machine is still on the disk",
+                    resolution="A provisioner may have copied it, or a file system beside the root has it.",
+                )
+            at = stop
+
+
+def _digest(path: Path, algorithm: str) -> Checksum:
+    import hashlib
+
+    digest = hashlib.new(algorithm)
+    with storage_errors("reading", path), path.open("rb") as stream:
+        while piece := stream.read(_HASHED_BYTES):
+            digest.update(piece)
+    return Checksum(algorithm, digest.hexdigest())
