@@ -19,6 +19,7 @@ ENTRY_POINT_GROUP = "coppice.builders"
 
 BUILT_IN: dict[str, str] = {
     "bootstrap": "coppice.factory.bootstrap.builder:BootstrapBuilder",
+    "packer": "coppice.factory.packer.builder:PackerBuilder",
 }
 """Name to ``module:class``; imported only when it is used."""
 
