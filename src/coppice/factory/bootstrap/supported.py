@@ -36,7 +36,12 @@ def check_supported(definition: Definition, options: BuildOptions) -> None:
     if definition.file_system is not FileSystemKind.EXT4:
         raise _refused(definition, f"makes no root of {definition.file_system}, only of ext4", "build.file-system")
     if definition.is_encrypted:
-        raise _refused(definition, "makes no encrypted root", "build.encrypted")
+        # A key that an image brings, or that a machine makes and keeps, lies beside what it locks.
+        raise BuildError(
+            f"{definition.name}: the bootstrap builder makes no encrypted root: nobody is there to open it at boot",
+            resolution=f"Leave build.encrypted out of {definition.path}, and have the cloud encrypt the volumes of its "
+            "machines.",
+        )
     if definition.start is not None:
         raise _refused(definition, "starts from packages, from no finished image", "[start]")
     if definition.platforms:
