@@ -18,7 +18,7 @@ from coppice.atomic import storage_errors
 from coppice.errors import BuildError
 from coppice.factory.build_log import LOG_NAME, BuildLog
 from coppice.factory.model import BuilderOutput, BuildInput
-from coppice.factory.outputs import read_disk, write_image
+from coppice.factory.outputs import read_disk, write_images
 from coppice.factory.packer.disk import (
     as_raw,
     check_key_is_gone,
@@ -95,16 +95,7 @@ class PackerBuilder:
             raw, packages = making.make_disk(start, deadline)
             task.reach(3)
             task.note("compressing the image")
-            images = tuple(
-                write_image(
-                    raw,
-                    into / f"{definition.name}.{each.value}",
-                    each,
-                    seed=f"{definition.name}/{each.value}",
-                    timeout_seconds=deadline - time.monotonic(),
-                )
-                for each in definition.formats
-            )
+            images = write_images(raw, into, definition, deadline=deadline)
             task.reach(4)
         return BuilderOutput(
             images=images,

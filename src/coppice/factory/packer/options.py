@@ -109,7 +109,6 @@ class MachineOptions(_Table):
         default=None, description="What is typed when the medium starts; unset: what is usual for its installer."
     )
     boot_wait: _Duration = Field(default="10s", description="How long before that.")
-    boot_key_interval: _Duration = Field(default="100ms", description="How long between two keys.")
     memory_mib: Annotated[int, Field(ge=256, le=1024 * 1024)] = Field(
         default=2048, description="Memory of the machine in which it is built, in MiB."
     )
@@ -128,6 +127,7 @@ class QemuOptions(MachineOptions):
     disk: _Address | None = Field(default=None, description="The disk to start from, in place of a medium: a path.")
     disk_checksum: _Digest | None = Field(default=None, description="Its checksum: `sha256:…`, `sha512:…`.")
     disk_format: Literal["qcow2", "raw"] = Field(default="qcow2", description="What it is.")
+    boot_key_interval: _Duration = Field(default="100ms", description="How long between two keys.")
     machine_type: Literal["pc", "q35"] = Field(default="q35", description="The kind of the machine.")
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coppice.definition.model import FileSystemKind, ProvisionerKind
 from coppice.errors import BuildError, DefinitionError
-from coppice.factory.outputs import FORMATS
+from coppice.factory.outputs import check_formats
 from coppice.factory.packer.guest import chef_attributes, packages_of
 from coppice.factory.packer.options import OpenStackOptions, QemuOptions, read_options
 from coppice.factory.packer.systems import Family, installer_of, system_of
@@ -32,13 +32,7 @@ def check_supported(definition: Definition, options: BuildOptions) -> PlatformOp
         DefinitionError: It contradicts itself.
     """
     said = check_rendered(definition)
-    unknown = [each.value for each in definition.formats if each not in FORMATS]
-    if unknown:
-        raise BuildError(
-            f"{definition.name}: the builder packer does not write {', '.join(unknown)}",
-            resolution=f"Set build.formats to some of: {', '.join(FORMATS)}. Subscribers convert to what they need, "
-            "and `coppice image convert` does it here.",
-        )
+    check_formats(definition, "packer")
     if isinstance(said, OpenStackOptions):
         raise BuildError(
             f"{definition.name}: what Packer builds in OpenStack stays in that cloud, and cannot be audited here",
