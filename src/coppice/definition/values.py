@@ -291,11 +291,13 @@ Seconds = Annotated[
 Day = Annotated[
     date, Kind("day: `2028-06-30`"), BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})
 ]
-# Debian's own grammar for package names: what starts with a letter or digit can never be taken for an option.
+# What starts with a letter or digit can never be taken for an option. RPM's names have capitals and underscores, too.
 Package = Annotated[
     str,
     Matched(
-        r"[a-z0-9][a-z0-9+.-]{1,127}", "not a Debian package name", "a-z 0-9 + - . only, the first a letter or digit"
+        r"[A-Za-z0-9][A-Za-z0-9_+.-]{1,127}",
+        "not a package name",
+        "letters, digits, + - . _ only, the first a letter or digit",
     ),
 ]
 Login = Annotated[

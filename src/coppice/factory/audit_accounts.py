@@ -20,7 +20,7 @@ _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----|-----BEGI
 _KEY_FILE_BYTES = 256 * 1024
 _KEY_STORES = any_of("*.p12", "*.pfx", "*.jks", "*.keystore")
 _KEY_FOLDERS = ("/etc", "/root", "/home", "/srv", "/opt", "/usr/local", "/var/lib", "/var/www")
-_NO_KEYS_IN = ("/var/lib/dpkg/", "/var/lib/apt/")
+_NO_KEYS_IN = ("/var/lib/dpkg/", "/var/lib/apt/", "/var/lib/rpm/")
 _TRUSTED_HOSTS = ("/etc/hosts.equiv", "/etc/ssh/shosts.equiv", "/etc/shosts.equiv")
 _CREDENTIALS = any_of(
     "*/.netrc",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coppice.factory.audit_model import Subject
+    from coppice.factory.evidence.ext4 import Digests
+    from coppice.factory.evidence.ownership import PackagedFile
 
 _STICKY_FOLDERS = frozenset({"/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/var/lock", "/var/crash"})  # noqa: S108
 _NOT_INSTALLED = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/info/", "/usr/share/locale/", "/usr/share/lintian/")
@@ -51,8 +53,17 @@ def _modified(subject: Subject) -> Iterator[tuple[str, str]]:
         if node is None:
             if not delivered.path.startswith(_NOT_INSTALLED):
                 yield delivered.true_path, f"the package {delivered.package} brought it, and it is gone"
-        elif node.is_file and subject.digests[node.path].md5 != delivered.md5:
+        elif node.is_file and _differs(subject.digests[node.path], delivered):
             yield delivered.true_path, f"it is not what the package {delivered.package} brought"
+
+
+def _differs(found: Digests, delivered: PackagedFile) -> bool:
+    return found.sha256 != delivered.sha256 if delivered.sha256 else found.md5 != delivered.md5
+
+
+def _unsigned(subject: Subject) -> Iterator[tuple[str, str]]:
+    for package in subject.ownership.unsigned:
+        yield f"/{package}", f"the package {package} bears no signature"
 
 
 CONTENT_CHECKS = (
@@ -76,6 +87,12 @@ CONTENT_CHECKS = (
         finds="files that are not what their package brought, or are gone (documentation may be left out)",
         reason="A package that was changed is another one, and has no name.",
         look=_modified,
+    ),
+    Check(
+        name="unsigned-package",
+        finds="RPM packages whose record has no signature; the path is `/` and the package's name",
+        reason="Nobody vouches for it.",
+        look=_unsigned,
     ),
 )
 """What the files are."""

@@ -28,6 +28,8 @@ _MAX_PACKETS = 50_000
 _SIGNATURE, _SECRET_KEY, _PUBLIC_KEY, _SECRET_SUBKEY, _PUBLIC_SUBKEY = 2, 5, 6, 7, 14
 _BESIDE_KEYS = frozenset({_SIGNATURE, 10, 12, 13, 17, 21, 60, 61, 62, 63})
 """Signature, marker, trust, user ID, user attribute, padding, private use: what stands between keys (RFC 9580, 5)."""
+_PUBLISHED = frozenset({_SIGNATURE, 13, 17})
+"""Of these, what is of use to others."""
 _V3, _V4, _V5, _V6 = 3, 4, 5, 6
 _RSA = frozenset({1, 2, 3})
 _DSA, _ECDH, _ECDSA, _EDDSA = 17, 18, 19, 22
@@ -119,6 +121,31 @@ def read_keyring(data: bytes) -> tuple[bytes, tuple[PublicKey, ...]]:
     if not keys:
         raise DocumentError("it holds no public key")
     return binary, tuple(keys)
+
+
+def split_keyring(binary: bytes) -> dict[str, bytes]:
+    """Return each primary key of a binary keyring with all that belongs to it, by its fingerprint; trust left out.
+
+    Raises:
+        DocumentError: It is no sequence of packets.
+    """
+    found: dict[str, bytearray] = {}
+    block = bytearray()
+    for tag, body in packets(binary):
+        if tag == _PUBLIC_KEY:
+            block = found.setdefault(_fingerprint(body), bytearray())
+        if tag in {_PUBLIC_KEY, _PUBLIC_SUBKEY, *_PUBLISHED}:
+            block += bytes((0xC0 | tag, 0xFF)) + len(body).to_bytes(4, "big") + body
+    return {fingerprint: bytes(block) for fingerprint, block in found.items() if fingerprint}
+
+
+def armour(binary: bytes) -> str:
+    """Return public keys in ASCII armour (RFC 9580, 6.2), one block."""
+    text = base64.b64encode(binary).decode("ascii")
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    check = base64.b64encode(_crc24(binary).to_bytes(3, "big")).decode("ascii")
+    kind = "PGP PUBLIC KEY BLOCK"
+    return "\n".join((f"-----BEGIN {kind}-----", "", *lines, f"={check}", f"-----END {kind}-----", ""))
 
 
 def read_detached_signature(data: bytes) -> bytes:

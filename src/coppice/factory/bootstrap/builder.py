@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The builder ``bootstrap``: Debian or Ubuntu from its packages into a disk image that boots under BIOS and UEFI.
+"""The builder ``bootstrap``: a distribution from its packages into a disk image that boots under BIOS and UEFI.
 
 A child starts from its parent's tree and its parent's disk: what it does not change is not made again, and its blocks
 stay where they are.
@@ -18,6 +18,7 @@ from coppice.factory.bootstrap.dpkg import STATUS, read_packages
 from coppice.factory.bootstrap.layers import adopt_layers, keep_layer, layer_name, layer_paths
 from coppice.factory.bootstrap.overlay import packages_for
 from coppice.factory.bootstrap.parents import obtain_parent, parent_key
+from coppice.factory.bootstrap.rpm_releases import is_rpm_release
 from coppice.factory.bootstrap.suites import find_suite, sources
 from coppice.factory.bootstrap.supported import check_supported
 from coppice.factory.bootstrap.tree import TreeMaker
@@ -63,7 +64,7 @@ _VERSION_SECONDS = 30.0
 
 
 class BootstrapBuilder:
-    """Builds appliances of Debian and Ubuntu with mmdebstrap."""
+    """Builds appliances of Debian and Ubuntu with mmdebstrap, and of the RPM family with dnf."""
 
     name = "bootstrap"
     version = "2"
@@ -78,6 +79,10 @@ class BootstrapBuilder:
             ToolMissingError: A program that the builder needs is not installed.
             NoSpaceError: The disk is full.
         """
+        if is_rpm_release(definition.suite):
+            from coppice.factory.bootstrap.rpm_builder import build_rpm
+
+            return build_rpm(definition, into, options, monitor)
         check_supported(definition, options)
         for tool in _NEEDED_TOOLS:
             find_tool(tool)

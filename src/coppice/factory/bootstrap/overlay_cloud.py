@@ -33,8 +33,8 @@ def contextualisation(definition: Definition, *, private_mirror: bool) -> Part:
     """
     said = definition.contextualisation
     entries: dict[str, File | Symlink] = {
-        SETTINGS: File(_settings(definition, private_mirror=private_mirror).encode()),
-        **_baked(said),
+        SETTINGS: File(cloud_settings(definition, private_mirror=private_mirror).encode()),
+        **baked(said),
     }
     packages = [] if _CLOCKS.intersection(definition.packages) else ["systemd-timesyncd"]
     if said.guest_agent:
@@ -47,7 +47,17 @@ def contextualisation(definition: Definition, *, private_mirror: bool) -> Part:
     return Part(entries=entries, left_out=left_out, packages=tuple(packages))
 
 
-def _settings(definition: Definition, *, private_mirror: bool) -> str:
+def cloud_settings(definition: Definition, *, private_mirror: bool, groups: tuple[str, ...] = ("adm", "sudo")) -> str:
+    """Return cloud-init's settings.
+
+    Args:
+        definition: What is built.
+        private_mirror: Whether apt's sources are written at first boot.
+        groups: Of the account that is made.
+
+    Raises:
+        DefinitionError: A source or the account cannot be what it says.
+    """
     if not _ACCOUNT.fullmatch(definition.user):
         raise DefinitionError(
             f"not the name of an account: {definition.user[:100]!r}",
@@ -57,7 +67,7 @@ def _settings(definition: Definition, *, private_mirror: bool) -> str:
         "name": definition.user,
         "gecos": definition.user,
         "lock_passwd": True,
-        "groups": ["adm", "sudo"],
+        "groups": list(groups),
         "sudo": ["ALL=(ALL) NOPASSWD:ALL"],
         "shell": "/bin/bash",
     }
@@ -87,7 +97,12 @@ def _sources(said: Contextualisation) -> tuple[str, ...]:
     return said.sources
 
 
-def _baked(said: Contextualisation) -> dict[str, File]:
+def baked(said: Contextualisation) -> dict[str, File]:
+    """Return what is baked in of user data.
+
+    Raises:
+        DefinitionError: It is neither a script nor settings of cloud-init.
+    """
     if said.user_data is None:
         return {}
     if said.user_data.startswith(b"#!"):

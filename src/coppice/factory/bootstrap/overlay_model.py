@@ -24,6 +24,10 @@ _LEFT_OUT = re.compile(
     | /var/cache/apt/.+
     | /var/cache/debconf/[^/]*-old
     | /var/cache/ldconfig/aux-cache
+    | /var/cache/(?:dnf|libdnf5)/.+
+    | /var/lib/dnf/history\.sqlite.*
+    | /(?:var/lib|usr/lib/sysimage)/rpm/(?:\.rpm\.lock|rpmdb\.sqlite-(?:shm|wal))
+    | /var/lib/NetworkManager/(?:secret_key|timestamps|[^/]*\.lease)
     | /var/log/.*\.(?:log|gz|old|\d+)
     | /var/log/apt/.+
     | /root/\.(?:bash_history|ssh/.*|wget-hsts|cache/.*)

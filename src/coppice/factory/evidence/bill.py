@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from coppice.factory.model import BuildResult
 
 _MADE_OF_PACKAGES = (
+    "/boot/initramfs-",
     "/boot/initrd",
+    "/boot/vmlinuz-",
     "/etc/alternatives/",
     "/etc/ld.so.cache",
+    "/etc/pki/ca-trust/extracted/",
     "/etc/ssl/certs/",
     "/usr/lib/locale/",
     "/usr/lib/modules/",
+    "/usr/lib/sysimage/rpm/",
     "/usr/share/mime/",
     "/var/cache/",
     "/var/lib/dpkg/",

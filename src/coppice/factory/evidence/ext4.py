@@ -128,7 +128,7 @@ class Ext4Disk:
             BuildError: A file cannot be read.
         """
         files = [node for node in tree if node.is_file]
-        vouched = {each.true_path for each in ownership.delivered}
+        vouched = {each.true_path for each in ownership.delivered if each.md5}
         with_md5 = {node.inode for node in files if node.path in vouched}
         with_sha1 = {node.inode for node in files if node.path not in ownership.packages}
         by_inode: dict[int, Digests] = {}

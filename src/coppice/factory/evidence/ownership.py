@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from coppice.factory.evidence.rpm_database import find_record, read_headers
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from coppice.factory.evidence.tree import GuestTree
+    from coppice.formats.rpm_header import RpmHeader
 
 INFO = "/var/lib/dpkg/info"
 _DIVERSIONS = "/var/lib/dpkg/diversions"
@@ -25,13 +29,15 @@ class PackagedFile:
         package: Its package.
         path: Where the package wanted it.
         true_path: Where it is: links among directories followed, diversions taken.
-        md5: Of its content.
+        md5: Of its content; empty: the package has the other one.
+        sha256: Of its content; empty likewise.
     """
 
     package: str
     path: str
     true_path: str
-    md5: str
+    md5: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +47,47 @@ class Ownership:
     Attributes:
         packages: By true path, the package that a file belongs to.
         delivered: Files whose content packages vouch for; configuration is not among them.
+        unsigned: Packages whose signature is not recorded where it should be.
     """
 
     packages: Mapping[str, str] = field(default_factory=dict)
     delivered: tuple[PackagedFile, ...] = ()
+    unsigned: tuple[str, ...] = ()
 
 
 def ownership_of(tree: GuestTree) -> Ownership:
-    """Return what dpkg's database in ``tree`` knows of files; nothing where there is none."""
+    """Return what the package database in ``tree`` knows of files: dpkg's, or RPM's; nothing where there is none.
+
+    Raises:
+        BuildError: It is RPM's, and cannot be read.
+    """
+    of_dpkg = _of_dpkg(tree)
+    if of_dpkg.packages:
+        return of_dpkg
+    record = find_record(tree)
+    return of_dpkg if record is None else of_rpm(read_headers(tree.content(record)), tree)
+
+
+def of_rpm(headers: Sequence[RpmHeader], tree: GuestTree) -> Ownership:
+    """Return what the packages of RPM's record know of files."""
+    packages: dict[str, str] = {}
+    delivered: list[PackagedFile] = []
+    for header in headers:
+        for file in header.files:
+            true = tree.true_path(file.path)
+            packages[true] = header.name
+            is_vouched = file.is_vouched and not file.is_configuration and stat.S_ISREG(file.mode)
+            if is_vouched and file.digest and file.algorithm:
+                digest = {file.algorithm: file.digest}
+                delivered.append(PackagedFile(package=header.name, path=file.path, true_path=true, **digest))
+    return Ownership(
+        packages=packages,
+        delivered=tuple(delivered),
+        unsigned=tuple(each.name for each in headers if not each.is_signed and each.architecture != "(none)"),
+    )
+
+
+def _of_dpkg(tree: GuestTree) -> Ownership:
     diverted = dict(_diversions(tree.text(_DIVERSIONS) or ""))
     packages: dict[str, str] = {}
     delivered: list[PackagedFile] = []

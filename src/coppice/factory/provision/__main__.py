@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from coppice.errors import CoppiceError
+from coppice.factory.bootstrap.rpm_inside import PLAN_VARIABLE, dnf_words, read_plan
 from coppice.factory.provision.hook import ERROR, MATERIALS, MODULE, PLAN, REPORT
 from coppice.factory.provision.run import provision
 from coppice.formats.definition import definition_from
@@ -20,6 +21,7 @@ _SECONDS = 7 * 24 * 3600.0
 
 def main(directory: Path, tree: Path) -> int:
     """Provision ``tree`` as the plan in ``directory`` says, and return the exit status."""
+    plan = os.environ.get(PLAN_VARIABLE)
     said = json.loads((directory / PLAN).read_text(encoding="utf-8"))
     try:
         provision(
@@ -30,6 +32,7 @@ def main(directory: Path, tree: Path) -> int:
             apt_config=os.environ.get("MMDEBSTRAP_APT_CONFIG"),
             epoch=said["epoch"],
             tell=_tell,
+            dnf=() if plan is None else dnf_words(read_plan(Path(plan)), tree),
         )
     except CoppiceError as problem:
         _tell(f"{problem.message}\n")

@@ -52,10 +52,14 @@ class ProvisionHook:
     directory: Path
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What is run; the tree follows as the last argument."""
+        return (sys.executable, "-I", "-m", MODULE, str(self.directory))
+
+    @property
     def command(self) -> str:
         """What a shell is given to run; ``$1`` is the tree."""
-        words = (sys.executable, "-I", "-m", MODULE, str(self.directory))
-        return f'{shlex.join(words)} "$1"'
+        return f'{shlex.join(self.words)} "$1"'
 
     def raise_failure(self) -> None:
         """Raise the error that the hook's process ended with; nothing happens where it did not.

@@ -12,6 +12,7 @@ from coppice.factory.provision.borrowed import Borrowing
 from coppice.factory.provision.cage import FIRST_PROCESS, MATERIALS, MAX_LOG_BYTES, SEEN, FloodError, TreeCage
 from coppice.factory.provision.commands import command_of, package_of
 from coppice.factory.provision.plan import make_plan
+from coppice.factory.provision.rpm_borrowed import RpmBorrowing
 from coppice.factory.provision.units import switch_units
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def provision(
     apt_config: str | None,
     epoch: int,
     tell: Callable[[str], None],
+    dnf: tuple[str | Path, ...] = (),
 ) -> None:
     """Do in the tree at ``tree_root`` what ``definition`` says and what its parent's tree does not have yet.
 
@@ -45,6 +47,7 @@ def provision(
         apt_config: What apt of this machine reads to work on the tree; None: provisioners must find what they need.
         epoch: What is made in the tree says that it is from then.
         tell: Gets what is done, and what programs say, as it comes.
+        dnf: dnf of this machine, with all that it needs to work on the tree, where that is of the RPM family.
 
     Raises:
         DefinitionError: It names what is not in the tree: an owner, a shell, a unit.
@@ -54,7 +57,9 @@ def provision(
     """
     plan = make_plan(definition, parent)
     cage = TreeCage(root=tree_root, materials=materials, epoch=epoch, tell=tell)
-    borrowing = Borrowing(cage=cage, apt_config=apt_config)
+    borrowing: Borrowing | RpmBorrowing = Borrowing(cage=cage, apt_config=apt_config)
+    if dnf:
+        borrowing = RpmBorrowing(cage=cage, dnf=dnf)
     if plan.provisioners:
         borrowing = borrowing.borrowed(
             _packages(plan.provisioners, definition.suite, stays=False),
