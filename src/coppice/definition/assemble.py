@@ -26,6 +26,7 @@ from coppice.definition.model import (
     ProvisionerKind,
     RebuildPolicy,
     Services,
+    Start,
 )
 from coppice.definition.problems import Problem
 from coppice.definition.values import MIB, parse_open_port, parse_page
@@ -85,6 +86,7 @@ class Assembly:
             file_system=build.file_system,
             is_encrypted=build.encrypted,
             requirements=_requirements(parsed.requirements, build.disk_size),
+            start=self._start(parsed),
             files=self._files(parsed),
             users=_users(parsed),
             contextualisation=self._contextualisation(parsed),
@@ -97,6 +99,14 @@ class Assembly:
             platforms=dict(parsed.platforms),
             metadata=dict(parsed.metadata),
         )
+
+    def _start(self, parsed: DefinitionFile) -> Start | None:
+        said = parsed.start
+        if said is None:
+            return None
+        named = {name: value or "" for name, value in said.model_dump(exclude={"key"}).items()}
+        key = b"" if said.key is None else self._content(("start",), None, said.key, SCRIPT_LIMIT_BYTES, key="key")
+        return Start(**named, key=key)
 
     def _files(self, parsed: DefinitionFile) -> tuple[DefinedFile, ...]:
         found = tuple(

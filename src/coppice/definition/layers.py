@@ -22,6 +22,8 @@ CHOICES: Mapping[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
     ("file", "*"): (("content", "source"),),
     ("test", "*"): (("script", "source"),),
     ("contextualisation",): (("user-data", "user-data-file"),),
+    # Who starts elsewhere has it vouched for anew.
+    ("start",): (("catalogue", "url", "checksum", "checksums", "signature", "key"),),
 }
 """Keys of which one is said: a child that says one takes the parent's other away."""
 

@@ -38,6 +38,27 @@ class ProvisionerKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The finished image that an appliance starts from: an address with what vouches for its bytes, or the catalogue.
+
+    Attributes:
+        catalogue: ``NAME`` for the newest version of an appliance of the catalogue, or ``NAME@VERSION``; empty: none.
+        url: ``https``, ``http`` or ``file`` address; empty: it is in the catalogue.
+        checksum: ``algorithm:hex`` of its bytes; empty: ``checksums`` has it.
+        checksums: Address of a signed file with the checksums of what is in the same folder; empty: none.
+        signature: Address of that file's detached signature; empty: the file itself is clear-signed.
+        key: The OpenPGP keys of which one must have signed.
+    """
+
+    catalogue: str = ""
+    url: str = ""
+    checksum: str = ""
+    checksums: str = ""
+    signature: str = ""
+    key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedFile:
     """A file that is laid into the appliance.
 
@@ -310,6 +331,7 @@ class Definition:
         platforms: Options of hypervisors, by platform (``qemu``, ``virtualbox``, ``openstack``).
         metadata: Passed untouched into the descriptor.
         variant: Which of several builds this is; empty: the only one.
+        start: The finished image that it starts from; None: it starts from packages, or from its parent.
     """
 
     name: str
@@ -351,6 +373,7 @@ class Definition:
     platforms: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
     variant: str = ""
+    start: Start | None = None
 
     @property
     def reference(self) -> str:
@@ -360,8 +383,10 @@ class Definition:
     def digest(self) -> str:
         """Return the sha256 of all that the definition says; where its file lies does not count."""
         said = {key: value for key, value in asdict(self).items() if key != "path"}
-        if not self.pages:
+        if self.start is None:
             # Who says nothing of it is what it was before this could be said.
+            del said["start"]
+        if not self.pages:
             del said["pages"]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=_told).encode()).hexdigest()
 

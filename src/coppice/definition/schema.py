@@ -18,6 +18,7 @@ from coppice.definition.schema_items import (
     PageSection,
     ProvisionerSection,
     Section,
+    StartSection,
     TestSection,
     UserSection,
 )
@@ -256,6 +257,7 @@ class DefinitionFile(Section):
     appliance: ApplianceSection
     operating_system: OperatingSystemSection
     build: BuildSection
+    start: StartSection | None = None
     requirements: RequirementsSection = RequirementsSection()
     files: list[FileSection] = Field(default=[], alias="file", max_length=500)
     users: list[UserSection] = Field(default=[], alias="user", max_length=100)

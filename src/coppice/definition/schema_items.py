@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from coppice.definition.model import ProvisionerKind  # noqa: TC001 - pydantic reads the annotations
 from coppice.definition.values import (
     Account,
+    CatalogueName,
     Check,
+    ChecksumText,
     Content,
     GuestPath,
     ItemName,
@@ -23,6 +25,7 @@ from coppice.definition.values import (
     Seconds,
     SourcePath,
     Switch,
+    Url,
     VariableName,
     VariableValue,
     Word,
@@ -37,6 +40,45 @@ class Section(BaseModel):
     """A table of the file; keys that it does not have are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_to_kebab, hide_input_in_errors=True)
+
+
+class StartSection(Section):
+    """The finished image that the builders `image` and `prebuilt` start from; with `from`, it is the parent's."""
+
+    catalogue: Annotated[CatalogueName, Kind("`NAME` or `NAME@VERSION`")] | None = Field(
+        default=None, description="An appliance of the catalogue, its newest version or that one; this or `url`."
+    )
+    url: Annotated[Url, Kind("`https`, `http` or `file` address")] | None = Field(
+        default=None, description="Where the image is; with `checksum`, or with `checksums` and `key`."
+    )
+    checksum: Annotated[ChecksumText, Kind('text: `"sha512:…"`')] | None = Field(
+        default=None, description="Of the image's bytes; other bytes are refused."
+    )
+    checksums: Annotated[Url, Kind("`https`, `http` or `file` address")] | None = Field(
+        default=None, description="A signed file with the checksums of what lies beside it, such as `SHA512SUMS`."
+    )
+    signature: Annotated[Url, Kind("`https`, `http` or `file` address")] | None = Field(
+        default=None, description="The detached signature of that file; unset: it is clear-signed."
+    )
+    key: SourcePath | None = Field(
+        default=None, description="The file with the OpenPGP keys of which one must have signed."
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        _exactly_one(catalogue=self.catalogue, url=self.url)
+        if self.url is not None:
+            _exactly_one(checksum=self.checksum, checksums=self.checksums)
+        elif self.checksum or self.checksums:
+            message = "what is in the catalogue has its checksum there; leave checksum and checksums out"
+            raise ValueError(message)
+        if (self.checksums is None) != (self.key is None):
+            message = "checksums and key belong together: what nobody signed, nobody vouches for"
+            raise ValueError(message)
+        if self.signature is not None and self.checksums is None:
+            message = "signature is that of checksums, which is not given"
+            raise ValueError(message)
+        return self
 
 
 class FileSection(Section):

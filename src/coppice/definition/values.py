@@ -331,6 +331,31 @@ Unit = Annotated[
 KernelOption = Annotated[
     str, Matched(r"[A-Za-z0-9_][A-Za-z0-9_.,:;=/@+-]{0,199}", "not a kernel option", "one word, without quotes")
 ]
+Url = Annotated[
+    str,
+    Matched(
+        r"(?:https?://[^\s/@]+|file://)/[^\s]{1,1000}",
+        "not an address",
+        "such as https://host/image.qcow2, without account",
+    ),
+    AfterValidator(_one_line),
+]
+CatalogueName = Annotated[
+    str,
+    Matched(
+        rf"{_NAME}(?:@[0-9A-Za-z][0-9A-Za-z._:+~-]{{0,63}})?",
+        "not an appliance of the catalogue",
+        "NAME or NAME@VERSION",
+    ),
+]
+ChecksumText = Annotated[
+    str,
+    Matched(
+        r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}",
+        "not a checksum",
+        "sha256:, sha384: or sha512: and lower-case hexadecimal digits",
+    ),
+]
 VariableName = Annotated[
     str, Matched(r"[A-Za-z_][A-Za-z0-9_]{0,63}", "not the name of a variable", "letters, digits and _")
 ]

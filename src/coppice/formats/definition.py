@@ -26,6 +26,7 @@ from coppice.definition.model import (
     ProvisionerKind,
     RebuildPolicy,
     Services,
+    Start,
 )
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware, OperatingSystem
@@ -48,7 +49,7 @@ def definition_from(document: Mapping[str, Any]) -> Definition:
         ValueError, KeyError, TypeError, AttributeError: It holds none.
     """
     known = dict(document)
-    end = known.get("end_of_life")
+    end, start = known.get("end_of_life"), known.get("start")
     return Definition(
         **{
             **known,
@@ -61,6 +62,7 @@ def definition_from(document: Mapping[str, Any]) -> Definition:
             "formats": tuple(DiskFormat(each) for each in known["formats"]),
             "end_of_life": None if end is None else date.fromisoformat(end),
             "file_system": FileSystemKind(known.get("file_system", FileSystemKind.EXT4)),
+            "start": None if start is None else Start(**{**start, "key": _bytes(start["key"])}),
             **_contents(known),
             **_behaviour(known),
         }
