@@ -92,6 +92,8 @@ HARMLESS_RECEIVERS = frozenset({"atexit", "os", "selector", "self", "shutil", "s
 """Receivers whose ``register`` or ``remove`` is plainly no cloud's that was handed in; all else counts as a cloud."""
 
 SUBPROCESS_MODULES = frozenset({"coppice.process", "coppice.process.child"})
+BECOMES_PROGRAMS = frozenset({"coppice.process.own_users"})
+"""Who may become another program."""
 SUBPROCESS_PREFIXES = ("coppice.factory.boot", "coppice.factory.machine", "coppice.testing.")
 """Who may import `subprocess`: what runs programs and what starts them; what keeps a machine running for a boot test,
 the test kit."""
@@ -369,7 +371,8 @@ def subprocess_rule(module: Module) -> Iterator[Finding]:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called in SHELLS or called.startswith(("os.exec", "os.spawn", "os.posix_spawn")):
+        becomes = called.startswith("os.exec") and module.name in BECOMES_PROGRAMS
+        if called in SHELLS or (called.startswith(("os.exec", "os.spawn", "os.posix_spawn")) and not becomes):
             yield Finding(module.path, node.lineno, f"{called}: programs are run by coppice.process")
         for keyword in node.keywords:
             if keyword.arg == "shell" and not (

@@ -8,11 +8,7 @@ namespace since 6.7, and which is gone with it.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import platform
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +20,8 @@ if TYPE_CHECKING:
 
 RULES = Path("/usr/lib/binfmt.d")
 KNOWN = Path("/proc/sys/fs/binfmt_misc")
-EVERYBODY = "0 0 4294967295\n"
-"""Each user of the namespace is who he is outside."""
-_MODULE = "coppice.factory.bootstrap.foreign"
 _MOUNT_SECONDS = 60.0
 _MOST_RULE_BYTES = 1920
-_NEW_USERS = 0x10000000
-_PARENT_DEATH_SIGNAL = 1
 
 
 def emulation_rule(
@@ -82,36 +73,6 @@ def make_known(rule: str) -> None:
         ) from problem
 
 
-def among_own_users() -> tuple[str, ...]:
-    """Return what stands before a command so that root runs it in a user namespace of its own, with the same users."""
-    return (sys.executable, "-P", "-m", _MODULE)
-
-
-def main() -> None:
-    """Become the command that is given, in a user namespace of its own in which everybody is who he is outside."""
-    library = ctypes.CDLL(None, use_errno=True)
-    process = os.getpid()
-    ready, tell = os.pipe()
-    writer = os.fork()
-    if not writer:
-        # Only somebody outside may say who is who.
-        os.close(tell)
-        is_there = os.read(ready, 1)
-        for name in ("uid_map", "gid_map") if is_there else ():
-            Path(f"/proc/{process}/{name}").write_text(EVERYBODY, encoding="ascii")
-        os._exit(0)
-    if library.unshare(_NEW_USERS):
-        raise OSError(ctypes.get_errno(), "a user namespace cannot be made")
-    os.write(tell, b"x")
-    _, status = os.waitpid(writer, 0)
-    if status:
-        message = "the users of a namespace cannot be said"
-        raise OSError(message)
-    # The kernel forgets it when a process changes what it may.
-    library.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - the program and its arguments are ours, no shell
-
-
 def _is_known(entry: Path) -> bool:
     try:
         lines = entry.read_text(encoding="ascii").splitlines()
@@ -119,7 +80,3 @@ def _is_known(entry: Path) -> bool:
         return False
     flags = next((line.partition(":")[2] for line in lines if line.startswith("flags:")), "")
     return "enabled" in lines and "F" in flags
-
-
-if __name__ == "__main__":
-    main()

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError, NoSpaceError, ToolFailedError, ToolTimeoutError
-from coppice.factory.bootstrap.foreign import among_own_users, emulation_rule
+from coppice.factory.bootstrap.foreign import emulation_rule
 from coppice.factory.bootstrap.inside import Order
 from coppice.factory.bootstrap.processors import BIOS_CORE
 from coppice.factory.bootstrap.room import room_in_memory
 from coppice.factory.bootstrap.suites import Family
 from coppice.process import run
+from coppice.process.own_users import among_own_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
