@@ -48,6 +48,8 @@ def build_key(definition: Definition, builder: Builder, options: BuildOptions) -
         # The parent's bytes, and by its key those of all that it is built upon.
         "parent": [[parent.key, str(parent.images[0].image.checksum)] for parent in options.ancestors[:1]],
     }
+    if definition.start is not None and options.starts is not None and not options.ancestors:
+        said["start"] = options.starts.identity(definition.start)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

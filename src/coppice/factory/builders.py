@@ -19,6 +19,8 @@ ENTRY_POINT_GROUP = "coppice.builders"
 
 BUILT_IN: dict[str, str] = {
     "bootstrap": "coppice.factory.bootstrap.builder:BootstrapBuilder",
+    "image": "coppice.factory.image_start.builder:ImageBuilder",
+    "prebuilt": "coppice.factory.prebuilt.builder:PrebuiltBuilder",
     "packer": "coppice.factory.packer.builder:PackerBuilder",
 }
 """Name to ``module:class``; imported only when it is used."""

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from coppice.definition.model import Definition
-    from coppice.model.image import Image
+    from coppice.definition.model import Definition, Start
+    from coppice.model.checksum import Checksum
+    from coppice.model.image import DiskFormat, Image
     from coppice.monitor import Monitor
 
 
@@ -158,6 +159,49 @@ class BuildResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartDisk:
+    """The disk that a build starts from, after its bytes were vouched for and looked at.
+
+    Attributes:
+        raw: The disk, raw, in the directory of the build, which may change it.
+        name: The published file's name.
+        uri: Where it came from; empty: from this machine.
+        checksum: Of the published file.
+        format: Of the disk in it.
+        original: The published file itself, which nobody writes into; None: it is no bare disk that a cloud could take
+            as it is.
+    """
+
+    raw: Path
+    name: str
+    uri: str
+    checksum: Checksum
+    format: DiskFormat
+    original: Path | None
+
+
+class StartSource(Protocol):
+    """Gives the images that builds start from; the factory neither fetches nor opens what others made."""
+
+    def identity(self, start: Start) -> str:
+        """Return what the definition does not say of the bytes and is known before they are had; may be empty.
+
+        Raises:
+            NotFoundError: There is no such appliance, or no such version of it.
+        """
+        ...
+
+    def take(self, start: Start, into: Path, monitor: Monitor) -> StartDisk:
+        """Return the disk of ``start``, laid into the directory ``into``.
+
+        Raises:
+            BuildError: It cannot be had, or other bytes came than what vouches for them says.
+            CoppiceError: It was refused otherwise; the class says why.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
     """What a site decides about its builds.
 
@@ -168,6 +212,7 @@ class BuildOptions:
         timeout_seconds: For the whole build.
         keyring: Keys that sign what the mirror has; None: the distribution's.
         ancestors: The builds that the definition's parents have, the nearest first; each with its tree.
+        starts: Where the images come from that builds start from; None: nothing can be started from one.
     """
 
     mirror: str | None = None
@@ -176,6 +221,7 @@ class BuildOptions:
     timeout_seconds: float = 3600
     keyring: Path | None = None
     ancestors: tuple[BuildResult, ...] = ()
+    starts: StartSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

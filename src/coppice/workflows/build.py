@@ -22,6 +22,7 @@ from coppice.factory.boot_model import BootLevel, covers, promise_of
 from coppice.factory.build import build, find_kept
 from coppice.factory.model import BuildOptions
 from coppice.factory.verdicts import has_passed, keep_verdict
+from coppice.workflows.start_images import StartImages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -279,6 +280,7 @@ def build_options(settings: Settings, ancestors: tuple[BuildResult, ...] = ()) -
         timeout_seconds=settings.factory.build_timeout_seconds,
         keyring=None if keyring is None else Path(keyring).expanduser().absolute(),
         ancestors=ancestors,
+        starts=StartImages(settings=settings),
     )
 
 

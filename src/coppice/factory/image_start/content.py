@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree of an image's ext4 root, read without mounting it: its listing, and a layer that others can be laid over."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import stat
+import tarfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.bootstrap.dpkg import STATUS
+from coppice.factory.bootstrap.listing import Kind, Listing
+from coppice.factory.bootstrap.listing import Node as Listed
+from coppice.factory.evidence.ext4 import Ext4Disk
+from coppice.factory.image_start.root import BLOCK_BYTES
+from coppice.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from coppice.factory.evidence.tree import GuestTree, Node
+    from coppice.factory.image_start.root import Root
+
+_CHECK_SECONDS = 600.0
+_OWNERS = re.compile(r"^User:\s+(\d+)\s+Group:\s+(\d+)\s", re.MULTILINE)
+_MODE = re.compile(r"\sMode:\s+0?([0-7]{3,4})\s")
+_MTIME = re.compile(r"^ mtime: 0x([0-9a-f]{8})", re.MULTILINE)
+_CAPABILITY = re.compile(r"^  security\.capability \(\d+\) = ((?:[0-9a-f]{2} )+)", re.MULTILINE)
+_ROOT = "/"
+_HEAD_AT, _HEAD_BYTES = 1024, 1024
+_INCOMPATIBLE_AT, _BLOCK_SIZE_AT = 0x60, 0x18
+_NEEDS_RECOVERY = 0x4
+_SMALLEST_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartContent:
+    """What the root of an image holds.
+
+    Attributes:
+        tree: To be asked for what is in a file.
+        listing: Files, directories and links; nothing else is touched.
+        layer: The same as a compressed tar file.
+        epoch: Seconds since 1970 of the youngest of them.
+    """
+
+    tree: GuestTree
+    listing: Listing
+    layer: Path
+    epoch: int
+
+    @property
+    def status(self) -> bytes:
+        """What dpkg's record says; empty: there is none."""
+        node = self.tree.find(STATUS)
+        return b"" if node is None or not node.is_file else self.tree.content(node)
+
+
+class _StartDisk(Ext4Disk):
+    """An ext4 file system of which more is asked than the audit needs."""
+
+    def facts(self, nodes: Sequence[Node]) -> list[str]:
+        """Return all that debugfs says of each inode; the root directory's first."""
+        return self._ask(["stat <2>", *(f"stat <{node.inode}>" for node in nodes)])
+
+
+def read_content(raw: Path, root: Root, work: Path) -> StartContent:
+    """Read the root of the disk ``raw``.
+
+    Args:
+        raw: The disk.
+        root: Where the root is.
+        work: A directory to work in; the layer is made there.
+
+    Raises:
+        BuildError: It was not shut down cleanly, is damaged, or has what cannot be read.
+        StorageError: The layer cannot be written.
+    """
+    check_clean(raw, root)
+    disk = _StartDisk(raw, root.start_bytes, work)
+    tree = disk.tree()
+    nodes = [node for node in tree if node.is_file or node.is_folder or node.is_link]
+    top, *facts = disk.facts(nodes)
+    path = work / "start.tar.zst"
+    listing: Listing = {_ROOT: _listed(top, Kind.DIRECTORY, _mode(top))}
+    first: dict[int, str] = {}
+    compressor = zstandard.ZstdCompressor(level=1)
+    with (
+        storage_errors("writing", path),
+        path.open("wb") as stream,
+        compressor.stream_writer(stream) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        _add(archive, _ROOT, listing[_ROOT], b"")
+        for node, said in zip(nodes, facts, strict=True):
+            known = first.setdefault(node.inode, node.path) if node.is_file else node.path
+            content = tree.content(node) if node.is_file and known == node.path else b""
+            listing[node.path] = (
+                _node(node, said, content) if known == node.path else Listed(kind=Kind.LINK, mode=0, target=known)
+            )
+            _add(archive, node.path, listing[node.path], content)
+    return StartContent(tree=tree, listing=listing, layer=path, epoch=max(node.mtime for node in listing.values()))
+
+
+def check_clean(raw: Path, root: Root) -> None:
+    """Refuse a file system that was not shut down cleanly, or is damaged.
+
+    Raises:
+        BuildError: It is one, or has blocks of another length than is usual for disks.
+    """
+    with storage_errors("reading", raw), raw.open("rb") as stream:
+        stream.seek(root.start_bytes + _HEAD_AT)
+        head = stream.read(_HEAD_BYTES)
+    features = int.from_bytes(head[_INCOMPATIBLE_AT : _INCOMPATIBLE_AT + 4], "little")
+    block = _SMALLEST_BLOCK << min(6, int.from_bytes(head[_BLOCK_SIZE_AT : _BLOCK_SIZE_AT + 4], "little"))
+    if block != BLOCK_BYTES:
+        raise BuildError(f"the image's root has blocks of {block} bytes; {BLOCK_BYTES} are wanted")
+    advice = "Shut the machine down that the image was made of, and take it anew."
+    if features & _NEEDS_RECOVERY:
+        raise BuildError(
+            "the image's root was in use when the image was made: its journal is not empty", resolution=advice
+        )
+    try:
+        run(["e2fsck", "-f", "-n", f"{raw}?offset={root.start_bytes}"], timeout_seconds=_CHECK_SECONDS)
+    except ToolFailedError as problem:
+        raise BuildError("the image's root is damaged", details=problem.details, resolution=advice) from problem
+
+
+def _node(node: Node, said: str, content: bytes) -> Listed:
+    if node.is_folder:
+        return _listed(said, Kind.DIRECTORY, stat.S_IMODE(node.mode))
+    if node.is_link:
+        return _listed(said, Kind.SYMLINK, 0o777, target=node.target)
+    digest = hashlib.sha256(content).hexdigest()
+    return _listed(said, Kind.FILE, stat.S_IMODE(node.mode), size_bytes=len(content), digest=digest)
+
+
+def _listed(said: str, kind: Kind, mode: int, *, size_bytes: int = 0, digest: str = "", target: str = "") -> Listed:
+    owners, mtime, capability = _OWNERS.search(said), _MTIME.search(said), _CAPABILITY.search(said)
+    if owners is None or mtime is None:
+        raise BuildError("looking into the image failed", details=f"its owner or date cannot be read:\n{said[:500]}")
+    return Listed(
+        kind=kind,
+        mode=mode,
+        uid=int(owners[1]),
+        gid=int(owners[2]),
+        mtime=int(mtime[1], 16),
+        size_bytes=size_bytes,
+        digest=digest,
+        target=target,
+        capability="" if capability is None or kind is not Kind.FILE else capability[1].replace(" ", ""),
+    )
+
+
+def _mode(said: str) -> int:
+    found = _MODE.search(said)
+    if found is None:
+        raise BuildError("looking into the image failed", details=f"permissions cannot be read:\n{said[:500]}")
+    return int(found[1], 8)
+
+
+def _add(archive: tarfile.TarFile, path: str, node: Listed, content: bytes) -> None:
+    member = tarfile.TarInfo(path.lstrip("/") or ".")
+    member.mode, member.uid, member.gid, member.mtime = node.mode, node.uid, node.gid, node.mtime
+    kinds = {Kind.DIRECTORY: tarfile.DIRTYPE, Kind.SYMLINK: tarfile.SYMTYPE, Kind.LINK: tarfile.LNKTYPE}
+    member.type = kinds.get(node.kind, tarfile.REGTYPE)
+    if node.kind is Kind.LINK:
+        member.linkname = node.target.lstrip("/")
+    elif node.kind is Kind.SYMLINK:
+        member.linkname = node.target
+    else:
+        member.size = node.size_bytes
+    if node.capability:
+        text = bytes.fromhex(node.capability).decode("utf-8", errors="surrogateescape")
+        member.pax_headers = {"SCHILY.xattr.security.capability": text}
+    archive.addfile(member, io.BytesIO(content))
