@@ -28,86 +28,24 @@ from coppice.factory.packer.builder import PackerBuilder
 from coppice.model.image import DiskFormat
 from coppice.monitor import SILENT
 from coppice.process import ended_when
+from coppice.testing.packer_stand import DISK_BYTES, GOOD, MIB, lay_packer, small_disk, start_of
 
 pytestmark = pytest.mark.integration
 
 CHECKOUT = Path(__file__).parents[2]
-MIB = 1024 * 1024
-DISK_BYTES = 32 * MIB
 SCRIPT = Provisioner(name="one", kind=ProvisionerKind.SHELL, files={"run": b"#!/bin/sh\nls\n"}, entry="run")
-STATUS = """\
-Package: base
-Status: install ok installed
-Architecture: amd64
-Version: 1
-"""
-# What the stand-in does is in the file `plan` beside it; what it saw is left there, too.
-STAND_IN = """\
-#!{python}
-import json, os, stat, subprocess, sys
-place = {place!r}
-if sys.argv[1] == "version":
-    print(open(place + "/version").read(), end="")
-    sys.exit(0)
-template = json.load(open(sys.argv[-1]))
-variables = next(word.partition("=")[2] for word in sys.argv if word.startswith("-var-file="))
-if sys.argv[1] == "validate":
-    sys.exit(0)
-(builder,) = template["builders"]
-output = builder["output_directory"]
-key = json.load(open(variables))["key"]
-public = open(key + ".pub").read().split()[1]
-facts = {{"argv": sys.argv, "mode": stat.S_IMODE(os.stat(variables).st_mode), "environment": dict(os.environ),
-         "folder": stat.S_IMODE(os.stat(os.path.dirname(variables)).st_mode), "public": public,
-         "private": open(key).read(), "template": template}}
-json.dump(facts, open(place + "/facts.json", "w"))
-def say(text, kind="say"):
-    print(f"1795684291,,ui,{{kind}}," + text.replace(",", "%!(PACKER_COMMA)"), flush=True)
-def make(*commands):
-    os.mkdir(output)
-    raw = output + "/raw"
-    subprocess.run(["cp", place + "/disk.raw", raw], check=True)
-    for command in commands:
-        subprocess.run(["debugfs", "-w", "-R", command, raw + "?offset=1048576"], check=True, capture_output=True)
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, output + "/disk"], check=True)
-    os.remove(raw)
-exec(open(place + "/plan").read())
-"""
-GOOD = """\
-say("==> qemu: Starting VM, booting disk image")
-open(place + "/key", "w").write(public)
-make("write %s/key taken-away" % place, "rm taken-away")
-"""
 
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory):
     """Return a small disk with one partition and a record of packages."""
-    place = tmp_path_factory.mktemp("disk")
-    tree = place / "tree"
-    (tree / "var/lib/dpkg").mkdir(parents=True)
-    (tree / "var/lib/dpkg/status").write_text(STATUS)
-    raw = place / "disk.raw"
-    with raw.open("wb") as stream:
-        stream.truncate(DISK_BYTES)
-    subprocess.run(["sfdisk", "-q", raw], input="label: gpt\nstart=2048\n", text=True, check=True)
-    blocks = str((DISK_BYTES - 2 * MIB) // 4096)
-    make = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", tree, "-E", f"offset={MIB}", raw, blocks]
-    subprocess.run(make, check=True)
-    return raw
+    return small_disk(tmp_path_factory.mktemp("disk"))
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch, disk):
     """Put a stand-in for Packer first in PATH; return where its plan is."""
-    place = tmp_path / "stand-in"
-    place.mkdir()
-    program = place / "packer"
-    program.write_text(STAND_IN.format(python=sys.executable, place=str(place)))
-    program.chmod(0o755)
-    (place / "version").write_text("Packer v1.6.6\n")
-    (place / "plan").write_text(GOOD)
-    (place / "disk.raw").symlink_to(disk)
+    place = lay_packer(tmp_path / "stand-in", disk)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     found = Measurement(acceleration=Acceleration.TCG, reason="")
     monkeypatch.setattr(prepared, "choose_acceleration", lambda *_, **__: found)
@@ -116,8 +54,7 @@ def stand_in(tmp_path, monkeypatch, disk):
 
 def wanted(disk, **changes):
     """Return a definition that starts from ``disk``."""
-    checksum = f"sha256:{hashlib.sha256(disk.read_bytes()).hexdigest()}"
-    start = {"disk": str(disk), "disk-checksum": checksum, "disk-format": "raw"}
+    start = start_of(disk)
     base = read_definition(CHECKOUT / "definitions" / "debian-12")
     fields = {"name": "packed", "builder": "packer", "disk_size_bytes": DISK_BYTES, "platforms": {"qemu": start}}
     return replace(base, **{**fields, **changes})

@@ -174,6 +174,8 @@ def _answer(
 def _seed_data(public_key: str) -> dict[str, bytes]:
     account = {
         "name": ACCOUNT,
+        # The first numbers are for the accounts of the appliance.
+        "uid": 59999,
         "lock_passwd": True,
         "shell": "/bin/sh",
         "sudo": ["ALL=(ALL) NOPASSWD:ALL"],
