@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from coppice.testing.openpgp import GnuPg, ThrowAwayKey
@@ -95,6 +96,35 @@ class PackageSuite:
         _run(["dpkg-deb", "--root-owner-group", "--build", "-Znone", str(tree), str(file)])
         shutil.rmtree(tree)
 
+    def put(self, file: Path, version: str = "", edit: Callable[[Path], object] = lambda _tree: None) -> None:
+        """Take a package as it is, or changed as another version; it is there from the next `publish` on.
+
+        Args:
+            file: A ``.deb``, named as a package manager keeps it.
+            version: The version that it becomes; empty: it stays as it is.
+            edit: Called with the folder of its files; the package's list of digests follows what it changes.
+        """
+        if not version:
+            shutil.copyfile(file, self._pool / file.name)
+            return
+        tree = self._root / "build"
+        _run(["dpkg-deb", "--raw-extract", str(file), str(tree)])
+        control = tree / "DEBIAN" / "control"
+        lines = control.read_text(encoding="utf-8").splitlines()
+        lines = [f"Version: {version}" if line.startswith("Version: ") else line for line in lines]
+        control.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        edit(tree)
+        _write_digests(tree)
+        name, _, architecture = file.stem.split("_")
+        made = self._pool / f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
+        _run(["dpkg-deb", "--root-owner-group", "--build", "-Znone", str(tree), str(made)])
+        shutil.rmtree(tree)
+
+    def remove(self, name: str) -> None:
+        """Take all versions of a package away, from the next `publish` on."""
+        for file in self._pool.glob(f"{name}_*.deb"):
+            file.unlink()
+
     def publish(
         self,
         *,
@@ -144,6 +174,18 @@ class PackageSuite:
             there = self._binary / "by-hash" / "SHA256" / hashlib.sha256(file.read_bytes()).hexdigest()
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, there)
+
+
+def _write_digests(tree: Path) -> None:
+    """Write what ``dpkg --verify`` holds the files of a package against; its configuration is not in it."""
+    listed = tree / "DEBIAN" / "conffiles"
+    configuration = set(listed.read_text(encoding="utf-8").split("\n")) if listed.exists() else set()
+    lines = []
+    for path in sorted(tree.rglob("*")):
+        name = path.relative_to(tree)
+        if path.is_file() and not path.is_symlink() and name.parts[0] != "DEBIAN" and f"/{name}" not in configuration:
+            lines.append(f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {name}\n")
+    (tree / "DEBIAN" / "md5sums").write_text("".join(lines), encoding="utf-8")
 
 
 def _run(argv: list[str], *, cwd: Path | None = None) -> bytes:

@@ -40,7 +40,7 @@ class Order:
         memory_bytes: How much of the memory it may take; 0: it stands on the disk.
         layers: Those of the tree that it is built upon, the first first; none: from nothing.
         command: mmdebstrap and its options, without the target.
-        arguments: What follows the target: the lines of the package sources.
+        arguments: What it reads: the lines of the package sources.
         output: Where the tar file of the tree, or of what the child changed in it, is written.
         facts: Where the digests of the repositories' indices are written, as JSON.
         packages: A directory where packages are kept for other builds; None: they are not.
@@ -115,8 +115,10 @@ def make(order: Order) -> None:
     # By the last, kernel packages leave making their initial file system to whoever installs them.
     environment = {"TMPDIR": str(space), "SOURCE_DATE_EPOCH": str(order.epoch), "INITRD": "No"}
     run(
-        [*order.command, root, *order.arguments],
+        # Not among its arguments: an address may hold a password, and all can read what a process was called with.
+        [*order.command, root, "-"],
         timeout_seconds=order.seconds,
+        input_bytes="".join(f"{line}\n" for line in order.arguments).encode(),
         env=environment,
         on_output=_say,
     )
