@@ -101,6 +101,11 @@ def tree_of(result, tmp_path):
     return Ext4Disk(work / "raw", disks.ROOT_START_BYTES, work)
 
 
+def label_of(path, raw):
+    words = ["debugfs", "-R", f"ea_get -V {path} security.selinux", f"{raw}?offset={disks.ROOT_START_BYTES}"]
+    return subprocess.run(words, capture_output=True, check=True).stdout.rstrip(b"\0\n").decode()
+
+
 def test_packages_of_the_rpm_family_become_an_image_that_says_what_is_in_it(tmp_path, options, mirror):
     result = made(DEFINITION, tmp_path, options)
     assert Package(name="web-thing", version="1.0-1", architecture="x86_64", manager="rpm", licence="Apache-2.0") in (
@@ -133,6 +138,14 @@ def test_packages_of_the_rpm_family_become_an_image_that_says_what_is_in_it(tmp_
     assert [(each.name, each.digest, each.uri) for each in result.provenance.inputs][1:] == [
         ("index appstream", wanted, "")
     ]
+    raw = tmp_path / f"look-{DEFINITION.name}" / "raw"
+    labels = {path: label_of(path, raw) for path in ("/etc/shadow", "/usr/bin/sh", "/usr/bin", "/boot/grub/grub.cfg")}
+    assert labels == {
+        "/etc/shadow": "system_u:object_r:shadow_t:s0",
+        "/usr/bin/sh": "system_u:object_r:bin_t:s0",
+        "/usr/bin": "system_u:object_r:bin_t:s0",
+        "/boot/grub/grub.cfg": "system_u:object_r:default_t:s0",
+    }
     # RPM itself agrees with what was read of its record.
     record = tmp_path / "record"
     record.mkdir()

@@ -23,6 +23,12 @@ _ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\\nnobody:x:65534:65534::/:/sbin/nolog
 _GROUP = "root:x:0:\\nwheel:x:10:\\nnobody:x:65534:\\n"
 _SHADOW = "root:!*:19000::::::\\nnobody:!*:19000::::::\\n"
 _APPLETS = ("sh", "cat", "head", "mkdir", "sed", "grep", "test", "rm", "cp", "ls", "date", "env", "chmod")
+_POLICY = (
+    "/.* system_u:object_r:default_t:s0\\n"
+    "/etc/.* system_u:object_r:etc_t:s0\\n"
+    "/etc/shadow -- system_u:object_r:shadow_t:s0\\n"
+    "/usr/bin(/.*)? system_u:object_r:bin_t:s0\\n"
+)
 _GETENT = (
     "#!/bin/sh\\n"
     'base=$1; shift; [ "$1" != -- ] || shift\\n'
@@ -100,6 +106,8 @@ def system_packages(names: Iterable[str]) -> tuple[HollowPackage, ...]:
             "/etc/group": _GROUP,
             "/etc/shadow": _SHADOW,
             "/etc/os-release": "ID=hollow\\nVERSION_ID=9\\n",
+            "/etc/selinux/config": "SELINUX=enforcing\\nSELINUXTYPE=targeted\\n",
+            "/etc/selinux/targeted/contexts/files/file_contexts": _POLICY,
             "/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\\n",
             "/usr/bin/getent": _GETENT,
             "/usr/bin/tar": "#!/bin/sh\\nexec busybox tar -x -p -f - -C /\\n",
