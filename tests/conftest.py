@@ -21,6 +21,7 @@ TOGETHER = {
     "integration/test_adopt_openstack.py": "openstack",
     "integration/test_availability.py": "openstack",
     "integration/test_cloud_faults.py": "openstack",
+    "integration/test_cluster_builds.py": "cluster",
     "integration/test_conversion_matrix.py": "glance",
     "integration/test_examples.py": "examples",
     "integration/test_full_life.py": "openstack",

@@ -16,6 +16,7 @@
     │   ├── ToolFailedError
     │   ├── ToolTimeoutError
     │   ├── CageError                     no cage for programs that read other people's images
+    │   ├── ClusterError                  the cluster that builds run on is not there, or does not do
     │   └── KeyTokenError                 a hardware token with a signing key
     ├── TrustError                        a list was fetched and is refused                    exit 5
     │   ├── UnsignedListError             ├── TamperedListError       ├── SignerCountError
@@ -241,6 +242,12 @@ class CageError(MachineError):
     """Programs that read other people's images cannot be shut in here as well as the settings ask."""
 
     code = "cage-unavailable"
+
+
+class ClusterError(MachineError):
+    """The cluster that builds are to run on cannot be reached, does not do, or lost what it was given."""
+
+    code = "cluster-failed"
 
 
 class KeyTokenError(MachineError):

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +13,7 @@ import click
 from coppice.cli.envelope import Result, Status
 from coppice.cli.output import counted, format_size
 from coppice.cli.words import examples, pass_context, verb
+from coppice.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from coppice.definition.model import Definition
     from coppice.execution.model import Ended
     from coppice.factory.model import BuildResult
+    from coppice.workflows.build import Place
 
 
 @verb(
@@ -27,7 +32,9 @@ if TYPE_CHECKING:
         "coppice build debian-12",
         "coppice build debian-12 --fresh",
         "coppice build debian-12 --no-boot-test",
+        "coppice build debian-12 --thorough",
         "coppice build debian-12 debian-13 --at-once 2",
+        "coppice build debian-12 debian-13 --on cluster",
         "coppice build debian-12 --verify",
         exits="0 built and tested, 1 some of several failed, 4 a tool is missing, 11 the build or a boot test failed, "
         "or a second build gave other bytes, "
@@ -38,38 +45,48 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Build anew although the same build is there (newer packages come in).")
 @click.option("--boot-test/--no-boot-test", default=True, help="Start a machine from it under each firmware.")
 @click.option(
+    "--thorough",
+    is_flag=True,
+    help="Boot tests start it a second time, try every port, and each other source of data (`factory.boot_level`).",
+)
+@click.option(
     "--at-once",
     type=click.IntRange(min=1, max=64),
     metavar="N",
-    help="Most builds at a time (default: `factory.builds_at_once`).",
+    help="Most builds at a time (default: `factory.builds_at_once`; on a cluster, as many as its workers declare).",
+)
+@click.option(
+    "--on",
+    type=click.Choice(["here", "cluster"]),
+    default="here",
+    help="Where: in this process, or on the workers of the Dask cluster of `[cluster]`.",
 )
 @click.option("--verify", is_flag=True, help="Build each a second time, and see that the same bytes come out.")
 @pass_context
 def command(
-    context: Context, names: tuple[str, ...], *, fresh: bool, boot_test: bool, at_once: int | None, verify: bool
+    context: Context,
+    names: tuple[str, ...],
+    *,
+    fresh: bool,
+    boot_test: bool,
+    thorough: bool,
+    at_once: int | None,
+    on: str,
+    verify: bool,
 ) -> Result:
     """Build the definitions NAME... and boot what was built.
 
     The same definition is built once: a second call finds the first build, and boot tests that the same bytes have
     passed are not run again. Parents are built first, once for all of their children; --fresh leaves them as they are.
     A build that fails stops only those that are built upon it. With --verify, each is then built a second time, from
-    nothing but its parent; files that differ are named.
+    nothing but its parent; files that differ are named. With --on cluster, each is built and booted by a worker that
+    declares what it needs; --verify builds here.
     """
-    from coppice.workflows.build import build_appliances
-
+    if thorough and not boot_test:
+        raise UsageError("--thorough is about boot tests, and --no-boot-test leaves them out")
     find = definition_finder(context)
     wanted = [find(name) for name in dict.fromkeys(names)]
-    ended = build_appliances(
-        wanted,
-        settings=context.settings,
-        database=context.database,
-        clock=context.clock,
-        monitor=context.monitor,
-        find=find,
-        fresh={each.name for each in wanted} if fresh else (),
-        boot=boot_test,
-        at_once=at_once,
-    )
+    ended = _build(context, wanted, find, fresh=fresh, boot=boot_test, thorough=thorough, at_once=at_once, on=on)
     context.tell_hooks()
     errors = tuple(each.error for each in ended if each.error is not None)
     if len(wanted) == 1 and errors:
@@ -94,6 +111,46 @@ def command(
         ),
         show=lambda output: _render(output, ended),
     )
+
+
+def _build(
+    context: Context,
+    wanted: Sequence[Definition],
+    find: Callable[[str], Definition],
+    *,
+    fresh: bool,
+    boot: bool,
+    thorough: bool,
+    at_once: int | None,
+    on: str,
+) -> tuple[Ended[BuildResult], ...]:
+    from coppice.cli.board import shown_board
+    from coppice.workflows.build import Here, build_appliances
+    from coppice.workflows.cluster_build import on_cluster
+
+    settings = context.settings
+    if thorough:
+        settings = replace(settings, factory=replace(settings.factory, boot_level="thorough"))
+    with ExitStack() as stack:
+        shown = shown_board(sys.stderr, context.monitor, silent=context.json or context.quiet, color=context.color)
+        board = stack.enter_context(shown)
+        place: Place = Here(settings=settings, clock=context.clock)
+        if on == "cluster":
+            cluster = stack.enter_context(on_cluster(settings))
+            place, at_once = cluster, at_once or cluster.at_once
+        return build_appliances(
+            wanted,
+            settings=settings,
+            database=context.database,
+            clock=context.clock,
+            monitor=context.monitor,
+            find=find,
+            fresh={each.name for each in wanted} if fresh else (),
+            boot=boot,
+            at_once=at_once,
+            place=place,
+            board=board,
+        )
 
 
 def _verified(context: Context, result: BuildResult, find: Callable[[str], Definition]) -> tuple[str, dict[str, str]]:

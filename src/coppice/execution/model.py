@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from coppice.errors import CoppiceError
+    from coppice.monitor import Monitor
 
 Result = TypeVar("Result")
 
@@ -50,3 +51,40 @@ class Ended(Generic[Result]):
     def is_done(self) -> bool:
         """Whether it ended well."""
         return self.error is None and self.kept_by is None
+
+
+class Board(Protocol):
+    """Where a person sees what becomes of all pieces of work."""
+
+    def plan(self, needs: Mapping[str, str | None]) -> None:
+        """Tell what is to be done, in this order, and what each waits for; called once, before anything begins."""
+        ...
+
+    def begin(self, name: str) -> Monitor:
+        """Tell that a piece of work has begun; return where its progress is told. Called in any thread."""
+        ...
+
+    def end(self, ended: Ended[Any]) -> None:
+        """Tell what became of one."""
+        ...
+
+
+class SilentBoard:
+    """Shows nothing but the progress of what is under way.
+
+    Args:
+        monitor: Where progress is told.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def plan(self, needs: Mapping[str, str | None]) -> None:
+        """Show nothing."""
+
+    def begin(self, name: str) -> Monitor:
+        """Return the monitor of all."""
+        return self._monitor
+
+    def end(self, ended: Ended[Any]) -> None:
+        """Show nothing."""

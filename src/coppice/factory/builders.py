@@ -31,6 +31,11 @@ def builder_names() -> tuple[str, ...]:
     return tuple(sorted({*BUILT_IN, *(point.name for point in _installed())}))
 
 
+def builder_needs(builder: Builder) -> frozenset[str]:
+    """Return what a machine must have for ``builder`` (``root``, ``kvm``); most say nothing, and need neither."""
+    return frozenset(getattr(builder, "needs", ()))
+
+
 def load_builder(name: str) -> Builder:
     """Return the builder ``name``.
 

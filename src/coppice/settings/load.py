@@ -23,6 +23,7 @@ from coppice.settings.clouds import CloudSettings, ImageSettings, VoSettings
 from coppice.settings.driver_sections import CloudSection, ImageSection, PublisherSection, VoSection
 from coppice.settings.model import (
     CacheSettings,
+    ClusterSettings,
     ConversionSettings,
     EventsSettings,
     FactorySettings,
@@ -37,7 +38,7 @@ from coppice.settings.model import (
 )
 from coppice.settings.places import SYSTEM_FILE, default_state_directory, home_directory, settings_files
 from coppice.settings.quantities import shown
-from coppice.settings.schema import HookSection, ServiceSection, SettingsFile
+from coppice.settings.schema import ClusterSection, HookSection, ServiceSection, SettingsFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -266,6 +267,7 @@ def _settings(parsed: SettingsFile, origins: Mapping[KeyPath, str], environ: Map
         ),
         clouds=MappingProxyType({name: _cloud(name, each) for name, each in sorted(parsed.clouds.items())}),
         service=_service(parsed.service),
+        cluster=_cluster(parsed.cluster, said, environ),
         origins=MappingProxyType({**flat, **said}),
     )
 
@@ -284,6 +286,13 @@ def _cloud(name: str, section: CloudSection) -> CloudSettings:
 def _service(section: ServiceSection) -> ServiceSettings:
     said = section.model_dump()
     return ServiceSettings(**{**said, "listen": None if said["listen"] == "none" else said["listen"]})
+
+
+def _cluster(section: ClusterSection, said: Mapping[str, str], environ: Mapping[str, str]) -> ClusterSettings:
+    values = section.model_dump()
+    for key in ("ca_file", "certificate_file", "key_file"):
+        values[key] = _path(values[key], said.get(f"cluster.{key}"), environ)
+    return ClusterSettings(**values)
 
 
 def _hook(name: str, section: HookSection, said: Mapping[str, str], environ: Mapping[str, str]) -> HookSettings:

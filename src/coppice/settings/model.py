@@ -40,6 +40,27 @@ class FactorySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """The Dask cluster that builds can run on.
+
+    Attributes:
+        scheduler: Its address, ``tls://host:port``; ``tcp://`` on this machine only. None: there is none.
+        ca_file: Authority that the scheduler's and the workers' certificates come from.
+        certificate_file: This machine's certificate.
+        key_file: Its private key.
+        connect_timeout_seconds: To reach the scheduler.
+        lost_seconds: How long a build waits for a worker that can do it, when there is none any more.
+    """
+
+    scheduler: str | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    connect_timeout_seconds: float = 10.0
+    lost_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSettings:
     """Bounds on what comes from outside.
 
@@ -298,6 +319,7 @@ class Settings:
         events: The journal and those who are told of it.
         hooks: By name.
         service: The long-running service.
+        cluster: The Dask cluster that builds can run on.
         conversion: Bounds on conversion.
         plan: How what is registered is treated.
         publishers: By name.
@@ -322,3 +344,4 @@ class Settings:
     events: EventsSettings = field(default_factory=EventsSettings)
     hooks: Mapping[str, HookSettings] = field(default_factory=dict)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)

@@ -70,6 +70,25 @@ class FactorySection(Section):
     )
 
 
+class ClusterSection(Section):
+    """The Dask cluster that builds can run on (`coppice build --on cluster`)."""
+
+    scheduler: OptionalText = Field(
+        default=None,
+        description="Address of its scheduler: tls://host:port, or tcp://127.0.0.1:port on this machine. Whoever can "
+        "speak to a scheduler can run programs on its workers, so without TLS no other machine's is used.",
+    )
+    ca_file: PathText = Field(
+        default=None, description="Authority (PEM) of the cluster's certificates; one that signs for nothing else."
+    )
+    certificate_file: PathText = Field(default=None, description="This machine's certificate (PEM).")
+    key_file: PathText = Field(default=None, description="The private key of this machine's certificate (PEM).")
+    connect_timeout_seconds: Seconds = Field(default=10.0, description="How long to wait for the scheduler.")
+    lost_seconds: Seconds = Field(
+        default=60.0, description="How long a build waits for a worker that can do it, when there is none any more."
+    )
+
+
 class TransferSection(Section):
     """Bounds on what is fetched."""
 
@@ -325,6 +344,9 @@ class SettingsFile(Section):
         default=None, description="Where definitions are looked for; when unset, those that Coppice ships."
     )
     factory: FactorySection = Field(default_factory=FactorySection, description="How appliances are built.")
+    cluster: ClusterSection = Field(
+        default_factory=ClusterSection, description="The Dask cluster that builds can run on."
+    )
     transfer: TransferSection = Field(default_factory=TransferSection, description="Bounds on what is fetched.")
     lists: ListsSection = Field(default_factory=ListsSection, description="Bounds on image lists.")
     subscriptions: SubscriptionsSection = Field(

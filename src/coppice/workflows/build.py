@@ -2,6 +2,7 @@
 """From definitions to tested builds: definition → factory → boot tests, each gate once for the same bytes.
 
 An appliance is built upon its parent's built tree, so a parent is built before its children, once for all of them.
+Where they are made is a `Place`: this process, or a cluster (`coppice.workflows.cluster_build`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from coppice.errors import DefinitionError, InterruptedRunError, NotFoundError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
-from coppice.execution.model import Work
+from coppice.execution.model import SilentBoard, Work
 from coppice.execution.pool import run_all
 from coppice.factory.boot import BootSettings, boot_gate, boot_test
 from coppice.factory.boot_model import BootLevel, covers, promise_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from coppice.clock import Clock
     from coppice.database import Database
     from coppice.definition.model import Definition
-    from coppice.execution.model import Ended
+    from coppice.execution.model import Board, Ended
     from coppice.factory.boot_model import Promise
     from coppice.factory.model import BuildResult, BuiltImage, Verdict
     from coppice.model.operating_system import Firmware
@@ -40,6 +41,27 @@ if TYPE_CHECKING:
 
     Find = Callable[[str], Definition]
     """Returns the definition of a name."""
+
+
+class Place(Protocol):
+    """Where builds are made and booted."""
+
+    def make(
+        self,
+        definition: Definition,
+        *,
+        ancestors: tuple[BuildResult, ...],
+        fresh: bool,
+        monitor: Monitor,
+        stopped: Callable[[], bool],
+    ) -> BuildResult:
+        """Build a definition upon ``ancestors``, the nearest first, or find its build."""
+        ...
+
+    def test(self, result: BuildResult, *, monitor: Monitor, stopped: Callable[[], bool]) -> BuildResult:
+        """Have a build pass its boot tests; return it with what they said."""
+        ...
+
 
 MAX_PARENTS = 16
 _POLL_SECONDS = 0.5
@@ -85,12 +107,14 @@ def build_appliance(
         NotFoundError: A parent is not there.
         ToolMissingError: A program is not installed.
     """
-    shop = _Workshop(settings=settings, database=database, clock=clock, monitor=monitor)
+    here = Here(settings=settings, clock=clock)
     made: tuple[BuildResult, ...] = ()
-    for parent in reversed(parents_of(definition, find)):
-        made = (shop.make(parent, ancestors=made), *made)
-    result = shop.make(definition, ancestors=made, fresh=fresh)
-    return shop.test(result, stopped) if boot else result
+    for each in (*reversed(parents_of(definition, find)), definition):
+        is_fresh = fresh and each is definition
+        result = here.make(each, ancestors=made, fresh=is_fresh, monitor=monitor, stopped=stopped)
+        _record(result, database, clock)
+        made = (result, *made)
+    return here.test(made[0], monitor=monitor, stopped=stopped) if boot else made[0]
 
 
 def build_appliances(
@@ -104,7 +128,8 @@ def build_appliances(
     fresh: Collection[str] = (),
     boot: bool = True,
     at_once: int | None = None,
-    on_ended: Callable[[Ended[BuildResult]], object] = lambda _ended: None,
+    place: Place | None = None,
+    board: Board | None = None,
 ) -> tuple[Ended[BuildResult], ...]:
     """Build several definitions side by side, each parent once and before its children.
 
@@ -120,7 +145,8 @@ def build_appliances(
         fresh: Names of those that are built anew although the same build is there.
         boot: Run the boot tests that have not passed yet; parents that were not asked for are not booted.
         at_once: Most at a time; None: as the settings say.
-        on_ended: Called with each that ended, parents that were not asked for among them.
+        place: Where they are made; None: in this process.
+        board: Where it is shown what becomes of each, parents that were not asked for among them; None: nowhere.
 
     Returns:
         What became of each, in their order; those of parents that were not asked for, and that failed, after them.
@@ -128,7 +154,8 @@ def build_appliances(
     Raises:
         NotFoundError: A parent is not there.
     """
-    shop = _Workshop(settings=settings, database=database, clock=clock, monitor=monitor)
+    place = Here(settings=settings, clock=clock) if place is None else place
+    board = SilentBoard(monitor) if board is None else board
     wanted = {each.name: each for each in definitions}
     above = {each.name: parents_of(each, find) for each in wanted.values()}
     everything = {each.name: each for parents in above.values() for each in parents} | wanted
@@ -139,16 +166,20 @@ def build_appliances(
         name, parents = definition.name, above[definition.name]
 
         def do(stopped: Callable[[], bool]) -> BuildResult:
-            result = shop.make(definition, ancestors=tuple(made[each.name] for each in parents), fresh=name in fresh)
+            shown = board.begin(name)
+            ancestors = tuple(made[each.name] for each in parents)
+            result = place.make(definition, ancestors=ancestors, fresh=name in fresh, monitor=shown, stopped=stopped)
+            _record(result, database, clock)
             if boot and name in wanted:
-                result = shop.test(result, stopped)
+                result = place.test(result, monitor=shown, stopped=stopped)
             made[name] = result
             return result
 
         return Work(name=name, do=do, needs=frozenset({parents[0].name} if parents else ()))
 
+    board.plan({name: above[name][0].name if above[name] else None for name in everything})
     most = settings.factory.builds_at_once if at_once is None else at_once
-    ended = run_all([work_of(each) for each in everything.values()], at_once=most, on_ended=on_ended)
+    ended = run_all([work_of(each) for each in everything.values()], at_once=most, on_ended=board.end)
     by_name = {each.name: each for each in ended}
     lost = [each for each in ended if each.name not in wanted and each.error is not None]
     return (*(by_name[name] for name in wanted), *lost)
@@ -285,44 +316,56 @@ def build_options(settings: Settings, ancestors: tuple[BuildResult, ...] = ()) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Workshop:
-    """Where everything is built that a run builds."""
+class Here:
+    """This process as a place of builds.
+
+    Attributes:
+        settings: Where and how.
+        clock: For dates.
+    """
 
     settings: Settings
-    database: Database
     clock: Clock
-    monitor: Monitor
 
     def make(
-        self, definition: Definition, *, ancestors: tuple[BuildResult, ...] = (), fresh: bool = False
+        self,
+        definition: Definition,
+        *,
+        ancestors: tuple[BuildResult, ...],
+        fresh: bool,
+        monitor: Monitor,
+        stopped: Callable[[], bool],
     ) -> BuildResult:
-        """Build a definition, or find its build, and tell of it in the journal."""
-        result = build(
+        """Build a definition upon ``ancestors``, the nearest first, or find its build."""
+        return build(
             definition,
             root=factory_root(self.settings),
             options=build_options(self.settings, ancestors),
             clock=self.clock,
-            monitor=self.monitor,
+            monitor=monitor,
             fresh=fresh,
         )
-        if not result.reused:
-            facts: dict[str, object] = {"key": result.key, "digest": str(result.images[0].image.checksum)}
-            journal, now = Journal(self.database), self.clock.now()
-            journal.record(EventKind.APPLIANCE_BUILT, subject=definition.name, facts=facts, at=now)
-        return result
 
-    def test(self, result: BuildResult, stopped: Callable[[], bool]) -> BuildResult:
-        """Have a build pass its boot tests."""
+    def test(self, result: BuildResult, *, monitor: Monitor, stopped: Callable[[], bool]) -> BuildResult:
+        """Have a build pass its boot tests; return it with what they said."""
         verdicts = boot_everywhere(
             result.images[0],
             firmware=result.definition.firmware,
             promise=promise_of(result.definition),
             settings=self.settings,
             clock=self.clock,
-            monitor=self.monitor,
+            monitor=monitor,
             stopped=stopped,
         )
         return replace(result, verdicts=(*_others(result.verdicts, verdicts), *verdicts))
+
+
+def _record(result: BuildResult, database: Database, clock: Clock) -> None:
+    """Tell of a build that was made now in the journal."""
+    if result.reused:
+        return
+    facts: dict[str, object] = {"key": result.key, "digest": str(result.images[0].image.checksum)}
+    Journal(database).record(EventKind.APPLIANCE_BUILT, subject=result.definition.name, facts=facts, at=clock.now())
 
 
 def _results(futures: list[Future[Verdict]], stopped: Callable[[], bool]) -> tuple[Verdict, ...]:
