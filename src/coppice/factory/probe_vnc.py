@@ -159,7 +159,7 @@ def _read_rectangle(connection: socket.socket, pixels: bytearray, width: int, he
     for row in range(top, top + down):
         start = (row * width + left) * _PIXEL_BYTES
         pixels[start : start + across * _PIXEL_BYTES] = _exactly(connection, across * _PIXEL_BYTES)
-    return across * down
+    return int(across * down)
 
 
 def _reason(connection: socket.socket) -> str:
