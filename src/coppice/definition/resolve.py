@@ -74,6 +74,8 @@ _FIXED: tuple[tuple[KeyPath, str | None], ...] = (
     (("operating-system", "architecture"), "x86_64"),
     (("build", "builder"), "bootstrap"),
 )
+# These build upon a parent's image, whoever built it; the others, upon the tree that they made themselves.
+_UPON_IMAGES = frozenset({"packer"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +279,8 @@ def _conflicts(before: Table, after: Table, chain: tuple[Step, ...]) -> list[Pro
     for path, default in _FIXED:
         old, new = node_at(before, path), node_at(after, path)
         was = default if old is None else plain(old)
-        if new is not None and plain(new) != was:
+        takes_image = path == ("build", "builder") and new is not None and plain(new) in _UPON_IMAGES
+        if new is not None and plain(new) != was and not takes_image:
             key = ".".join(str(part) for part in path)
             text = f"{key}: {plain(new)!r}, and {was!r} in what it is built upon ({told}); a child cannot differ there"
             found.append(Problem(text, new.origin))

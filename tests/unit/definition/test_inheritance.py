@@ -331,7 +331,7 @@ def test_more_than_sixteen_levels_are_refused(root):
         ('operating-system.suite = "trixie"', "operating-system.suite"),
         ('operating-system.distribution = "Ubuntu"', "operating-system.distribution"),
         ('operating-system.architecture = "aarch64"', "operating-system.architecture"),
-        ('build.builder = "packer"', "build.builder"),
+        ('build.builder = "elsewhere"', "build.builder"),
     ],
 )
 def test_a_child_of_another_system_or_builder_is_refused_with_the_chain(root, said, key):
@@ -340,6 +340,11 @@ def test_a_child_of_another_system_or_builder_is_refused_with_the_chain(root, sa
     told = refused(root, "web")
     assert f"line 2: {key}" in told
     assert "web → middle → base" in told
+
+
+def test_a_child_may_be_built_by_packer_upon_the_image_of_a_parent_that_another_built(root):
+    write(root, "web", 'from = "base"\nbuild.builder = "packer"\n')
+    assert find_definition(root, "web").builder == "packer"
 
 
 def test_a_child_may_say_its_parents_system_once_more(root):
