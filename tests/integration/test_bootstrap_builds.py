@@ -30,6 +30,7 @@ from coppice.factory.bootstrap.layers import DISK
 from coppice.factory.bootstrap.listing import read_listing
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.model import BuildOptions, BuildResult, Provenance
+from coppice.factory.qcow2 import open_own
 from coppice.factory.verification import verify_build
 from coppice.model.image import DiskFormat
 from coppice.monitor import SILENT
@@ -231,6 +232,37 @@ def test_packages_and_indices_are_kept_for_the_next_build_and_told_by_digest(tmp
     assert index.uri == ""
     listing = read_listing(first.tree / DISK)
     assert not [path for path in listing if path.startswith(("/var/cache/apt/", "/var/lib/apt/lists/"))]
+
+
+def test_what_apt_makes_of_the_indices_is_kept_with_them_and_both_with_their_times(tmp_path, stand_in):
+    making = """\
+lists="$root/var/lib/apt/lists/mirror_dists_bookworm_InRelease" index="$root/var/cache/apt/index/srcpkgcache.bin"
+touch -d @1234567890 "$lists"
+echo index > "$index"
+touch -d @1234567899 "$index"
+"""
+    (stand_in / "base.sh").write_text(BASE + making)
+    parent = made(tmp_path)
+    (index,) = (tmp_path / "caches").rglob("srcpkgcache.bin")
+    (lists,) = (tmp_path / "caches").rglob("mirror_dists_bookworm_InRelease")
+    assert int(lists.stat().st_mtime) == 1234567890
+    assert index.read_text() == "index\n"
+    (stand_in / "child.sh").write_text(CHILD + '[ -s "$root/var/cache/apt/index/srcpkgcache.bin" ] || exit 7\n')
+    child = made(tmp_path, CHILD_OF_BASE, "two", ancestors=(parent,))
+    assert not [path for path in read_listing(child.tree / DISK) if path.startswith("/var/cache/apt/")]
+
+
+def test_a_child_has_its_parents_compressed_clusters_and_need_not_make_them_again(tmp_path, stand_in):
+    parent = made(tmp_path)
+    child = made(tmp_path, CHILD_OF_BASE, "two", ancestors=(parent,))
+    with parent.images[0].path.open("rb") as old, child.images[0].path.open("rb") as new:
+        before, after = open_own(old), open_own(new)
+        assert before is not None
+        assert after is not None
+        frames = {number: after.frame_of(number, after.content(number)) for number in after.written()}
+        same = [number for number, frame in frames.items() if frame == before.frame_of(number, before.content(number))]
+    assert len(same) > len(frames) / 2
+    assert len(same) < len(frames)
 
 
 def test_a_step_that_fails_says_why_keeps_the_log_and_leaves_nothing(tmp_path, stand_in):

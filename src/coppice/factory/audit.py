@@ -23,6 +23,7 @@ from coppice.factory.evidence.inventory import Inventory, take_inventory
 from coppice.factory.evidence.ownership import ownership_of
 from coppice.factory.files import qemu_format
 from coppice.factory.model import Outcome, Verdict
+from coppice.factory.qcow2 import read_qcow2
 from coppice.factory.workplace import workplace
 from coppice.model.image import DiskFormat
 from coppice.process import run
@@ -162,6 +163,8 @@ def _as_raw(image: BuiltImage, work: Path) -> Path:
     if image.image.format is DiskFormat.RAW:
         return image.path
     raw = work / "disk.raw"
+    if image.image.format is DiskFormat.QCOW2 and read_qcow2(image.path, raw):
+        return raw
     source_format = qemu_format(image.image.format)
     try:
         run(

@@ -15,6 +15,7 @@ from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.files import describe_image, qemu_format, sha512_of
 from coppice.factory.model import BuiltImage
+from coppice.factory.qcow2 import read_qcow2, write_qcow2
 from coppice.formats.ova_frame import OvaFrame
 from coppice.formats.ovf_write import VIRTUAL_ADAPTER
 from coppice.model.image import DiskFormat
@@ -27,15 +28,14 @@ if TYPE_CHECKING:
     from coppice.definition.model import Definition
     from coppice.model.requirements import Requirements
 
-# Never with -W: writing out of order is quicker, but no two runs then give the same bytes.
+# Never with -W: writing out of order is quicker, but no two runs then give the same bytes. qcow2 is written here.
 _OPTIONS: dict[DiskFormat, tuple[str, ...]] = {
-    DiskFormat.QCOW2: ("-c", "-o", "compat=1.1,compression_type=zstd"),
     DiskFormat.RAW: (),
     DiskFormat.VMDK: ("-o", "subformat=streamOptimized"),
     DiskFormat.VDI: (),
     DiskFormat.VHD: ("-o", "subformat=dynamic,force_size=on"),
 }
-FORMATS = tuple(_OPTIONS)
+FORMATS = (DiskFormat.QCOW2, *_OPTIONS)
 """What `write_image` writes: formats of disks."""
 ALL_FORMATS = (*FORMATS, DiskFormat.OVA)
 """What `write_images` writes."""
@@ -65,8 +65,8 @@ def check_formats(definition: Definition, builder: str) -> None:
     if unknown:
         raise BuildError(
             f"{definition.name}: the builder {builder} does not write {', '.join(unknown)}",
-            resolution=f"Set build.formats to some of: {', '.join(ALL_FORMATS)}. Subscribers convert to what they need, "
-            "and `coppice image convert` does it here.",
+            resolution=f"Set build.formats to some of: {', '.join(ALL_FORMATS)}. Subscribers convert to what they "
+            "need, and `coppice image convert` does it here.",
         )
     if definition.formats[0] is DiskFormat.OVA:
         raise BuildError(
@@ -76,7 +76,9 @@ def check_formats(definition: Definition, builder: str) -> None:
         )
 
 
-def write_images(raw: Path, into: Path, definition: Definition, *, deadline: float) -> tuple[BuiltImage, ...]:
+def write_images(
+    raw: Path, into: Path, definition: Definition, *, deadline: float, like: Path | None = None
+) -> tuple[BuiltImage, ...]:
     """Write the disk ``raw`` in each format of ``definition``: one content, as many files.
 
     Args:
@@ -84,6 +86,7 @@ def write_images(raw: Path, into: Path, definition: Definition, *, deadline: flo
         into: The directory where the images are made.
         definition: What is built; its formats were checked.
         deadline: When it has to be done, by `time.monotonic`.
+        like: An image of much the same disk, whose digest was looked at; None: there is none.
 
     Raises:
         BuildError: One could not be written.
@@ -97,11 +100,13 @@ def write_images(raw: Path, into: Path, definition: Definition, *, deadline: flo
         if each is DiskFormat.OVA:
             made.append(_write_ova(raw, path, definition, seed=seed, timeout_seconds=left_seconds))
         else:
-            made.append(write_image(raw, path, each, seed=seed, timeout_seconds=left_seconds))
+            made.append(write_image(raw, path, each, seed=seed, timeout_seconds=left_seconds, like=like))
     return tuple(made)
 
 
-def write_image(raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, timeout_seconds: float) -> BuiltImage:
+def write_image(
+    raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, timeout_seconds: float, like: Path | None = None
+) -> BuiltImage:
     """Write the disk ``raw`` to ``path``.
 
     Args:
@@ -110,12 +115,16 @@ def write_image(raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, ti
         disk_format: Its format, one of `FORMATS`.
         seed: What its identifiers are made from, where the format has some.
         timeout_seconds: For it.
+        like: An image of much the same disk, whose digest was looked at: what is the same need not be compressed again.
 
     Raises:
         BuildError: It could not be written.
         ToolMissingError: ``qemu-img`` is not installed.
         StorageError: The disk failed.
     """
+    if disk_format is DiskFormat.QCOW2:
+        write_qcow2(raw, path, timeout_seconds=max(1.0, timeout_seconds), like=like)
+        return describe_image(path, disk_format)
     argv: list[str | Path] = ["qemu-img", "convert", "-f", "raw", "-O", qemu_format(disk_format)]
     argv += [*_OPTIONS[disk_format], "--", raw, path]
     try:
@@ -160,6 +169,8 @@ def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> None:
     Raises:
         BuildError: It cannot be read.
     """
+    if image.image.format is DiskFormat.QCOW2 and read_qcow2(image.path, raw):
+        return
     argv: list[str | Path] = ["qemu-img", "convert", "-f", qemu_format(image.image.format), "-O", "raw", "--"]
     try:
         run([*argv, image.path, raw], timeout_seconds=max(1.0, timeout_seconds))

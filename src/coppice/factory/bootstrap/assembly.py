@@ -44,6 +44,7 @@ class Assembly:
         builder: Name of the builder, in the seed of all identifiers.
         work: A directory to work in.
         note: Called with what is going on.
+        like: Once it is made: the image whose disk it was made of; None: it was made from nothing.
         lays_over: Returns what is laid over the tree.
         record: Path of the file that says which packages are installed.
     """
@@ -58,6 +59,7 @@ class Assembly:
     note: Callable[[str], None]
     lays_over: Callable[..., Overlay] = make_overlay
     record: str = STATUS
+    like: Path | None = field(init=False, default=None)
     _stage: Stage = field(init=False)
     _raw: Path = field(init=False)
 
@@ -162,8 +164,12 @@ class Assembly:
         return apply_layer(listing, layers[last], epoch=self.suite.epoch, number=last, stage=self._stage)
 
     def _finished(self, listing: Listing) -> Listing:
-        overlay = self.lays_over(self.definition, root_uuid=self._names.uuid("root"), private_mirror=self.private_mirror)
-        missing = {self.record, *self._loader.files} - {path for path, node in listing.items() if node.kind is Kind.FILE}
+        overlay = self.lays_over(
+            self.definition, root_uuid=self._names.uuid("root"), private_mirror=self.private_mirror
+        )
+        missing = {self.record, *self._loader.files} - {
+            path for path, node in listing.items() if node.kind is Kind.FILE
+        }
         if missing:
             raise BuildError(f"the tree lacks {', '.join(sorted(missing))}")
         after = {path: node for path, node in listing.items() if not overlay.leaves_out(path)}
@@ -204,6 +210,7 @@ class Assembly:
                 resolution=f"Build it anew: coppice build {self.ancestors[0].definition.name} --fresh.",
             )
         read_disk(image, self._raw, timeout_seconds=_READ_SECONDS)
+        self.like = image.path
 
     def _has_other_loader(self, before: Listing, after: Listing) -> bool:
         # A child may have its parent's packages, and yet start otherwise.

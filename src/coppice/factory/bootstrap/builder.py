@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import zstandard
+
 from coppice.errors import ToolFailedError
 from coppice.factory.bootstrap.assembly import Assembly
 from coppice.factory.bootstrap.dpkg import STATUS, read_packages
@@ -67,7 +69,7 @@ class BootstrapBuilder:
     """Builds appliances of Debian and Ubuntu with mmdebstrap, and of the RPM family with dnf."""
 
     name = "bootstrap"
-    version = "2"
+    version = "3"
 
     def build(self, definition: Definition, into: Path, options: BuildOptions, monitor: Monitor) -> BuilderOutput:
         """Make the images of ``definition`` as files in the empty directory ``into``.
@@ -95,10 +97,10 @@ class BootstrapBuilder:
             run_of_it = _Run(definition=definition, into=into, options=options, work=work, task=task, log=log)
             inputs = run_of_it.make_tree(f"{self.name} {self.version}")
             task.reach(1)
-            raw, packages = run_of_it.make_disk(self.name)
+            raw, packages, like = run_of_it.make_disk(self.name)
             task.reach(3)
             task.note("compressing the image")
-            images = write_images(raw, into, definition, deadline=deadline)
+            images = write_images(raw, into, definition, deadline=deadline, like=like)
             task.reach(4)
         return BuilderOutput(
             images=images,
@@ -165,8 +167,8 @@ class _Run:
             last.tar.unlink()
         return (*inputs, *self._index_inputs(made), *provision_inputs(self.definition))
 
-    def make_disk(self, builder: str) -> tuple[Path, tuple[Package, ...]]:
-        """Make the disk of the tree; return it and what is installed."""
+    def make_disk(self, builder: str) -> tuple[Path, tuple[Package, ...], Path | None]:
+        """Make the disk of the tree; return it, what is installed, and the image that it was made of."""
         assembly = Assembly(
             definition=self.definition,
             suite=self.suite,
@@ -180,8 +182,8 @@ class _Run:
         raw = assembly.make()
         status = assembly.content(STATUS)
         if status is None:
-            return raw, self.options.ancestors[0].packages
-        return raw, read_packages(status)
+            return raw, self.options.ancestors[0].packages, assembly.like
+        return raw, read_packages(status), assembly.like
 
     def _take_base(self, maker: TreeMaker, builder: str, made: list[Made]) -> None:
         def make(layer: Path) -> None:
@@ -238,4 +240,6 @@ def _tool_versions() -> tuple[tuple[str, str], ...]:
             said = ""
         version = re.search(r"\d+(?:\.\d+)+\S*", said)
         found.append((tool, version[0].rstrip(",)") if version else "unknown"))
+    # Which compresses images, and of which other versions make other bytes.
+    found.append(("libzstd", ".".join(map(str, zstandard.ZSTD_VERSION))))
     return tuple(found)

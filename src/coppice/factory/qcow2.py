@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compressed qcow2 files as builds make them: a child has its parent's clusters for all that it did not change.
+
+Only files of that one form are read here; everything else is for ``qemu-img``. The form is that of
+``docs/interop/qcow2.txt`` of QEMU: version 3, clusters of 64 KiB, Zstandard.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import struct
+import sys
+import threading
+import time
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+_BITS = 16
+_CLUSTER = 1 << _BITS
+_ZEROS = bytes(_CLUSTER)
+_SECTOR_BITS = 9
+_HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQIIB7x")
+_MAGIC = b"QFI\xfb"
+_VERSION = 3
+_OTHER_COMPRESSION = 1 << 3
+_ZSTD = 1
+_LEVEL = 3
+_REFCOUNT_ORDER = 4
+_REFCOUNTS = _CLUSTER // 2
+_ENTRIES = _CLUSTER // 8
+_COPIED, _COMPRESSED = 1 << 63, 1 << 62
+_OFFSET = 0x00FF_FFFF_FFFF_FE00
+_SECTORS_AT = 62 - (_BITS - 8)
+_MOST_BYTES = 1 << 40
+_BATCH = 128
+_THREADS = 2
+
+
+class OwnQcow2:
+    """A file of the form that builds make, open for reading.
+
+    Attributes:
+        virtual_size_bytes: Length of its disk.
+    """
+
+    def __init__(self, stream: BinaryIO, virtual_size_bytes: int, tables: dict[int, array[int]]) -> None:
+        self.virtual_size_bytes = virtual_size_bytes
+        self._stream = stream
+        self._tables = tables
+
+    def written(self) -> Iterator[int]:
+        """Give the numbers of the clusters that have content, in order."""
+        for number, table in sorted(self._tables.items()):
+            yield from (number * _ENTRIES + place for place, entry in enumerate(table) if entry)
+
+    def content(self, number: int) -> bytes:
+        """Return a cluster's content.
+
+        Raises:
+            BuildError: It is damaged.
+        """
+        entry = self._entry(number)
+        if not entry:
+            return _ZEROS
+        if not entry & _COMPRESSED:
+            found = os.pread(self._stream.fileno(), _CLUSTER, entry & _OFFSET)
+        else:
+            try:
+                found = zstandard.ZstdDecompressor().stream_reader(self._packed(entry)).read(_CLUSTER)
+            except zstandard.ZstdError as problem:
+                raise BuildError(f"cluster {number} of an image is damaged", details=str(problem)) from problem
+        if len(found) != _CLUSTER:
+            raise BuildError(f"cluster {number} of an image has {len(found)} bytes")
+        return found
+
+    def frame_of(self, number: int, content: bytes) -> bytes:
+        """Return the compressed form that a cluster has here; nothing where it has another content, or none."""
+        entry = self._entry(number)
+        if not entry & _COMPRESSED:
+            return b""
+        packed = self._packed(entry)
+        reader = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            same = reader.decompress(packed) == content
+        except zstandard.ZstdError:
+            return b""
+        # What follows belongs to the next one.
+        return packed[: len(packed) - len(reader.unused_data)] if same else b""
+
+    def _entry(self, number: int) -> int:
+        table = self._tables.get(number // _ENTRIES)
+        return 0 if table is None else table[number % _ENTRIES]
+
+    def _packed(self, entry: int) -> bytes:
+        offset = entry & (1 << _SECTORS_AT) - 1
+        sectors = (entry & ~_COMPRESSED) >> _SECTORS_AT
+        end = ((offset >> _SECTOR_BITS) + 1 + sectors) << _SECTOR_BITS
+        return os.pread(self._stream.fileno(), end - offset, offset)
+
+
+def open_own(stream: BinaryIO) -> OwnQcow2 | None:
+    """Return the file of an image that a build made; None: it has another form, which ``qemu-img`` reads."""
+    head = stream.read(_HEADER.size)
+    if len(head) < _HEADER.size:
+        return None
+    magic, version, backing, _, bits, size, crypt, l1_entries, l1_at, *rest = _HEADER.unpack(head)
+    _, _, snapshots, _, incompatible, _, _, _, header_bytes, compression = rest
+    form = (magic, version, backing, bits, crypt, snapshots, incompatible, compression)
+    if form != (_MAGIC, _VERSION, 0, _BITS, 0, 0, _OTHER_COMPRESSION, _ZSTD) or header_bytes < _HEADER.size:
+        return None
+    if size > _MOST_BYTES or l1_entries != -(-size // (_CLUSTER * _ENTRIES)):
+        return None
+    tables = {}
+    packed = os.pread(stream.fileno(), l1_entries * 8, l1_at)
+    if len(packed) != l1_entries * 8:
+        return None
+    for number, entry in enumerate(_big_endian(packed)):
+        if not entry:
+            continue
+        packed = os.pread(stream.fileno(), _CLUSTER, entry & _OFFSET)
+        table = _big_endian(packed) if len(packed) == _CLUSTER else array("Q")
+        if not _is_plain(entry) or not table or not all(map(_is_known, table)):
+            return None
+        tables[number] = table
+    return OwnQcow2(stream, size, tables)
+
+
+def _is_known(entry: int) -> bool:
+    # Everything else, such as clusters of zeros that have a place nonetheless, is for QEMU to understand.
+    return not entry or entry & (_COPIED | _COMPRESSED) == _COMPRESSED or _is_plain(entry)
+
+
+def _is_plain(entry: int) -> bool:
+    return entry & ~_OFFSET == _COPIED and not entry & (_CLUSTER - 1)
+
+
+def read_qcow2(path: Path, raw: Path) -> bool:
+    """Write the disk in ``path`` to ``raw``, sparse; False: it has another form, and nothing was written.
+
+    Raises:
+        BuildError: It is damaged.
+        StorageError: The disk failed.
+    """
+    with storage_errors("reading", path), path.open("rb") as stream:
+        image = open_own(stream)
+        if image is None:
+            return False
+        with raw.open("xb") as target:
+            for number in image.written():
+                os.pwrite(target.fileno(), image.content(number), number * _CLUSTER)
+            target.truncate(image.virtual_size_bytes)
+    return True
+
+
+def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: Path | None = None) -> None:
+    """Write the disk ``raw`` to ``path``: the same disk always makes the same bytes.
+
+    Args:
+        raw: The disk.
+        path: Where the image is made.
+        timeout_seconds: For it.
+        like: An image whose digest was looked at; where it has the same content, its compressed form is taken over.
+
+    Raises:
+        BuildError: It took too long.
+        StorageError: The disk failed.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with storage_errors("writing", path), ExitStack() as stack:
+        source, target = stack.enter_context(raw.open("rb")), stack.enter_context(path.open("xb"))
+        known = None if like is None else open_own(stack.enter_context(like.open("rb")))
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=_THREADS))
+        size_bytes = os.fstat(source.fileno()).st_size
+        writer, pack = _Writer(target, size_bytes), _packer(known)
+        numbers = _written(source.fileno(), size_bytes)
+        while batch := list(itertools.islice(numbers, _BATCH)):
+            if time.monotonic() > deadline:
+                raise BuildError(f"writing {path.name} took more than {timeout_seconds:.0f} seconds")
+            read = (os.pread(source.fileno(), _CLUSTER, number * _CLUSTER) for number in batch)
+            contents = [content.ljust(_CLUSTER, b"\0") for content in read]
+            for number, content, frame in zip(batch, contents, pool.map(pack, batch, contents), strict=True):
+                if content != _ZEROS:
+                    writer.add(number, content, frame)
+        writer.finish()
+
+
+def _packer(known: OwnQcow2 | None) -> Callable[[int, bytes], bytes]:
+    here = threading.local()
+
+    def pack(number: int, content: bytes) -> bytes:
+        """Return the compressed form of a cluster."""
+        if content == _ZEROS:
+            return b""
+        frame = b"" if known is None else known.frame_of(number, content)
+        if frame:
+            return frame
+        if not hasattr(here, "packer"):
+            here.packer = zstandard.ZstdCompressor(level=_LEVEL)
+        made: bytes = here.packer.compress(content)
+        return made
+
+    return pack
+
+
+class _Writer:
+    """A file on its way: the header and tables of a known length, then what is compressed, then the counts."""
+
+    def __init__(self, target: BinaryIO, size_bytes: int) -> None:
+        self._target = target
+        self._size_bytes = size_bytes
+        self._l1_entries = -(-size_bytes // (_CLUSTER * _ENTRIES))
+        self._first = 1 + -(-self._l1_entries * 8 // _CLUSTER)
+        self._tables: dict[int, array[int]] = {}
+        self._counts: array[int] = array("H")
+        self._at = (self._first + self._l1_entries) * _CLUSTER
+
+    def add(self, number: int, content: bytes, frame: bytes) -> None:
+        """Add a cluster of the disk."""
+        if len(frame) < _CLUSTER:
+            start, data = self._at, frame
+            sectors = (start + len(data) - 1 >> _SECTOR_BITS) - (start >> _SECTOR_BITS)
+            entry = _COMPRESSED | sectors << _SECTORS_AT | start
+        else:
+            start, data = _aligned(self._at), content
+            entry = _COPIED | start
+        os.pwrite(self._target.fileno(), data, start)
+        self._at = start + len(data)
+        self._count(start, self._at)
+        table = self._tables.setdefault(number // _ENTRIES, array("Q", bytes(_CLUSTER)))
+        table[number % _ENTRIES] = entry
+
+    def finish(self) -> None:
+        """Write the tables, the counts and the header."""
+        l1 = array("Q", bytes(self._l1_entries * 8))
+        self._count(0, self._first * _CLUSTER)
+        for number, table in sorted(self._tables.items()):
+            at = (self._first + number) * _CLUSTER
+            l1[number] = _COPIED | at
+            self._count(at, at + _CLUSTER)
+            self._write(table, at)
+        self._write(l1, _CLUSTER)
+        blocks_at = _aligned(self._at)
+        blocks, table_clusters = _count_blocks(blocks_at // _CLUSTER)
+        table_at = blocks_at + blocks * _CLUSTER
+        end = table_at + table_clusters * _CLUSTER
+        self._count(blocks_at, end)
+        self._counts.extend([0] * (blocks * _REFCOUNTS - len(self._counts)))
+        self._write(self._counts, blocks_at)
+        self._write(array("Q", [blocks_at + number * _CLUSTER for number in range(blocks)]), table_at)
+        os.pwrite(self._target.fileno(), self._header(table_at, table_clusters), 0)
+        self._target.truncate(end)
+
+    def _header(self, table_at: int, table_clusters: int) -> bytes:
+        first = (_MAGIC, _VERSION, 0, 0, _BITS, self._size_bytes, 0, self._l1_entries, _CLUSTER)
+        features = (_OTHER_COMPRESSION, 0, 0, _REFCOUNT_ORDER)
+        return _HEADER.pack(*first, table_at, table_clusters, 0, 0, *features, _HEADER.size, _ZSTD)
+
+    def _count(self, start: int, end: int) -> None:
+        first, last = start >> _BITS, end - 1 >> _BITS
+        self._counts.extend([0] * (last + 1 - len(self._counts)))
+        for cluster in range(first, last + 1):
+            self._counts[cluster] += 1
+
+    def _write(self, numbers: array[int], at: int) -> None:
+        swapped = array(numbers.typecode, numbers)
+        if sys.byteorder == "little":
+            swapped.byteswap()
+        os.pwrite(self._target.fileno(), swapped.tobytes(), at)
+
+
+def _count_blocks(clusters: int) -> tuple[int, int]:
+    """Return how many blocks of counts a file needs, and their table; they count themselves, too."""
+    blocks, table = 1, 1
+    while blocks * _REFCOUNTS < clusters + blocks + table:
+        blocks += 1
+        table = -(-blocks * 8 // _CLUSTER)
+    return blocks, table
+
+
+def _written(handle: int, size_bytes: int) -> Iterator[int]:
+    """Give the numbers of the clusters of a raw disk that are not holes."""
+    number = 0
+    while number * _CLUSTER < size_bytes:
+        try:
+            start = os.lseek(handle, number * _CLUSTER, os.SEEK_DATA)
+        except OSError as problem:
+            if problem.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(handle, start, os.SEEK_HOLE)
+        first, number = max(number, start >> _BITS), (end - 1 >> _BITS) + 1
+        yield from range(first, number)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _CLUSTER) * _CLUSTER
+
+
+def _big_endian(data: bytes) -> array[int]:
+    found = array("Q", data)
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
