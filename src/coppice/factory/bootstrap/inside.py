@@ -25,6 +25,8 @@ from coppice.process import run
 
 ARCHIVES = "var/cache/apt/archives"
 LISTS = "var/lib/apt/lists"
+INDEX = "var/cache/apt/index"
+"""Where apt is told to put what it makes of the lists alone."""
 ROOT = "root"
 _MOUNT_SECONDS = 60.0
 _TAR_SECONDS = 1200.0
@@ -105,9 +107,16 @@ def make(order: Order) -> None:
     root.mkdir(mode=0o755)
     if order.layers:
         _lay(order, space)
+    (root / INDEX).mkdir(parents=True, exist_ok=True)
+    # What is made of the lists fits none but these: apt looks at their lengths and times.
+    index = None if order.lists is None else f"{order.lists}.index"
     caches = [
         _Cache(name=name, kept=Path(kept), inside=root / inside, space=space)
-        for name, kept, inside in (("archives", order.packages, ARCHIVES), ("lists", order.lists, LISTS))
+        for name, kept, inside in (
+            ("archives", order.packages, ARCHIVES),
+            ("lists", order.lists, LISTS),
+            ("index", index, INDEX),
+        )
         if kept is not None
     ]
     for cache in caches:
@@ -163,6 +172,9 @@ class _Cache:
                 if path.is_file() and not path.is_symlink() and path.name != "lock":
                     temporary = partial_path(self.kept / path.name)
                     shutil.copyfile(path, temporary)
+                    if gone:
+                        # The time of an index says what its server is asked for: what is newer than that.
+                        shutil.copystat(path, temporary)
                     temporary.replace(self.kept / path.name)
                 elif gone and _is_whiteout(path):
                     (self.kept / path.name).unlink(missing_ok=True)

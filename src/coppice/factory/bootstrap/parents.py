@@ -86,12 +86,14 @@ def _forget_old(directory: Path) -> None:
         if not _is_young(path, MAX_AGE_SECONDS + _ABANDONED_AFTER_SECONDS):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-    for caches in ("packages", "lists"):
-        _forget_unused(directory / caches)
+    _forget_unused(directory / "packages", lambda path: path.stat().st_mtime)
+    # These have the times of their servers.
+    _forget_unused(directory / "lists", lambda path: path.stat().st_ctime)
 
 
-def _forget_unused(directory: Path) -> None:
+def _forget_unused(directory: Path, since: Callable[[Path], float]) -> None:
+    oldest = time.time() - MAX_AGE_SECONDS - _ABANDONED_AFTER_SECONDS
     for path in directory.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            if path.is_file() and not _is_young(path, MAX_AGE_SECONDS + _ABANDONED_AFTER_SECONDS):
+            if path.is_file() and since(path) < oldest:
                 path.unlink()

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError, NoSpaceError, ToolFailedError, ToolTimeoutError
 from coppice.factory.bootstrap.foreign import emulation_rule
-from coppice.factory.bootstrap.inside import Order
+from coppice.factory.bootstrap.inside import INDEX, Order
 from coppice.factory.bootstrap.processors import BIOS_CORE
 from coppice.factory.bootstrap.room import room_in_memory
+from coppice.factory.bootstrap.shortcuts import AFTER, BEFORE
 from coppice.factory.bootstrap.suites import Family
 from coppice.process import run
 from coppice.process.own_users import among_own_users
@@ -67,14 +68,6 @@ _MODULES = (
 )
 BIOS_MODULES = ("biosdisk", *_MODULES)
 EFI_MODULES = ("all_video", *_MODULES)
-_DPKG_OPTIONS = (
-    "force-unsafe-io",
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/man/*",
-    # The appliance speaks C.UTF-8. What cloud-init looks up in this folder is not a translation.
-    "path-exclude=/usr/share/locale/*/LC_MESSAGES/*.mo",
-)
 # What mmdebstrap would check, empty or remove for our sake, and what is none of its business here: the caches are
 # mounted over the tree, and the tree of a child is there already.
 # Whether programs for other processors run here is looked at before it.
@@ -149,7 +142,7 @@ class TreeMaker:
         Raises:
             BuildError: It could not be made.
         """
-        hooks = [_INITIAL_FILE_SYSTEMS, *_grub_hooks(self.suite.processor)]
+        hooks = [*AFTER, _INITIAL_FILE_SYSTEMS, *_grub_hooks(self.suite.processor)]
         if self.suite.family is Family.UBUNTU:
             hooks.append(_LINKS)
         if not self.suite.has_resolved:
@@ -158,6 +151,7 @@ class TreeMaker:
             (),
             "--variant=minbase",
             f"--include={','.join(self.suite.base_packages)}",
+            *(f"--extract-hook={hook}" for hook in BEFORE),
             *(f"--customize-hook={hook}" for hook in hooks),
         )
 
@@ -227,7 +221,9 @@ class TreeMaker:
                 f"--architectures={self.suite.processor.name}",
                 f"--components={self.suite.components.replace(' ', ',')}",
                 f"--skip={','.join(_SKIPPED)}",
-                *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
+                # Layers keep this file; what is left out of packages is added to it before they are installed.
+                "--dpkgopt=force-unsafe-io",
+                f'--aptopt=Dir::Cache::srcpkgcache "{Path(INDEX).name}/srcpkgcache.bin"',
                 *(() if self.keyring is None else (f"--keyring={self.keyring}",)),
                 *options,
                 self.suite.name,
