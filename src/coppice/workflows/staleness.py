@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from coppice.catalogue.catalogue import Catalogue
 from coppice.catalogue.model import ReferencedImage
 from coppice.errors import BootTestError, BuildError, CoppiceError, DefinitionError, NotFoundError, StateError
+from coppice.factory.bootstrap.rpm_releases import is_rpm_release
 from coppice.factory.bootstrap.suites import find_suite, sources
 from coppice.factory.build import load_build_result
 from coppice.factory.staleness import Choice, Decision, Evidence, are_covered, decide, find_updates
@@ -155,6 +156,11 @@ class Appraiser:
         return find_updates(installed, known), tuple(errors)
 
     def _sources(self, definition: Definition) -> tuple[Source, ...]:
+        if is_rpm_release(definition.suite):
+            raise StateError(
+                f"whether packages of {definition.name} have updates is not known: RPM repositories are not read",
+                resolution="Build it anew by a timer of your own: coppice build NAME --fresh.",
+            )
         suite = find_suite(definition.suite, definition.operating_system.architecture)
         return tuple(parse_source(line) for line in sources(suite, self._settings.factory.mirror))
 
