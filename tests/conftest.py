@@ -18,6 +18,7 @@ TOGETHER = {
     "contract/test_cloud_openstack.py": "openstack",
     "integration/test_openstack_faults.py": "openstack",
     "e2e/test_demo.py": "demonstration",
+    "e2e/test_fresh_by_itself.py": "openstack",
     "integration/test_adopt_openstack.py": "openstack",
     "integration/test_availability.py": "openstack",
     "integration/test_cloud_faults.py": "openstack",
