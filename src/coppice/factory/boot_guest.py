@@ -134,12 +134,12 @@ def started(machine: Machine, served: Served, promise: Promise, work: Path, *, k
             end.close()
         neighbour = Wire(wire)
         stack.callback(neighbour.close)
+        # Beside its disk: the same machine has the same host keys when it starts again, and another one has others.
+        known_hosts = machine.disk.with_name("known_hosts")
         yield Guest(
             running=guest,
             network=network,
-            login=Login(port=ssh, user=promise.user, key=key, known_hosts=key.with_name("known_hosts"))
-            if has_ssh
-            else None,
+            login=Login(port=ssh, user=promise.user, key=key, known_hosts=known_hosts) if has_ssh else None,
             port=None if has_ssh else PortChannel(report),
             wire=neighbour,
             control=Control(monitor),
