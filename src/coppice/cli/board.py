@@ -106,7 +106,7 @@ class _Row:
     said: str = ""
     begun: float | None = None
     taken: float | None = None
-    tasks: list[_RowTask] = field(default_factory=list)
+    tasks: dict[int, _RowTask] = field(default_factory=dict)
 
 
 class LiveBoard:
@@ -218,12 +218,11 @@ class _RowMonitor:
     def task(self, label: str, *, total: int | None = None, unit: Unit = Unit.STEPS) -> Iterator[_RowTask]:
         """Open a task."""
         task = _RowTask(label, total)
-        self._row.tasks.append(task)
+        self._row.tasks[id(task)] = task
         try:
             yield task
         finally:
-            if task in self._row.tasks:
-                self._row.tasks.remove(task)
+            self._row.tasks.pop(id(task), None)
 
     def message(self, text: str) -> None:
         """Print a line above the table."""
@@ -251,7 +250,7 @@ class _RowTask:
 def _doing(row: _Row) -> str:
     if row.state == _WAITS:
         return "" if row.parent is None else f"for {row.parent}"
-    return row.said or "; ".join(str(each) for each in tuple(row.tasks)[:2])
+    return row.said or "; ".join(str(each) for each in tuple(row.tasks.values())[:2])
 
 
 def _became(ended: Ended[Any], seconds: float) -> str:
