@@ -47,7 +47,12 @@ pytestmark = pytest.mark.integration
 
 SHIPPED = read_definition(Path(__file__).parents[2] / "definitions" / "debian-12")
 BASE = replace(SHIPPED, name="base", disk_size_bytes=DISK_BYTES)
-NEW = 'seq 3000 > "$root/usr/bin/more"; rm "$root/data/50" "$root/data/one"; chmod 600 "$root/data/3"\n'
+NEW = """\
+seq 3000 > "$root/usr/bin/more"
+rm "$root/data/50" "$root/data/one"
+chmod 600 "$root/data/3"
+chmod 750 "$root/usr/bin/capable"
+"""
 SIGNED = datetime.now(UTC) - timedelta(days=10)
 DAY = timedelta(days=1)
 
@@ -113,6 +118,8 @@ def test_an_image_gets_what_is_added_and_keeps_the_rest_where_it_was(tmp_path, s
     assert after.keys() - before.keys() == {"/usr/bin/more"}
     assert before.keys() - after.keys() == {"/data/50", "/data/one"}
     assert after["/data/3"].mode & 0o7777 == 0o600
+    assert after["/usr/bin/capable"].mode & 0o7777 == 0o750
+    assert "security.capability" in stat_of(new, "/usr/bin/capable")
     assert "User:     7   Group:     8" in stat_of(new, "/data/2")
     assert after["/link"].target == "data/1"
     assert len(after["/long-link"].target) == 100
