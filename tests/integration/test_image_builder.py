@@ -6,6 +6,7 @@ Real packages, files and provisioners come into an image in the campaign at the 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import subprocess
@@ -215,6 +216,16 @@ def test_an_image_is_given_on_as_it_is_and_made_of_its_disk_in_other_formats(tmp
     command = ["qemu-img", "compare", "-q", start.path, output.images[1].path]
     assert subprocess.run(command, check=False).returncode == 0
     assert "nftables" in {package.name for package in output.packages}
+
+
+def test_a_compressed_image_is_unpacked_and_its_disk_is_the_same(tmp_path, start, starts):
+    packed = tmp_path / "image.qcow2.gz"
+    packed.write_bytes(gzip.compress(start.path.read_bytes(), 1))
+    where = Start(url=f"file://{packed}", checksum=f"sha256:{hashlib.sha256(packed.read_bytes()).hexdigest()}")
+    output = build(PrebuiltBuilder(), from_file(start, start=where), tmp_path, starts)
+    command = ["qemu-img", "compare", "-q", start.path, output.images[0].path]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert output.inputs[0].digest == where.checksum
 
 
 def test_what_is_said_of_an_image_and_is_not_so_is_told_at_once(tmp_path, start, starts):
