@@ -34,6 +34,16 @@ CHECKOUT = Path(__file__).parents[2]
 RELEASE = "almalinux-9"
 BASE, MORE = "9/BaseOS/x86_64/os", "9/AppStream/x86_64/os"
 WEB = HollowPackage(name="web-thing", needs=("busybox",), files={"/usr/share/web/page": "first\\n"})
+ANSIBLE = (
+    HollowPackage(
+        name="ansible-core",
+        needs=("busybox", "ansible-helper"),
+        files={
+            "/usr/bin/ansible-playbook": "#!/bin/sh\\n. /usr/share/helper > /etc/played\\necho 'localhost : ok=1'\\n"
+        },
+    ),
+    HollowPackage(name="ansible-helper", files={"/usr/share/helper": "echo helped\\n"}),
+)
 DEFINITION = replace(
     read_definition(CHECKOUT / "definitions" / RELEASE), disk_size_bytes=192 * 1024**2, packages=("web-thing",)
 )
@@ -47,7 +57,7 @@ def mirror():
     place = Path(tempfile.mkdtemp(prefix="rpm-"))
     repository = RpmRepository(place / "mirror", place / "work")
     repository.add(BASE, system_packages(rpm_releases.find_release(RELEASE).packages))
-    repository.add(MORE, [WEB])
+    repository.add(MORE, [WEB, *ANSIBLE])
     yield repository
     repository.close()
     shutil.rmtree(place)
@@ -173,11 +183,16 @@ def test_a_child_adds_to_its_parents_tree_what_its_scripts_and_files_say(tmp_pat
                 entry="note.sh",
                 variables={"who": "it"},
             ),
+            Provisioner(name="play", kind=ProvisionerKind.ANSIBLE, files={"site.yml": b"[]\n"}, entry="site.yml"),
         ),
     )
     result = made(child, tmp_path, options, ancestors=(parent,))
     tree = tree_of(result, tmp_path).tree()
     assert tree.text("/etc/provisioned") == "done by it\n"
+    # What runs a playbook is there while it runs, and gone afterwards with all that it needed.
+    assert tree.text("/etc/played") == "helped\n"
+    assert tree.get("/usr/bin/ansible-playbook") is None
+    assert tree.get("/usr/share/helper") is None
     motd = tree.get("/etc/motd")
     assert (motd.mode & 0o7777, motd.group) == (0o640, 10)
     assert {each.name for each in result.packages} - {each.name for each in parent.packages} == {"web-thing"}
