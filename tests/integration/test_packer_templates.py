@@ -13,10 +13,12 @@ import pytest
 
 from coppice.definition.model import Provisioner, ProvisionerKind
 from coppice.definition.read import find_definitions
+from coppice.errors import DefinitionError
 from coppice.factory.acceleration import Measurement
 from coppice.factory.machine import Acceleration
 from coppice.factory.model import BuildOptions
 from coppice.factory.packer import prepared
+from coppice.factory.packer.look_over import look_over
 from coppice.factory.packer.options import Installer, read_options
 from coppice.factory.packer.prepared import lay_out
 from coppice.factory.packer.runner import PackerRun
@@ -147,6 +149,37 @@ def test_packer_takes_the_template_that_starts_from_a_disk(tmp_path):
     assert not served.exists()
 
 
+def test_programs_look_at_a_definition_when_they_are_asked_to(tmp_path, monkeypatch):
+    rocky = next(each for each in SHIPPED if each.name == "rocky-9")
+    definition = installed(rocky, Firmware.BIOS)
+    assert look_over(definition) == ("ksvalidator", "packer")
+    # One that starts from an appliance has no installer.
+    assert look_over(replace(definition, platforms={})) == ("packer",)
+    program = tmp_path / "ksvalidator"
+    program.write_text("#!/bin/sh\necho line 3 is nonsense\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("coppice.factory.packer.look_over._find", lambda _name: str(program))
+    with pytest.raises(DefinitionError, match="ksvalidator does not take") as caught:
+        look_over(definition)
+    assert "line 3 is nonsense" in (caught.value.details or "")
+
+
+def test_the_command_says_who_looked_at_a_definition(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    lines = ['from = "debian-12"', "[appliance]", 'title = "Mine"', 'description = "Mine."', "[build]"]
+    (folder / "appliance.toml").write_text("\n".join([*lines, 'builder = "packer"', ""]))
+    argv = [sys.executable, "-m", "coppice", "--json", "definition", "validate", folder, "--tools"]
+    said = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    assert said["data"]["valid"][0]["tools"] == ["packer"]
+    with (folder / "appliance.toml").open("a") as stream:
+        stream.write('[platform.qemu]\niso-ulr = "x"\n')
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "did you mean iso-url" in json.loads(done.stdout)["errors"][0]["message"]
+
+
+@pytest.mark.soak
 def test_packer_logs_in_to_openstack_with_the_template_for_it(tmp_path, monkeypatch):
     plain = next(each for each in SHIPPED if each.name == "debian-12")
     options = {"cloud": "alice", "flavor": "small", "source-image-name": "Debian 12", "networks": ["inside"]}

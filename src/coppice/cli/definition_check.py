@@ -13,7 +13,7 @@ from coppice.cli.output import counted
 from coppice.cli.words import Command, examples, pass_context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from coppice.cli.context import Context
     from coppice.cli.output import Output
@@ -29,13 +29,19 @@ if TYPE_CHECKING:
     epilog=examples(
         "coppice definition validate debian-12",
         "coppice definition validate ./my-appliance",
+        "coppice definition validate ./my-appliance --tools",
         exits="0 all are right, 3 one is wrong, 12 there is none",
     ),
 )
 @click.argument("what", nargs=-1, metavar="[NAME|FOLDER]...")
+@click.option("--tools", is_flag=True, help="Have Packer, and validators that are installed, look at what it becomes.")
 @pass_context
-def validate(context: Context, what: tuple[str, ...]) -> Result:
-    """Validate definitions against the schema: those named, or all."""
+def validate(context: Context, *, what: tuple[str, ...], tools: bool) -> Result:
+    """Validate definitions against the schema: those named, or all.
+
+    With --tools, what the builder packer makes of them is written, too, and looked at by the programs that know it:
+    Packer takes its template (for OpenStack, it logs in to the cloud), and the installer's validator its answers.
+    """
     right: list[Definition] = []
     if not what:
         from coppice.definition.read import find_definitions
@@ -43,14 +49,16 @@ def validate(context: Context, what: tuple[str, ...]) -> Result:
         right += find_definitions(context.definition_places(), defaults=context.definition_defaults())
     found, errors = _resolve(context, what)
     right += [each.definition for each in found]
+    asked = _asked(right, errors) if tools else {}
 
     def render(output: Output) -> None:
         for each in right:
-            output.line(f"{each.reference}: valid ({each.path})")
+            by = f", says {' and '.join(asked[each.path])}" if asked.get(each.path) else ""
+            output.line(f"{each.reference}: valid ({each.path}){by}")
 
     return Result(
         command="definition validate",
-        data={"valid": [{"name": each.name, "path": each.path, "digest": each.digest()} for each in right]},
+        data={"valid": [_valid(each, asked if tools else None) for each in right]},
         status=Status.ERROR if errors else Status.SUCCESS,
         errors=tuple(errors),
         show=render,
@@ -192,6 +200,28 @@ def _resolve(
                 raise
             errors.append(problem)
     return found, errors
+
+
+def _valid(definition: Definition, asked: Mapping[Path, tuple[str, ...]] | None) -> dict[str, object]:
+    told: dict[str, object] = {"name": definition.name, "path": definition.path, "digest": definition.digest()}
+    return told if asked is None else {**told, "tools": list(asked.get(definition.path, ()))}
+
+
+def _asked(right: list[Definition], errors: list[CoppiceError]) -> dict[Path, tuple[str, ...]]:
+    """Have programs look at each; take those that they do not take from ``right``."""
+    from coppice.errors import CoppiceError
+    from coppice.factory.packer.look_over import look_over
+
+    asked: dict[Path, tuple[str, ...]] = {}
+    for each in list(right):
+        if each.builder != "packer":
+            continue
+        try:
+            asked[each.path] = look_over(each)
+        except CoppiceError as problem:
+            right.remove(each)
+            errors.append(problem)
+    return asked
 
 
 def _finding(finding: Finding) -> dict[str, object]:

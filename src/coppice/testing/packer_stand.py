@@ -68,7 +68,21 @@ def small_disk(place: Path) -> Path:
         stream.truncate(DISK_BYTES)
     subprocess.run(["sfdisk", "-q", raw], input="label: gpt\nstart=2048\n", text=True, check=True)
     blocks = str((DISK_BYTES - 2 * MIB) // 4096)
-    make = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", tree, "-E", f"offset={MIB}", raw, blocks]
+    make: list[str | Path] = [
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-d",
+        tree,
+        "-E",
+        f"offset={MIB}",
+        raw,
+        blocks,
+    ]
     subprocess.run(make, check=True)
     return raw
 

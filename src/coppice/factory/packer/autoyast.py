@@ -91,12 +91,18 @@ def _profile(installation: Installation) -> dict[str, Value]:
             "patterns": ["minimal_base"],
             "packages": sorted({*_BASE, *installation.packages}),
         },
+        **_first_login(installation.public_key),
+    }
+
+
+def _first_login(public_key: str) -> dict[str, Value]:
+    return {
         "users": [
             {
                 "username": "root",
                 "encrypted": True,
                 "user_password": "!",
-                "authorized_keys": [installation.public_key],
+                "authorized_keys": [public_key],
             }
         ],
         # Its first start is this build's; the appliance's own is still to come.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from coppice.definition.model import Definition
     from coppice.factory.model import BuildOptions
+    from coppice.factory.packer.guest import GuestWork
     from coppice.factory.packer.options import MachineOptions, PlatformOptions
     from coppice.factory.packer.template import Start
 
@@ -58,9 +59,23 @@ class LaidOut:
 
 
 def lay_out(
-    definition: Definition, said: PlatformOptions, *, start: Start | None, options: BuildOptions, work: Path
+    definition: Definition,
+    said: PlatformOptions,
+    *,
+    start: Start | None,
+    options: BuildOptions,
+    work: Path,
+    is_run: bool = True,
 ) -> LaidOut:
     """Write all of it into ``work``, which is this user's alone.
+
+    Args:
+        definition: What is built.
+        said: What it says of its platform.
+        start: What the machine starts from; None: a cloud has it.
+        options: What the site decides.
+        work: An empty directory.
+        is_run: Whether Packer is to build with it; where it only looks at it, nothing is measured.
 
     Raises:
         BuildError: It asks for what cannot be done.
@@ -92,22 +107,15 @@ def lay_out(
         places = replace(places, user_data=user_data)
     elif from_disk:
         places = replace(places, seed=make_disk(work, label="CIDATA", files=seed_data))
-    ancestors = options.ancestors if definition.parent is not None else ()
-    parent = ancestors[0].definition if ancestors else None
-    setting = GuestSetting(
-        login=login,
-        was_installed=not from_disk,
-        sources=_sources(definition, options) if from_disk else (),
-        keyring=_keyring(options) if from_disk else None,
-    )
-    guest = guest_work(definition, parent, setting)
+    guest = _guest(definition, options, login=login, from_disk=from_disk)
+    acceleration = _acceleration(options, work) if is_run and isinstance(said, QemuOptions) else Acceleration.TCG
     _write(places.archive, guest.archive)
     cooking, cookbooks = _cooking(definition, work)
     places = replace(places, cookbooks=cookbooks)
     text = template(
         said,
         start=start,
-        hardware=_hardware(definition, said, firmware, work, options.cache_directory),
+        hardware=_hardware(definition, said, firmware, work, acceleration),
         places=places,
         steps=guest.steps,
         cooking=cooking,
@@ -124,6 +132,17 @@ def lay_out(
     _write(paths.template, text.encode())
     _write(paths.variables, variables(login, key).encode())
     return paths
+
+
+def _guest(definition: Definition, options: BuildOptions, *, login: str, from_disk: bool) -> GuestWork:
+    ancestors = options.ancestors if definition.parent is not None else ()
+    setting = GuestSetting(
+        login=login,
+        was_installed=not from_disk,
+        sources=_sources(definition, options) if from_disk else (),
+        keyring=_keyring(options) if from_disk else None,
+    )
+    return guest_work(definition, ancestors[0].definition if ancestors else None, setting)
 
 
 def _places(work: Path, *, web: bool) -> Places:
@@ -219,15 +238,16 @@ def _keyring(options: BuildOptions) -> bytes | None:
         return stream.read(_MOST_KEYRING_BYTES)
 
 
+def _acceleration(options: BuildOptions, work: Path) -> Acceleration:
+    state = None if options.cache_directory is None else options.cache_directory / _ACCELERATION
+    return choose_acceleration(state, work_directory=work).acceleration
+
+
 def _hardware(
-    definition: Definition, said: PlatformOptions, firmware: Firmware, work: Path, cache: Path | None
+    definition: Definition, said: PlatformOptions, firmware: Firmware, work: Path, acceleration: Acceleration
 ) -> Hardware:
-    acceleration = Acceleration.TCG
-    state = None if cache is None else cache / _ACCELERATION
-    uefi = None
-    if isinstance(said, QemuOptions):
-        acceleration = choose_acceleration(state, work_directory=work).acceleration
-        uefi = own_uefi(work, architecture=Architecture.X86_64) if firmware is Firmware.UEFI else None
+    is_ours = isinstance(said, QemuOptions) and firmware is Firmware.UEFI
+    uefi = own_uefi(work, architecture=Architecture.X86_64) if is_ours else None
     return Hardware(acceleration=acceleration, firmware=firmware, uefi=uefi, disk_bytes=definition.disk_size_bytes)
 
 
