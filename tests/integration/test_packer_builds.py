@@ -26,6 +26,7 @@ from coppice.factory.packer import builder as builders
 from coppice.factory.packer import prepared
 from coppice.factory.packer.builder import PackerBuilder
 from coppice.model.image import DiskFormat
+from coppice.model.operating_system import Firmware
 from coppice.monitor import SILENT
 from coppice.process import ended_when
 from coppice.testing.packer_stand import DISK_BYTES, GOOD, MIB, lay_packer, small_disk, start_of
@@ -263,3 +264,38 @@ def test_a_disk_that_changed_or_refers_to_others_is_not_started_from(tmp_path, s
     with pytest.raises(BuildError, match=r"more than build\.disk-size"):
         made(tmp_path, replace(definition, disk_size_bytes=DISK_BYTES - MIB))
     assert not (stand_in / "facts.json").exists()
+
+
+INSTALLS = """\
+served = builder["http_directory"]
+facts["served"] = {name: open(served + "/" + name).read() for name in os.listdir(served)}
+json.dump(facts, open(place + "/facts.json", "w"))
+make()
+if builder["type"] == "virtualbox-iso":
+    subprocess.run(["qemu-img", "convert", "-O", "vmdk", output + "/disk", output + "/disk-disk001.vmdk"], check=True)
+    os.remove(output + "/disk")
+"""
+
+
+@pytest.mark.parametrize(("platform", "device"), [("qemu", "/dev/vda"), ("virtualbox", "/dev/sda")])
+def test_an_installer_gets_its_answers_and_its_disk_becomes_an_image(tmp_path, stand_in, disk, platform, device):
+    (stand_in / "plan").write_text(INSTALLS)
+    (stand_in / "VBoxManage").write_text("#!/bin/sh\n")
+    (stand_in / "VBoxManage").chmod(0o755)
+    medium = tmp_path / "medium.iso"
+    medium.write_bytes(b"medium")
+    checksum = f"sha256:{hashlib.sha256(b'medium').hexdigest()}"
+    start = {"iso-url": str(medium), "iso-checksum": checksum}
+    definition = wanted(disk, firmware=(Firmware.BIOS,), platforms={platform: start}, packages=("jq",))
+    output = made(tmp_path, definition)
+    assert output.images[0].image.virtual_size_bytes == DISK_BYTES
+    assert [(each.name, each.uri, each.digest) for each in output.inputs] == [("medium", "", checksum)]
+    seen = facts(stand_in)
+    (builder,) = seen["template"]["builders"]
+    answers = seen["served"]["preseed.cfg"]
+    assert f"grub-installer/bootdev string {device}\n" in answers
+    assert seen["public"] in answers
+    address = f"http://10.0.2.2:{builder['http_port_min']}/preseed.cfg"
+    assert address in "".join(builder["boot_command"])
+    with pytest.raises(BuildError, match="no installation medium"):
+        made(tmp_path, replace(definition, platforms={platform: {**start, "iso-url": "/nowhere/x.iso"}}))
