@@ -24,6 +24,7 @@ from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
 from coppice.model.operating_system import Firmware, OperatingSystem
 from coppice.model.requirements import Requirements
+from coppice.testing.rpm_record import rpm_record
 
 pytestmark = pytest.mark.integration
 
@@ -253,6 +254,7 @@ FAULTS: tuple[tuple[str, object, str, str], ...] = (
     ("a disk for everybody", ("mkdir /opt", "cd /opt", "mknod disk b 8 0"), "device-node", "/opt/disk"),
     ("a program that was changed", ("/usr/bin/tool", "#!/bin/sh\necho other\n"), "modified-file", "/usr/bin/tool"),
     ("a program that is gone", ("rm /usr/bin/tool",), "modified-file", "/usr/bin/tool"),
+    ("an RPM that nobody signed", ("/var/lib/rpm/rpmdb.sqlite", rpm_record("bare")), "unsigned-package", "/bare"),
 )
 
 
@@ -263,7 +265,11 @@ def plant(disk: Disk, what: tuple[str, ...], where: str) -> None:
         path, content = what
         folders = [folder for folder in parents_of([path]) if folder not in THERE]
         gone = [f"rm {path}"] if path in CLEAN else []
-        disk.change(*(f"mkdir {folder}" for folder in folders), *gone, *disk.put(path, content.encode()))
+        disk.change(
+            *(f"mkdir {folder}" for folder in folders),
+            *gone,
+            *disk.put(path, content if isinstance(content, bytes) else content.encode()),
+        )
     else:
         disk.change(*what)
 

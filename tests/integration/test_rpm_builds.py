@@ -236,6 +236,7 @@ def test_no_package_without_a_good_signature_is_installed(tmp_path, options, mir
     assert "is not signed" in (problem.details or "")
 
 
+@pytest.mark.soak
 def test_a_package_that_was_changed_after_it_was_signed_is_not_installed(tmp_path, options, mirror):
     own = tmp_path / "mirror"
     shutil.copytree(mirror.folder, own)

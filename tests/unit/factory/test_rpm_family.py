@@ -41,6 +41,7 @@ from coppice.factory.model import BuildOptions
 from coppice.formats.openpgp import armour, read_keyring, split_keyring
 from coppice.formats.rpm_header import read_rpm_header
 from coppice.model.operating_system import Architecture
+from coppice.testing.rpm_record import rpm_record
 
 SHIPPED = Path(__file__).parents[3] / "definitions"
 ALMA = read_definition(SHIPPED / "almalinux-9")
@@ -424,6 +425,12 @@ def test_files_belong_to_the_packages_that_brought_them_and_configuration_is_not
     subject = Subject(tree=tree, definition=ALMA, ownership=found)
     assert [each.path for each in check.findings(subject)] == ["/bare"]
     assert check.findings(replace(subject, ownership=Ownership())) == ()
+
+
+def test_a_record_says_what_is_installed_in_the_order_of_names():
+    found = read_headers(rpm_record("two", "gpg-pubkey", "one"))
+    assert [each.name for each in found] == ["two", "gpg-pubkey", "one"]
+    assert [each.name for each in packages_of(found)] == ["one", "two"]
 
 
 def test_a_record_that_is_no_database_or_of_another_kind_is_told():

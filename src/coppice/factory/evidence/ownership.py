@@ -56,16 +56,22 @@ class Ownership:
 
 
 def ownership_of(tree: GuestTree) -> Ownership:
-    """Return what the package database in ``tree`` knows of files: dpkg's, or RPM's; nothing where there is none.
+    """Return what the package database in ``tree`` knows of files: dpkg's, RPM's; nothing where there is none.
 
     Raises:
         BuildError: It is RPM's, and cannot be read.
     """
     of_dpkg = _of_dpkg(tree)
-    if of_dpkg.packages:
+    record = find_record(tree, must_be_read=not of_dpkg.packages)
+    if record is None:
         return of_dpkg
-    record = find_record(tree)
-    return of_dpkg if record is None else of_rpm(read_headers(tree.content(record)), tree)
+    found = of_rpm(read_headers(tree.content(record)), tree)
+    # A system of Debian can have packages of RPM beside its own.
+    return Ownership(
+        packages={**found.packages, **of_dpkg.packages},
+        delivered=(*of_dpkg.delivered, *found.delivered),
+        unsigned=found.unsigned,
+    )
 
 
 def of_rpm(headers: Sequence[RpmHeader], tree: GuestTree) -> Ownership:

@@ -36,8 +36,12 @@ _STEPS_AT_ONCE = 100_000
 _SOURCE = re.compile(r"(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm")
 
 
-def find_record(tree: GuestTree) -> Node | None:
+def find_record(tree: GuestTree, *, must_be_read: bool = True) -> Node | None:
     """Return RPM's record of the image; None: it has none.
+
+    Args:
+        tree: The image's.
+        must_be_read: Whether nothing else says what is installed.
 
     Raises:
         BuildError: It has one of a kind that is not read.
@@ -47,7 +51,7 @@ def find_record(tree: GuestTree) -> Node | None:
         if node is not None and node.is_file:
             return node
     for path in OTHER_RECORDS:
-        if tree.find(path) is not None:
+        if must_be_read and tree.find(path) is not None:
             raise BuildError(
                 f"the image has its record of packages at {path}, in a form that is not read here",
                 resolution="What is read is RPM's record in SQLite: RHEL 9 and later, Fedora 33 and later.",
