@@ -32,7 +32,10 @@ echo "cloud-init=$(cloud-init status 2>/dev/null | sed -n 's/^status: //p')"
 echo "cloud-init-result=$(tr -d '\n' < /run/cloud-init/result.json)"
 echo "instance=$(cat /var/lib/cloud/data/instance-id)"
 echo "handed-script=$(cat {mark} 2>/dev/null)"
-echo "own-script=$(if [ -e /var/lib/cloud/instance/sem/config_scripts_per_instance ]; then echo ran; fi)"
+# The mark is there although there was nothing to run; that what ran failed, cloud-init's errors say.
+if [ -n "$(ls /var/lib/cloud/scripts/per-instance 2>/dev/null)" ]; then
+  echo "own-script=$(if [ -e /var/lib/cloud/instance/sem/config_scripts_per_instance ]; then echo ran; fi)"
+fi
 if command -v sshd >/dev/null; then
   sshd -T 2>/dev/null | sed -n -E 's/^(passwordauthentication|kbdinteractiveauthentication|permitrootlogin) /sshd-\1=/p'
 fi
