@@ -268,6 +268,7 @@ def test_another_key_than_the_pinned_one_is_no_key(tmp_path, options, release, m
     assert list(into.iterdir()) == []
 
 
+@pytest.mark.soak
 def test_the_audit_of_an_rpm_image_sees_what_is_not_as_its_package_brought_it(tmp_path, options):
     script = b"#!/bin/sh\necho other > /usr/share/web/page\nrm /usr/bin/dracut\n"
     meddling = Provisioner(name="meddle", kind=ProvisionerKind.SHELL, files={"meddle.sh": script}, entry="meddle.sh")
