@@ -193,8 +193,8 @@ def _answer(
 def _seed_data(public_key: str) -> dict[str, bytes]:
     account = {
         "name": ACCOUNT,
-        # The first numbers are for the accounts of the appliance.
-        "uid": 59999,
+        # Outside of the numbers from which the appliance's own accounts take the next.
+        "uid": 60900,
         "lock_passwd": True,
         "shell": "/bin/sh",
         "sudo": ["ALL=(ALL) NOPASSWD:ALL"],
