@@ -12,6 +12,7 @@ from coppice.factory.bootstrap.filesystem import free_blocks
 from coppice.factory.bootstrap.parents import MAX_AGE_SECONDS, obtain_parent, parent_key
 from coppice.factory.bootstrap.room import room_in_memory
 from coppice.factory.bootstrap.suites import find_suite, sources
+from coppice.factory.bootstrap.tree import TreeMaker
 
 pytestmark = pytest.mark.unit
 
@@ -249,3 +250,23 @@ def test_each_kind_of_processors_has_a_kernel_and_a_loader_of_its_own():
     assert not {"linux-image-cloud-amd64", "grub-pc-bin", "grub-efi-amd64-bin"} & set(arm.base_packages)
     assert {"grub-pc-bin", "grub-efi-amd64-bin"} <= set(find_suite("bookworm").base_packages)
     assert parent_key(arm, (), "b 1") != parent_key(find_suite("bookworm"), (), "b 1")
+
+
+def test_the_keys_of_a_mirror_are_laid_where_the_package_managers_own_user_can_read_them(tmp_path):
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    keyring = private / "site.gpg"
+    keyring.write_bytes(b"keys")
+    keyring.chmod(0o600)
+    (tmp_path / "work").mkdir()
+    maker = TreeMaker(
+        suite=find_suite("bookworm"),
+        sources=(),
+        work=tmp_path / "work",
+        timeout_seconds=1,
+        on_output=lambda _text: None,
+        keyring=keyring,
+    )
+    copy = maker._readable(keyring)
+    assert (copy.parent, copy.suffix, copy.read_bytes()) == (tmp_path / "work", ".gpg", b"keys")
+    assert copy.stat().st_mode & 0o777 == 0o644

@@ -12,11 +12,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coppice.atomic import storage_errors
 from coppice.errors import BuildError, NoSpaceError, ToolFailedError, ToolTimeoutError
 from coppice.factory.bootstrap.foreign import emulation_rule
 from coppice.factory.bootstrap.inside import INDEX, Order
@@ -224,7 +226,7 @@ class TreeMaker:
                 # Layers keep this file; what is left out of packages is added to it before they are installed.
                 "--dpkgopt=force-unsafe-io",
                 f'--aptopt=Dir::Cache::srcpkgcache "{Path(INDEX).name}/srcpkgcache.bin"',
-                *(() if self.keyring is None else (f"--keyring={self.keyring}",)),
+                *(() if self.keyring is None else (f"--keyring={self._readable(self.keyring)}",)),
                 *options,
                 self.suite.name,
             ),
@@ -238,6 +240,14 @@ class TreeMaker:
             is_mapped=is_mapped,
             emulator=emulator,
         )
+
+    def _readable(self, keyring: Path) -> Path:
+        # apt looks at it as a user of its own, who may not enter where the site keeps it.
+        copy = self.work / f"keyring{keyring.suffix}"
+        with storage_errors("copying", keyring):
+            shutil.copyfile(keyring, copy)
+            copy.chmod(0o644)
+        return copy
 
     def _carry_out(self, order: Order) -> None:
         Path(order.space).mkdir(exist_ok=True)
