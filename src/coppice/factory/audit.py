@@ -62,8 +62,22 @@ class AuditReport:
     unused: tuple[AuditException, ...]
 
 
-def audit(image: BuiltImage, definition: Definition, *, work_directory: Path | None, clock: Clock) -> AuditReport:
+def audit(
+    image: BuiltImage,
+    definition: Definition,
+    *,
+    work_directory: Path | None,
+    clock: Clock,
+    disk: Path | None = None,
+) -> AuditReport:
     """Return what is in ``image``, which has nothing that no image may have, but for what ``definition`` excepts.
+
+    Args:
+        image: What is looked into.
+        definition: What was built.
+        work_directory: Where a raw copy is made; None: the system's temporary directory.
+        clock: For dates and durations.
+        disk: The image's disk, raw, of which somebody has seen that the image has it; None: a copy is made.
 
     Raises:
         AuditError: It has; ``details`` names everything that was found.
@@ -79,7 +93,7 @@ def audit(image: BuiltImage, definition: Definition, *, work_directory: Path | N
             resolution="Correct the name in [[audit-exception]].",
         )
     with workplace(work_directory) as work:
-        subject = read_subject(_as_raw(image, work), definition, work)
+        subject = read_subject(disk or _as_raw(image, work), definition, work)
         audited = judge(subject)
         inventory = take_inventory(subject.tree, subject.ownership, subject.digests)
     if audited.findings:

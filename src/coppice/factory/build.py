@@ -25,7 +25,7 @@ from coppice.factory.lock import locked
 from coppice.factory.model import Ancestor, BuildResult, BuiltImage, Provenance
 from coppice.factory.record import FILE_NAME, read_record, write_record
 from coppice.factory.verdicts import keep_verdict
-from coppice.factory.workplace import sweep_interrupted
+from coppice.factory.workplace import sweep_interrupted, workplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,11 +155,22 @@ def _make(
     started_at, started = clock.now(), clock.monotonic()
     trash = partial_path(directory)
     with replacing_directory(directory) as into:
-        with _log_kept(into, failed_log(root, key)):
-            output = builder.build(definition, into, options, monitor)
-        _check(output, definition, into)
-        with monitor.task(f"auditing {definition.name}"):
-            report = audit(output.images[0], definition, work_directory=options.work_directory, clock=clock)
+        with workplace(options.work_directory) as scratch:
+            disks = scratch / "disk"
+            disks.mkdir()
+            with _log_kept(into, failed_log(root, key)):
+                output = builder.build(definition, into, replace(options, disk_directory=disks), monitor)
+            _check(output, definition, into)
+            if output.disk is not None and (output.disk.parent != disks or not output.disk.is_file()):
+                raise BuildError(f"the builder named a disk that it did not make there: {output.disk}")
+            with monitor.task(f"auditing {definition.name}"):
+                report = audit(
+                    output.images[0],
+                    definition,
+                    work_directory=options.work_directory,
+                    clock=clock,
+                    disk=output.disk,
+                )
         for unused in report.unused:
             monitor.message(f"{definition.name}: the audit exception {unused.check} {unused.path} covers nothing")
         result = BuildResult(

@@ -213,6 +213,8 @@ class BuildOptions:
         keyring: Keys that sign what the mirror has; None: the distribution's.
         ancestors: The builds that the definition's parents have, the nearest first; each with its tree.
         starts: Where the images come from that builds start from; None: nothing can be started from one.
+        disk_directory: An empty directory where a builder may leave the disk that it wrote the images from; None: there
+            is none.
     """
 
     mirror: str | None = None
@@ -222,6 +224,7 @@ class BuildOptions:
     keyring: Path | None = None
     ancestors: tuple[BuildResult, ...] = ()
     starts: StartSource | None = None
+    disk_directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +239,8 @@ class BuilderOutput:
         tree: The built tree (a file or directory in that directory, in the builder's own form), on which children are
             built; None: there is none.
         log: Of the build, in that directory; None: there is none.
+        disk: The disk, raw, in the directory that the options name for it, where the builder has read back that the
+            first image has just this content; None: whoever wants to look into the image reads it.
     """
 
     images: tuple[BuiltImage, ...]
@@ -244,6 +249,7 @@ class BuilderOutput:
     inputs: tuple[BuildInput, ...] = ()
     tree: Path | None = None
     log: Path | None = None
+    disk: Path | None = None
 
 
 class Builder(Protocol):

@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 import time
+import zlib
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -100,6 +101,13 @@ class OwnQcow2:
             return b""
         # What follows belongs to the next one.
         return packed[: len(packed) - len(reader.unused_data)] if same else b""
+
+    def stored(self, number: int) -> bytes:
+        """Return what the file has for a cluster, as it is there, up to the end of the last sector of it."""
+        entry = self._entry(number)
+        return (
+            self._packed(entry) if entry & _COMPRESSED else os.pread(self._stream.fileno(), _CLUSTER, entry & _OFFSET)
+        )
 
     def _entry(self, number: int) -> int:
         table = self._tables.get(number // _ENTRIES)
@@ -196,6 +204,7 @@ def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: Path | N
                 if content != _ZEROS:
                     writer.add(number, content, frame)
         writer.finish()
+        writer.check(path)
 
 
 def _packer(known: OwnQcow2 | None) -> Callable[[int, bytes], bytes]:
@@ -226,6 +235,7 @@ class _Writer:
         self._first = 1 + -(-self._l1_entries * 8 // _CLUSTER)
         self._tables: dict[int, array[int]] = {}
         self._counts: array[int] = array("H")
+        self._sums: dict[int, tuple[int, int]] = {}
         self._at = (self._first + self._l1_entries) * _CLUSTER
 
     def add(self, number: int, content: bytes, frame: bytes) -> None:
@@ -238,6 +248,7 @@ class _Writer:
             start, data = _aligned(self._at), content
             entry = _COPIED | start
         os.pwrite(self._target.fileno(), data, start)
+        self._sums[number] = (len(data), zlib.crc32(data))
         self._at = start + len(data)
         self._count(start, self._at)
         table = self._tables.setdefault(number // _ENTRIES, array("Q", bytes(_CLUSTER)))
@@ -263,6 +274,26 @@ class _Writer:
         self._write(array("Q", [blocks_at + number * _CLUSTER for number in range(blocks)]), table_at)
         os.pwrite(self._target.fileno(), self._header(table_at, table_clusters), 0)
         self._target.truncate(end)
+
+    def check(self, path: Path) -> None:
+        """Read the file back: each cluster of the disk leads to what was written for it, and no other has anything.
+
+        Raises:
+            BuildError: It is not so.
+        """
+        self._target.flush()
+        with path.open("rb") as stream:
+            image = open_own(stream)
+            is_sound = (
+                image is not None
+                and image.virtual_size_bytes == self._size_bytes
+                and list(image.written()) == list(self._sums)
+                and all(
+                    zlib.crc32(image.stored(number)[:length]) == crc for number, (length, crc) in self._sums.items()
+                )
+            )
+        if not is_sound:
+            raise BuildError(f"{path.name} is not what was written", resolution="Look after the disk that it is on.")
 
     def _header(self, table_at: int, table_clusters: int) -> bytes:
         first = (_MAGIC, _VERSION, 0, 0, _BITS, self._size_bytes, 0, self._l1_entries, _CLUSTER)

@@ -148,3 +148,36 @@ def test_a_record_of_before_there_were_sources_and_inputs_is_read(tmp_path, buil
     old = load_build_result(record.parent)
     assert old.packages == (Package(name="jq", version="1.6", architecture="amd64"),)
     assert (old.tree, old.provenance.inputs, old.provenance.lineage) == (None, (), ())
+
+
+class LeavesDisk(FakeBuilder):
+    elsewhere = None
+
+    def build(self, definition, into, options, monitor):
+        output = super().build(definition, into, options, monitor)
+        disk = (self.elsewhere or options.disk_directory) / "disk.raw"
+        disk.write_bytes(b"disk")
+        return replace(output, disk=disk)
+
+
+def test_the_disk_that_a_builder_left_is_what_is_looked_into_and_is_gone_afterwards(tmp_path, builder, monkeypatch):
+    seen, before = [], building.audit
+
+    def audit(image, definition, *, disk, **given):
+        seen.append((disk, disk.read_bytes()))
+        return before(image, definition, **given)
+
+    monkeypatch.setattr(building, "load_builder", lambda _name: LeavesDisk())
+    monkeypatch.setattr(building, "audit", audit)
+    make(tmp_path)
+    ((disk, content),) = seen
+    assert content == b"disk"
+    assert not disk.exists()
+
+
+def test_a_disk_from_elsewhere_is_not_looked_into(tmp_path, builder, monkeypatch):
+    other = LeavesDisk()
+    other.elsewhere = tmp_path
+    monkeypatch.setattr(building, "load_builder", lambda _name: other)
+    with pytest.raises(BuildError, match="disk that it did not make there"):
+        make(tmp_path / "root")

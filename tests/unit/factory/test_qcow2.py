@@ -157,3 +157,10 @@ def test_a_damaged_cluster_is_an_error(tmp_path, raw):
 def test_writing_that_takes_too_long_is_given_up(tmp_path, raw):
     with pytest.raises(BuildError, match="took more than -1 seconds"):
         write_qcow2(raw, tmp_path / "image", timeout_seconds=-1)
+
+
+def test_a_file_that_does_not_read_back_as_it_was_written_is_an_error(tmp_path, raw, monkeypatch):
+    # As of a disk that loses what it was given.
+    monkeypatch.setattr(qcow2.OwnQcow2, "stored", lambda _image, _number: b"lost")
+    with pytest.raises(BuildError, match="not what was written"):
+        write_qcow2(raw, tmp_path / "image", timeout_seconds=60)

@@ -44,6 +44,7 @@ class Assembly:
         builder: Name of the builder, in the seed of all identifiers.
         work: A directory to work in.
         note: Called with what is going on.
+        disk_directory: Where the disk is made; None: where everything is.
         like: Once it is made: the image whose disk it was made of; None: it was made from nothing.
         lays_over: Returns what is laid over the tree.
         record: Path of the file that says which packages are installed.
@@ -57,6 +58,7 @@ class Assembly:
     builder: str
     work: Path
     note: Callable[[str], None]
+    disk_directory: Path | None = None
     lays_over: Callable[..., Overlay] = make_overlay
     record: str = STATUS
     like: Path | None = field(init=False, default=None)
@@ -73,7 +75,7 @@ class Assembly:
         staging = self.work / "staging"
         staging.mkdir()
         self._stage = Stage(staging, _NEVER_KEPT.leaves_out, (self.record, *self._loader.files))
-        self._raw = self.work / "disk.raw"
+        self._raw = (self.disk_directory or self.work) / "disk.raw"
         parent = self._parent_disk()
         self.note("reading the tree")
         script = Script(self.suite.epoch, self._staged)

@@ -21,7 +21,7 @@ from coppice.factory.bootstrap.layers import adopt_layers, keep_layer, layer_nam
 from coppice.factory.bootstrap.overlay import packages_for
 from coppice.factory.bootstrap.parents import obtain_parent, parent_key
 from coppice.factory.bootstrap.rpm_releases import is_rpm_release
-from coppice.factory.bootstrap.suites import find_suite, sources
+from coppice.factory.bootstrap.suites import bootstrapper_version, find_suite, sources
 from coppice.factory.bootstrap.supported import check_supported
 from coppice.factory.bootstrap.tree import TreeMaker
 from coppice.factory.build_log import LOG_NAME, BuildLog
@@ -30,6 +30,7 @@ from coppice.factory.outputs import write_images
 from coppice.factory.provision.hook import prepare_provision
 from coppice.factory.provision.inputs import provision_inputs
 from coppice.factory.workplace import workplace
+from coppice.model.image import DiskFormat
 from coppice.process import find_tool, run
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ _NEEDED_TOOLS = (
     "qemu-img",
 )
 _VERSIONS = (
-    ("mmdebstrap", ("mmdebstrap", "--version")),
     ("mke2fs", ("mke2fs", "-V")),
     ("qemu-img", ("qemu-img", "--version")),
 )
@@ -109,6 +109,8 @@ class BootstrapBuilder:
             inputs=inputs,
             tree=into / TREE,
             log=into / LOG_NAME,
+            # Writing a qcow2 ends with reading it back.
+            disk=raw if options.disk_directory is not None and definition.formats[0] is DiskFormat.QCOW2 else None,
         )
 
 
@@ -178,6 +180,7 @@ class _Run:
             builder=builder,
             work=self.work,
             note=self.task.note,
+            disk_directory=self.options.disk_directory,
         )
         raw = assembly.make()
         status = assembly.content(STATUS)
@@ -232,7 +235,7 @@ class _Run:
 
 
 def _tool_versions() -> tuple[tuple[str, str], ...]:
-    found = []
+    found = [("mmdebstrap", bootstrapper_version())]
     for tool, argv in _VERSIONS:
         try:
             said = run(argv, timeout_seconds=_VERSION_SECONDS).combined

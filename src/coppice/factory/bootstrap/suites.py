@@ -96,6 +96,7 @@ _UBUNTU = ("http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubunt
 _UBUNTU_SNAPSHOT = f"http://snapshot.ubuntu.com/ubuntu/{_PLACE}"
 # How mmdebstrap, a script, sets its own default.
 _DEFAULT_MIRROR = re.compile(rb"^\s*my \$mirror\s*=\s*'(https?://[^'\s]+)';", re.MULTILINE)
+_VERSION = re.compile(rb"^our \$VERSION = '([0-9][0-9A-Za-z.~+-]*)';$", re.MULTILINE)
 _MOST_SCRIPT_BYTES = 4 * 1024 * 1024
 
 
@@ -136,6 +137,18 @@ def default_mirror() -> str:
             resolution="Set factory.mirror to the address of a mirror.",
         )
     return found[1].decode("ascii", errors="replace")
+
+
+def bootstrapper_version() -> str:
+    """Return the version of the bootstrapper, as it says itself: asking it takes longer than reading it.
+
+    Raises:
+        ToolMissingError: It is not installed.
+    """
+    path = Path(find_tool("mmdebstrap"))
+    with storage_errors("reading", path), path.open("rb") as stream:
+        found = _VERSION.search(stream.read(_MOST_SCRIPT_BYTES))
+    return "unknown" if found is None else found[1].decode("ascii")
 
 
 def sources(suite: Suite, mirror: str | None, snapshot: str = "") -> tuple[str, ...]:
