@@ -20,7 +20,7 @@ from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
 from coppice.monitor import SILENT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(10800)]
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("COPPICE_TEST_CACHE", CHECKOUT / ".cache" / "tests")) / "factory"
@@ -43,7 +43,8 @@ def booted(result, firmware, tmp_path):
 
 
 def test_debian_for_arm_is_built_here_and_starts(tmp_path):
-    definition = find_definition(CHECKOUT / "definitions", "debian-12@arm64")
+    system = replace(DEBIAN_12.operating_system, architecture="aarch64")
+    definition = replace(DEBIAN_12, name="debian-12-arm64", operating_system=system, firmware=(Firmware.UEFI,))
     options = BuildOptions(timeout_seconds=7000)
     result = build(definition, root=CACHE, options=options, clock=CLOCK, monitor=SILENT)
     assert {package.architecture for package in result.packages} == {"arm64", "all"}
