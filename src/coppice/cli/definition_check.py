@@ -49,7 +49,9 @@ def validate(context: Context, *, what: tuple[str, ...], tools: bool) -> Result:
         right += find_definitions(context.definition_places(), defaults=context.definition_defaults())
     found, errors = _resolve(context, what)
     right += [each.definition for each in found]
-    asked = _asked(right, errors) if tools else {}
+    asked, wrong = _asked(right) if tools else ({}, [])
+    right = [each for each in right if not tools or each.builder != "packer" or each.path in asked]
+    errors += wrong
 
     def render(output: Output) -> None:
         for each in right:
@@ -207,21 +209,21 @@ def _valid(definition: Definition, asked: Mapping[Path, tuple[str, ...]] | None)
     return told if asked is None else {**told, "tools": list(asked.get(definition.path, ()))}
 
 
-def _asked(right: list[Definition], errors: list[CoppiceError]) -> dict[Path, tuple[str, ...]]:
-    """Have programs look at each; take those that they do not take from ``right``."""
+def _asked(right: list[Definition]) -> tuple[dict[Path, tuple[str, ...]], list[CoppiceError]]:
+    """Have programs look at each; return what they said of those that they take, and what they refuse."""
     from coppice.errors import CoppiceError
     from coppice.factory.packer.look_over import look_over
 
     asked: dict[Path, tuple[str, ...]] = {}
-    for each in list(right):
+    errors: list[CoppiceError] = []
+    for each in right:
         if each.builder != "packer":
             continue
         try:
             asked[each.path] = look_over(each)
         except CoppiceError as problem:
-            right.remove(each)
             errors.append(problem)
-    return asked
+    return asked, errors
 
 
 def _finding(finding: Finding) -> dict[str, object]:
