@@ -229,7 +229,7 @@ def test_four_builds_run_on_two_workers_and_one_failure_stops_only_its_children(
     said = json.loads(done.stdout)
     builds = {each["definition"]: each for each in said["data"]["builds"]}
     made = {name for name, each in builds.items() if "key" in each}
-    assert made == {"base", "other", "third", "web"}
+    assert made == {"base", "other", "third", "web"}, said["errors"]
     # Its log is here, as if it had been built here.
     error = builds["bad"]["error"]
     assert error is not None, said["errors"]
