@@ -321,7 +321,7 @@ class Definition:
         contextualisation: What cloud-init does.
         provisioners: Run in this order.
         file_system: Of the root.
-        is_encrypted: Whether the root is in LUKS, opened at first boot by a key that is made then.
+        is_encrypted: Whether the root is to be in LUKS.
         boot: How it starts.
         tests: Run in a booted machine.
         pages: That a booted machine must serve.

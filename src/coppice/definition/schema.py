@@ -127,7 +127,9 @@ class BuildSection(Section):
     )
     file_system: FileSystemKind = Field(default=FileSystemKind.EXT4, description="Of the root.")
     encrypted: Switch = Field(
-        default=False, description="Whether the root is in LUKS, opened at first boot by a key that is made then."
+        default=False,
+        description="Whether the root is to be in LUKS. No builder that comes with Coppice makes such: an image would "
+        "hold its own key.",
     )
 
 
