@@ -51,7 +51,7 @@ echo "kernel=$(uname -r)"
 echo "system=$(. /etc/os-release && echo "$PRETTY_NAME")"
 echo "failed-units=$(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\n' ' ' | sed 's/ $//')"
 for unit in {units}; do
-  said=$(systemctl show --property=ActiveState --property=Type --property=Result --property=ConditionResult "$unit")
+  said=$(systemctl show --property=ActiveState,Type,Result,ConditionResult,ConditionTimestampMonotonic "$unit")
   echo "unit-$unit=$(echo "$said" | sort | tr '\n' ' ' | sed 's/ $//')"
 done
 """
@@ -165,7 +165,9 @@ def _of_units(facts: dict[str, str], promise: Promise) -> Iterator[str]:
     for unit in promise.units:
         words = dict(word.partition("=")[::2] for word in facts.get(f"unit-{unit}", "").split())
         state, ended_well = words.get("ActiveState", "unknown"), words.get("Result") == "success"
+        # What nobody tried to start, and what does not exist, say of themselves that no condition held, and no more.
+        was_tried = words.get("ConditionTimestampMonotonic", "0") != "0"
         # What runs once has ended; what has a condition may have had no work.
         has_ended = state == "inactive" and (words.get("Type") == "oneshot" or words.get("ConditionResult") == "no")
-        if state != "active" and not (has_ended and ended_well):
+        if state != "active" and not (has_ended and ended_well and was_tried):
             yield f"{unit} is {state}"

@@ -36,7 +36,8 @@ GOOD = {
     "firmware": "uefi",
     "secure-boot": "1",
     "unit-nginx.service": "ActiveState=active ConditionResult=yes Result=success Type=forking",
-    "unit-once.service": "ActiveState=inactive ConditionResult=yes Result=success Type=oneshot",
+    "unit-once.service": "ActiveState=inactive ConditionResult=yes ConditionTimestampMonotonic=9 Result=success "
+    "Type=oneshot",
 }
 NOT_JUDGED_AT_FIRST = {"instance", "host-keys-digest"}
 
@@ -89,8 +90,14 @@ def test_a_fact_that_could_not_be_found_out_is_wrong_too(name):
 
 
 def test_a_unit_whose_condition_does_not_hold_has_no_work():
-    condition = "ActiveState=inactive ConditionResult=no Result=success Type=simple"
+    condition = "ActiveState=inactive ConditionResult=no ConditionTimestampMonotonic=9 Result=success Type=simple"
     assert judged({**GOOD, "unit-nginx.service": condition}) == []
+
+
+@pytest.mark.parametrize("kind", ["simple", "oneshot", ""])
+def test_a_unit_that_nobody_tried_to_start_is_not_up(kind):
+    never = f"ActiveState=inactive ConditionResult=no ConditionTimestampMonotonic=0 Result=success Type={kind}"
+    assert judged({**GOOD, "unit-nginx.service": never}) == ["nginx.service is inactive"]
 
 
 def test_who_has_no_ssh_is_not_asked_about_it():
