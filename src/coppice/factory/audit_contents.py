@@ -53,7 +53,9 @@ def _modified(subject: Subject) -> Iterator[tuple[str, str]]:
         if node is None:
             if not delivered.path.startswith(_NOT_INSTALLED):
                 yield delivered.true_path, f"the package {delivered.package} brought it, and it is gone"
-        elif node.is_file and _differs(subject.digests[node.path], delivered):
+        elif not node.is_file:
+            yield delivered.true_path, f"the package {delivered.package} brought a file, and it is none any more"
+        elif _differs(subject.digests[node.path], delivered):
             yield delivered.true_path, f"it is not what the package {delivered.package} brought"
 
 

@@ -184,6 +184,13 @@ def test_a_package_is_held_against_its_sums_where_its_files_really_are():
     assert found(changed, {"/bin": "usr/bin"}, declared) == set()
 
 
+def test_a_link_in_the_place_of_a_packages_file_is_found():
+    info = "/var/lib/dpkg/info"
+    files = {f"{info}/su.list": "/usr/bin/su\n", f"{info}/su.md5sums": f"{'0' * 32}  usr/bin/su\n", "/opt/su": "x"}
+    assert found({**files, "/usr/bin/su": "x"}) == set()
+    assert found(files, {"/usr/bin/su": "/opt/su"}) == {"modified-file"}
+
+
 def test_a_file_that_was_diverted_is_looked_for_where_it_went():
     info = "/var/lib/dpkg/info"
     files = {
