@@ -90,16 +90,21 @@ _LISTENERS: tuple[tuple[str, tuple[int, ...]], ...] = (
 )
 """Services that listen to the network when they are installed as they come, and on which ports."""
 _LOOPBACK = ("127.", "[::1]", "::1", "localhost")
+# All the words that apt, and dnf, take for yes and no.
+_YES = r"(?:yes|true|with|on|enable|0*[1-9]\d*)\b"
+_NO = r"(?:no|false|without|off|disable|0+)\b"
 _INSECURE = re.compile(
     r"(?:AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories|AllowDowngradeToInsecureRepositories)"
-    r"\s+[\"']?(?:true|yes|1)\b|Verify-(?:Peer|Host)\s+[\"']?(?:false|no|0)\b",
+    rf"\s+[\"']?{_YES}|Verify-(?:Peer|Host)\s+[\"']?{_NO}",
     re.IGNORECASE,
 )
-_TRUSTED = re.compile(r"\[[^\]]*\b(?:trusted|allow-insecure|allow-weak)=yes\b[^\]]*\]", re.IGNORECASE)
-_TRUSTED_FIELD = re.compile(r"^(?:Trusted|Allow-Insecure|Allow-Weak)\s*:\s*yes\b", re.IGNORECASE | re.MULTILINE)
-_LOCAL_SOURCE = re.compile(r"^(?:deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?|URIs:.*?)(?:file|copy|cdrom):", re.MULTILINE)
+_TRUSTED = re.compile(rf"\[[^\]]*\b(?:trusted|allow-insecure|allow-weak)={_YES}[^\]]*\]", re.IGNORECASE)
+_TRUSTED_FIELD = re.compile(rf"^(?:Trusted|Allow-Insecure|Allow-Weak)\s*:\s*{_YES}", re.IGNORECASE | re.MULTILINE)
+_LOCAL_SOURCE = re.compile(
+    r"^\s*(?:deb(?:-src)?\s+(?:\[[^\]]*\]\s*)?|URIs\s*:.*?)(?:file|copy|cdrom):", re.IGNORECASE | re.MULTILINE
+)
 _RPM_UNSIGNED = re.compile(
-    r"^\s*(?:gpgcheck|repo_gpgcheck|sslverify)\s*=\s*(?:0|no|false)\b", re.IGNORECASE | re.MULTILINE
+    rf"^\s*(?:gpgcheck|repo_gpgcheck|localpkg_gpgcheck|sslverify)\s*=\s*{_NO}", re.IGNORECASE | re.MULTILINE
 )
 
 

@@ -205,3 +205,26 @@ def test_a_file_that_was_diverted_is_looked_for_where_it_went():
     assert (ownership.packages["/usr/bin/pager"], ownership.packages["/usr/bin/pager.old"]) == ("most", "less")
     assert [each.true_path for each in ownership.delivered] == ["/usr/bin/pager.old"]
     assert found(files) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/etc/apt/sources.list", "deb [trusted=true] http://x.example/ y main\n"),
+        ("/etc/apt/sources.list", "deb [arch=amd64 allow-insecure=1] http://x.example/ y main\n"),
+        ("/etc/apt/sources.list", "  deb file:/srv/x y main\n"),
+        ("/etc/apt/sources.list.d/x.sources", "Trusted: on\nURIs: http://x.example/\n"),
+        ("/etc/apt/sources.list.d/x.sources", "uris: file:/srv/x\n"),
+        ("/etc/apt/apt.conf.d/x", 'APT::Get::AllowUnauthenticated "on";\n'),
+        ("/etc/apt/apt.conf.d/x", 'Acquire::https::Verify-Peer "off";\n'),
+        ("/etc/yum.repos.d/x.repo", "[x]\ngpgcheck=off\n"),
+        ("/etc/dnf/dnf.conf", "[main]\ngpgcheck = False\n"),
+    ],
+)
+def test_every_word_by_which_signatures_are_not_asked_for_is_known(path, text):
+    assert found({path: text}) == {"package-source"}
+
+
+def test_sources_that_ask_for_signatures_are_good():
+    assert found({"/etc/apt/sources.list": "deb [trusted=no] http://x.example/ y main\n"}) == set()
+    assert found({"/etc/yum.repos.d/x.repo": "[x]\ngpgcheck=1\nsslverify=on\n"}) == set()
