@@ -227,4 +227,4 @@ def test_every_word_by_which_signatures_are_not_asked_for_is_known(path, text):
 
 def test_sources_that_ask_for_signatures_are_good():
     assert found({"/etc/apt/sources.list": "deb [trusted=no] http://x.example/ y main\n"}) == set()
-    assert found({"/etc/yum.repos.d/x.repo": "[x]\ngpgcheck=1\nsslverify=on\n"}) == set()
+    assert found({"/etc/yum.repos.d/x.repo": "[x]\nrepo_gpgcheck=0\ngpgcheck=1\nsslverify=on\n"}) == set()
