@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
     from coppice.execution.model import Ended
 
@@ -261,6 +262,8 @@ def _became(ended: Ended[Any], seconds: float) -> str:
     return f"done after {format_duration(round(seconds))}"
 
 
-def _plain(text: str) -> str:
-    # rich reads [word] as markup: text of strangers must not style the screen.
-    return escape(redact(text)).replace("[", r"\[")
+def _plain(text: str) -> Text:
+    from rich.text import Text
+
+    # In a str, rich reads [word] as markup, and fails at [/]: text of strangers must not style the screen.
+    return Text(escape(redact(text)))

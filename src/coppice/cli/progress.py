@@ -134,7 +134,7 @@ class RichMonitor:
             self._open += 1
             if self._open == 1:
                 progress.start()
-        shown = _markup_free(label)
+        shown = _plain(label)
         identifier = progress.add_task(shown, total=total, unit=unit, note="")
         task = _RichTask(progress, identifier, unit, total)
         try:
@@ -154,9 +154,10 @@ class RichMonitor:
     def message(self, text: str) -> None:
         """Print one line above the bars."""
         if self._progress is not None:
-            self._progress.console.print(_markup_free(text))
+            # rich would read [word] as markup, and fail at [/]: text of strangers must not style the screen.
+            self._progress.console.print(_plain(text), markup=False, emoji=False)
         else:
-            self._stream.write(f"{escape(redact(text))}\n")
+            self._stream.write(f"{_plain(text)}\n")
             self._stream.flush()
 
     def _display(self) -> Progress:
@@ -167,9 +168,9 @@ class RichMonitor:
             console = Console(file=self._stream, highlight=False, no_color=True if not self._color else None)
             self._progress = Progress(
                 SpinnerColumn(finished_text="•"),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 console=console,
             )
@@ -207,7 +208,7 @@ class _RichTask:
             self._identifier,
             completed=self._done,
             total=self._total,
-            note=_markup_free("  ".join(part for part in parts if part)),
+            note=_plain("  ".join(part for part in parts if part)),
         )
 
     def _amounts(self) -> str:
@@ -219,6 +220,5 @@ class _RichTask:
         return f"{format_size(self._done)}{whole}{rate}"
 
 
-def _markup_free(text: str) -> str:
-    # rich reads [word] as markup: text of strangers must not style the screen.
-    return escape(redact(text)).replace("[", r"\[")
+def _plain(text: str) -> str:
+    return escape(redact(text))

@@ -106,6 +106,19 @@ def test_control_characters_of_strangers_do_not_reach_the_terminal():
     assert "\x1b[2J" not in terminal.getvalue()
 
 
+def test_text_that_would_be_broken_markup_is_shown_as_it_stands():
+    terminal = Terminal()
+    with LiveBoard(terminal, SILENT, color=False) as board:
+        board.plan(NEEDS)
+        monitor = board.begin("base")
+        monitor.message(r"said \[/] :smile:")
+        with monitor.task("building base") as task:
+            task.note(r"sed s/\[/b]/x/")
+            assert shown(board)[0].endswith(r"building base: sed s/\[/b]/x/")
+            board._live.refresh()
+    assert r"said \[/] :smile:" in terminal.getvalue()
+
+
 def test_a_single_build_on_a_terminal_is_shown_by_the_usual_monitor():
     with LiveBoard(Terminal(), SILENT) as board:
         board.plan({"base": None})

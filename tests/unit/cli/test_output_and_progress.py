@@ -144,6 +144,17 @@ def test_bars_on_a_terminal_show_nested_tasks_and_take_markup_as_text():
     assert "half way" in stream.getvalue()
 
 
+def test_text_that_would_be_broken_markup_is_shown_as_it_stands():
+    stream = _Terminal()
+    monitor = RichMonitor(stream, color=False)
+    with monitor.task(r"task \[/]") as task:
+        task.note(r"note \[/b]")
+        monitor._progress.refresh()
+        monitor.message(r"said \[/] :smile:")
+    for text in (r"task \[/]", r"note \[/b]", r"said \[/] :smile:"):
+        assert text in stream.getvalue()
+
+
 def test_the_monitor_suits_its_stream():
     assert make_monitor(io.StringIO(), silent=True) is SILENT
     assert isinstance(make_monitor(io.StringIO()), PlainMonitor)
