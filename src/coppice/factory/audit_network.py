@@ -29,7 +29,12 @@ _SSHD_DEFAULTS = {
     "permitemptypasswords": "no",
 }
 _SSHD_CONFIG = "/etc/ssh/sshd_config"
-_SSHD_OPENS = re.compile(r"^\s*(?:Port|AuthorizedKeysCommand|TrustedUserCAKeys)\s", re.MULTILINE | re.IGNORECASE)
+_SSHD_OPENS = re.compile(
+    r"^[ \t]*(?:Port[\s=]+(?!22[ \t]*$)|ListenAddress[\s=]+(?:\[[^\]\n]*\]|[^\s:\[\]]+):(?!22[ \t]*$)|"
+    r"(?:AuthorizedKeysCommand|TrustedUserCAKeys)[\s=]+(?!none[ \t]*$)|"
+    r"AuthorizedKeysFile[\s=]+(?!(?:\"?(?:%h/)?\.ssh/authorized_keys2?\"?[ \t]*)+$|none[ \t]*$))",
+    re.MULTILINE | re.IGNORECASE,
+)
 _MAX_INCLUDES = 64
 _UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system")
 _WANTED_IN = ("*.wants", "*.requires", "*.upholds")
@@ -115,21 +120,34 @@ def sshd_settings(subject: Subject) -> dict[str, str]:
 
 
 def _read_sshd(subject: Subject, text: str, found: dict[str, str], includes: int) -> None:
-    for line in text.splitlines():
-        words = line.split("#")[0].replace("=", " ", 1).split()
-        if len(words) < 2:  # noqa: PLR2004 - a keyword and its value
-            continue
-        keyword = words[0].lower()
+    for keyword, values in _sshd_lines(text):
         if keyword == "match":
             # What follows holds for some connections only.
             return
-        if keyword == "challengeresponseauthentication":
-            keyword = "kbdinteractiveauthentication"
         if keyword == "include":
-            for node in _included(subject, words[1:]) if includes else ():
+            for node in _included(subject, values) if includes else ():
                 _read_sshd(subject, subject.tree.text(node.path) or "", found, includes - 1)
         else:
-            found.setdefault(keyword, words[1].strip('"').lower())
+            found.setdefault(keyword, values[0].strip('"').lower())
+
+
+def _sshd_lines(text: str) -> Iterator[tuple[str, list[str]]]:
+    for line in text.splitlines():
+        words = line.split("#")[0].replace("=", " ", 1).split()
+        if len(words) > 1:
+            keyword = words[0].lower()
+            is_old = keyword == "challengeresponseauthentication"
+            yield "kbdinteractiveauthentication" if is_old else keyword, words[1:]
+
+
+def _opened_for_some(text: str) -> Iterator[str]:
+    """Give what blocks, which hold for some connections only, say and should not."""
+    is_inside = False
+    for keyword, values in _sshd_lines(text):
+        is_inside = is_inside or keyword == "match"
+        value = values[0].strip('"').lower()
+        if is_inside and value not in _SSHD_WANTED.get(keyword, {value}):
+            yield f"sshd has {keyword} {value} for some connections"
 
 
 def _included(subject: Subject, patterns: list[str]) -> Iterator[Node]:
@@ -149,8 +167,10 @@ def _sshd(subject: Subject) -> Iterator[tuple[str, str]]:
         if found[name] not in wanted:
             yield _SSHD_CONFIG, f"sshd has {name} {found[name]}, not {' or '.join(sorted(wanted))}"
     declared = {file.path for file in subject.definition.files}
-    for node in subject.tree.inside("/etc/ssh/sshd_config.d"):
+    main = subject.tree.find(_SSHD_CONFIG)
+    for node in [*([main] if main is not None else []), *subject.tree.inside("/etc/ssh/sshd_config.d")]:
         text = subject.tree.text_of(node) if node.is_file and node.path not in declared else ""
+        yield from ((node.path, what) for what in _opened_for_some(text))
         if _SSHD_OPENS.search(text):
             yield node.path, "sshd listens elsewhere, or lets in by other keys, than the definition says"
 

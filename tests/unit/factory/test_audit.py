@@ -107,11 +107,47 @@ def test_sshd_is_read_as_sshd_reads_itself():
     assert found(later) == set()
     assert found({"/etc/ssh/sshd_config.d/00-aaa.conf": "ChallengeResponseAuthentication=yes\n"}) == {"sshd"}
     assert found({"/etc/ssh/sshd_config.d/00-aaa.conf": 'permitRootLogin "yes" # no\n'}) == {"sshd"}
-    only_some = {"/etc/ssh/sshd_config.d/99.conf": "Match User x\nPermitRootLogin yes\n"}
-    assert found(only_some) == set()
     circle = {"/etc/ssh/sshd_config.d/zz.conf": "Include /etc/ssh/sshd_config.d/*.conf\n"}
     assert sshd_settings(subject_of({**CLEAN, **circle}))["passwordauthentication"] == "no"
     assert found({"/etc/ssh/sshd_config.d/00-coppice.conf": ""}) == {"sshd"}
+
+
+@pytest.mark.parametrize("place", ["/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/99.conf"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Match all\nPermitRootLogin yes",
+        "Match User x\n  PasswordAuthentication=yes",
+        "Port 2222",
+        "Port=2222",
+        "ListenAddress 0.0.0.0:2222",
+        "ListenAddress [::]:2222",
+        "AuthorizedKeysFile /opt/keys",
+        "AuthorizedKeysFile .ssh/authorized_keys /opt/keys",
+        "TrustedUserCAKeys /etc/ssh/ca.pub",
+    ],
+)
+def test_no_other_way_in_is_open_by_sshd_for_anybody(place, line):
+    text = CLEAN["/etc/ssh/sshd_config"] if place in CLEAN else ""
+    files = {place: f"{text}{line}\n"}
+    assert found(files) == {"sshd"}
+    assert found(files, definition=replace(DEFINITION, files=(DefinedFile(path=place, content=b""),))) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Match User x\nPermitRootLogin no\nX11Forwarding no",
+        "Port 22",
+        "#Port 2222",
+        "ListenAddress 0.0.0.0",
+        "ListenAddress ::",
+        "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2",
+        "AuthorizedKeysCommand none",
+    ],
+)
+def test_what_opens_nothing_may_stand_in_sshds_configuration(line):
+    assert found({"/etc/ssh/sshd_config.d/99.conf": f"{line}\n"}) == set()
 
 
 def test_without_sshd_an_appliance_passes_only_if_it_does_not_declare_ssh():
