@@ -40,7 +40,9 @@ _CREDENTIALS = any_of(
 _WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@\"']+:[^/\s@\"']+@", re.IGNORECASE)
 _ADDRESS_FILES = ("/etc/apt/", "/etc/environment", "/etc/pip.conf", "/etc/fstab", "/etc/profile.d/", "/root/.config/")
 _ADMINISTRATORS = frozenset({"root", "%sudo", "%admin", "%wheel"})
-_SYSTEM_SUDO = re.compile(r"(?:Defaults|#|@include|[A-Z][A-Z0-9_]*_Alias)\b|@include|#")
+# To sudo, a number behind a # is that of an account: only the rest is a comment.
+_SYSTEM_SUDO = re.compile(r"(?:Defaults|[A-Z][A-Z0-9_]*_Alias)\b|[@#]include|#(?!-?\d)")
+_SUDO_INCLUDES = re.compile(r"[@#]include(?:dir)?\s+[\"']?(?!/etc/sudoers\.d/?[\"']?\s*$)\S")
 
 
 def _rows(subject: Subject, path: str) -> Iterator[list[str]]:
@@ -130,6 +132,8 @@ def _sudo(subject: Subject) -> Iterator[tuple[str, str]]:
             if not line or _SYSTEM_SUDO.match(line):
                 if re.match(r"Defaults\b.*!\s*authenticate", line):
                     yield node.path, "sudo asks nobody for a password"
+                if _SUDO_INCLUDES.match(line):
+                    yield node.path, "sudo has rules elsewhere, which are not looked at"
                 continue
             who = line.split()[0]
             without_password = "NOPASSWD" in line

@@ -195,6 +195,18 @@ def test_sudo_is_for_whom_the_definition_names():
     assert found({"/etc/sudoers.d/x": "Defaults !authenticate\n"}) == {"sudo"}
 
 
+@pytest.mark.parametrize("line", ["#1000 ALL=(ALL) NOPASSWD: ALL", "@includedir /opt/sudo", "#include /opt/sudoers"])
+def test_rules_of_sudo_that_look_like_comments_or_lie_elsewhere_are_found(line):
+    assert found({"/etc/sudoers": f"{line}\n"}) == {"sudo"}
+
+
+@pytest.mark.parametrize(
+    "line", ["#includedir /etc/sudoers.d", "@includedir /etc/sudoers.d", "# 1000 is a number", "#"]
+)
+def test_what_distributions_write_into_the_rules_of_sudo_is_no_rule(line):
+    assert found({"/etc/sudoers": f"{line}\n"}) == set()
+
+
 def test_a_key_that_a_package_brings_is_published_already():
     key = "-----BEGIN RSA PRIVATE KEY-----\n"
     place = "/usr/local/share/test.key"
