@@ -51,6 +51,8 @@ GROWTH_BYTES = 1024**3
 _POLL_SECONDS = 1.0
 _POWER_OFF_SECONDS = 90.0
 _TOOL_SECONDS = 60.0
+# What is asked last has limits of its own; a guest that answers byte by byte would outlast them all.
+_GRACE_SECONDS = 300.0
 
 
 def boot_gate(firmware: Firmware) -> str:
@@ -264,7 +266,7 @@ class _Test:
     def _start(self, machine: Machine, served: Served, folder: Path, place: _Place) -> Iterator[Guest]:
         with (
             started(machine, served, self._promise, folder, key=place.key) as guest,
-            _ended_by(place.stop, guest.running),
+            ended_by(place.stop, guest.running, seconds=max(0.0, self._left()) + _GRACE_SECONDS),
         ):
             self._wait_until_reached(guest)
             yield guest
@@ -331,15 +333,19 @@ class _Test:
 
 
 @contextmanager
-def _ended_by(stop: threading.Event | None, guest: RunningMachine) -> Iterator[None]:
-    if stop is None:
-        yield
-        return
-    over = threading.Event()
+def ended_by(stop: threading.Event | None, guest: RunningMachine, *, seconds: float) -> Iterator[None]:
+    """End ``guest`` when ``stop`` is set, and when ``seconds`` are over, whatever it is being asked then.
+
+    Raises:
+        InterruptedRunError: ``stop`` was set, and the test failed.
+    """
+    over, deadline = threading.Event(), time.monotonic() + seconds
 
     def watch() -> None:
         while not over.is_set():
-            if stop.wait(_POLL_SECONDS):
+            left = max(0.0, deadline - time.monotonic())
+            is_stopped = (over if stop is None else stop).wait(min(left, _POLL_SECONDS))
+            if not over.is_set() and (is_stopped or left == 0):
                 guest.end()
                 return
 
@@ -348,7 +354,7 @@ def _ended_by(stop: threading.Event | None, guest: RunningMachine) -> Iterator[N
     try:
         yield
     except BootTestError as problem:
-        if stop.is_set():
+        if stop is not None and stop.is_set():
             raise InterruptedRunError("the boot test was stopped") from problem
         raise
     finally:

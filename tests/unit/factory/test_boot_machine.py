@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from coppice.errors import ToolMissingError
+from coppice.errors import BootTestError, InterruptedRunError, ToolMissingError
 from coppice.factory import acceleration as accelerations
 from coppice.factory.acceleration import Measurement, choose_acceleration, compare, probe_sector, remember
-from coppice.factory.boot import BootSettings, boot_gate, failure_folder
+from coppice.factory.boot import BootSettings, boot_gate, ended_by, failure_folder
 from coppice.factory.boot_firmware import find_uefi
 from coppice.factory.login import Login
 from coppice.factory.machine import (
@@ -234,3 +235,37 @@ def test_each_firmware_has_its_own_gate():
 def test_what_is_kept_of_a_failure_has_a_folder_for_each_image_and_gate(tmp_path):
     digest = "ab" * 64
     assert failure_folder(tmp_path, f"sha512:{digest}", "boot-uefi") == tmp_path / digest[:32] / "boot-uefi"
+
+
+class Guest:
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def end(self):
+        self.ended.set()
+
+
+def test_a_machine_that_keeps_its_test_waiting_is_ended_when_the_time_is_over():
+    guest = Guest()
+    with ended_by(None, guest, seconds=0):
+        assert guest.ended.wait(30), "what reads from it would wait for ever"
+
+
+def test_a_machine_is_ended_when_its_test_is_stopped():
+    guest, stop = Guest(), threading.Event()
+
+    def test():
+        with ended_by(stop, guest, seconds=600):
+            stop.set()
+            assert guest.ended.wait(30)
+            raise BootTestError("it is gone")
+
+    with pytest.raises(InterruptedRunError):
+        test()
+
+
+def test_a_machine_that_is_in_time_is_left_alone():
+    guest = Guest()
+    with ended_by(None, guest, seconds=600):
+        assert not guest.ended.is_set()
+    assert not guest.ended.is_set()
