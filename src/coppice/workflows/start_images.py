@@ -8,22 +8,24 @@ catalogue. Nothing opens an image before its digest is right and this project's 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from coppice import atomic
 from coppice.catalogue.catalogue import Catalogue
+from coppice.conversion.files import state_of
 from coppice.conversion.options import Options
 from coppice.conversion.transform import transform
 from coppice.conversion.unpack import opened_disk
 from coppice.database import Database
 from coppice.digests import new_digest
 from coppice.errors import BuildError, ChecksumMismatchError, NotFoundError, TransferTooLargeError
-from coppice.factory.lock import locked
+from coppice.factory.lock import is_free, locked
 from coppice.factory.model import StartDisk
 from coppice.http import Client
 from coppice.http.location import show
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from coppice.settings.model import Settings
 
 RAW_NAME = "start.raw"
+_LOCK = ".lock"
 _CHUNK_BYTES = 1024 * 1024
 _UNUSED_SECONDS = 60 * 24 * 3600.0
 
@@ -98,7 +101,18 @@ class StartImages:
         if published.path is not None:
             return self._laid_out(published, published.path, into, monitor)
         with self._fetched(published, monitor) as path:
-            return self._laid_out(published, path, into, monitor)
+            try:
+                return self._laid_out(published, path, into, monitor)
+            except ChecksumMismatchError as problem:
+                # It was right when it was put there.
+                with atomic.storage_errors("removing", path):
+                    path.unlink(missing_ok=True)
+                raise ChecksumMismatchError(
+                    f"what was kept of {published.name} since it was fetched has other bytes by now",
+                    details=problem.details,
+                    resolution="It was removed; run again to fetch it anew. See whether the disk is sound.",
+                    context=problem.context,
+                ) from problem
 
     def _in_catalogue(self, reference: str) -> _Published:
         name, _, version = reference.partition("@")
@@ -142,13 +156,14 @@ class StartImages:
         checksum = published.checksum
         path = self._place / f"{checksum.algorithm}-{checksum.hexdigest}"
         wait = f"Another run is fetching {published.name}; waiting for it."
-        with locked(path.with_name(f"{path.name}.lock"), on_wait=lambda: monitor.message(wait)):
+        with locked(path.with_name(f"{path.name}{_LOCK}"), on_wait=lambda: monitor.message(wait)):
             if not path.exists():
                 atomic.sweep_partials(self._place, older_than_seconds=0, of=path.name)
                 with atomic.replacing(path, mode=0o600) as temporary:
                     self._fetch(published, temporary, monitor)
             with atomic.storage_errors("marking", path):
-                path.touch()
+                # Never made here: an empty file is no image.
+                os.utime(path)
             self._forget_unused()
             yield path
 
@@ -177,15 +192,19 @@ class StartImages:
     def _laid_out(self, published: _Published, path: Path, into: Path, monitor: Monitor) -> StartDisk:
         limits = limits_of(self.settings.conversion)
         raw = into / RAW_NAME
+        # A link may lead elsewhere by the time that the next one follows it.
+        path = path.resolve()
         if not path.is_file():
             raise BuildError(
                 f"there is no image at {path} to start from",
                 resolution="Correct start.url, or put the image back.",
                 context={"path": str(path)},
             )
-        # What was looked at, hashed and read must be one and the same.
-        with opened_disk(path.resolve(), limits, spool=into, monitor=monitor, name=published.name) as disk:
-            _compare(published, _digest_of(path, published.checksum.algorithm))
+        # What was hashed, looked at and read must be one and the same.
+        hashed = state_of(path)
+        _compare(published, _digest_of(path, published.checksum.algorithm))
+        with opened_disk(path, limits, spool=into, monitor=monitor, name=published.name) as disk:
+            replace(disk, state=hashed).require_unchanged()
             options = Options(require_cage=self.settings.conversion.require_cage)
             found = disk.inspection
             transform(disk, DiskFormat.RAW, raw, options=options, limits=limits, monitor=monitor)
@@ -202,6 +221,10 @@ class StartImages:
 
     def _forget_unused(self) -> None:
         for path in self._place.glob("sha*-*"):
+            lock = path.with_name(f"{path.name}{_LOCK}")
+            # A lock that went away while it is held would be held by two; a file whose lock is held is in use.
+            if path.suffix == _LOCK or (lock.exists() and not is_free(lock)):
+                continue
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
                     path.unlink()
