@@ -478,3 +478,30 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     assert words[0] == "dnf"
     assert "--installroot=/w/root" in words
     assert "--setopt=reposdir=/w/dnf/nothing" in words
+
+
+def test_a_mirrors_password_is_for_the_builder_alone_to_read(tmp_path, monkeypatch):
+    from coppice.factory.bootstrap.rpm_tree import RpmTreeMaker
+    from coppice.factory.bootstrap.suites import Suite
+
+    release = find_release("almalinux-9")
+    maker = RpmTreeMaker(
+        suite=Suite(name=release.name, epoch=release.epoch, processor=release.processor),
+        sources=(),
+        work=tmp_path,
+        timeout_seconds=1,
+        on_output=print,
+        release=release,
+        repositories=repositories(release, "https://user:secret@mirror.example/alma"),
+        keys="",
+    )
+
+    def nothing_is_made(*_, **__):
+        raise BuildError("nothing is made here")
+
+    monkeypatch.setattr(RpmTreeMaker, "_make", nothing_is_made)
+    with pytest.raises(BuildError, match="nothing is made here"):
+        maker.make_base()
+    told = [path for path in tmp_path.rglob("*") if path.is_file() and "secret" in path.read_text()]
+    assert [path.name for path in told] == ["dnf.conf"]
+    assert told[0].stat().st_mode & 0o077 == 0

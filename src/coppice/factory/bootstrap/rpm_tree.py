@@ -93,11 +93,15 @@ class RpmTreeMaker(TreeMaker):
         with storage_errors("writing", place):
             for directory in (place, place / "macros", place / "nothing"):
                 directory.mkdir(exist_ok=True)
-            (place / "dnf.conf").write_text(dnf_configuration(self.release, self.repositories), encoding="utf-8")
+            configuration = place / "dnf.conf"
+            # The address of a mirror may hold a password, and others may look into the directories above.
+            configuration.touch(mode=0o600)
+            configuration.chmod(0o600)
+            configuration.write_text(dnf_configuration(self.release, self.repositories), encoding="utf-8")
             (place / "macros" / "macros.coppice").write_text(rpm_macros(self.release), encoding="utf-8")
             (place / "keys.asc").write_text(self.keys, encoding="ascii")
         return RpmPlan(
-            configuration=str(place / "dnf.conf"),
+            configuration=str(configuration),
             macros=str(place / "macros"),
             keys=str(place / "keys.asc"),
             version=self.release.version,
