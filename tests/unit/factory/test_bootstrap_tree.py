@@ -270,3 +270,31 @@ def test_the_keys_of_a_mirror_are_laid_where_the_package_managers_own_user_can_r
     copy = maker._readable(keyring)
     assert (copy.parent, copy.suffix, copy.read_bytes()) == (tmp_path / "work", ".gpg", b"keys")
     assert copy.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("address", "is_kept"), [("https://user:secret@mirror.example/debian", False), ("https://mirror.example/d", True)]
+)
+def test_a_mirrors_password_is_in_no_layer(tmp_path, monkeypatch, address, is_kept):
+    from coppice.factory.bootstrap import inside
+
+    started = []
+    monkeypatch.setattr(inside, "run", lambda argv, **_: started.append([str(word) for word in argv]))
+    inside.make(
+        inside.Order(
+            space=str(tmp_path),
+            memory_bytes=0,
+            layers=(),
+            command=("mmdebstrap",),
+            arguments=(f"deb {address} bookworm main",),
+            output=str(tmp_path / "tree.tar"),
+            facts=str(tmp_path / "facts"),
+            packages=None,
+            lists=None,
+            epoch=0,
+            seconds=1,
+            is_mapped=False,
+        )
+    )
+    assert [words[0] for words in started] == ["mmdebstrap", "tar"]
+    assert ("--exclude=./etc/apt/sources.list" in started[1]) is not is_kept

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -27,9 +28,11 @@ ARCHIVES = "var/cache/apt/archives"
 LISTS = "var/lib/apt/lists"
 INDEX = "var/cache/apt/index"
 """Where apt is told to put what it makes of the lists alone."""
+SOURCES = "etc/apt/sources.list"
 ROOT = "root"
 _MOUNT_SECONDS = 60.0
 _TAR_SECONDS = 1200.0
+_WITH_PASSWORD = re.compile(r"://[^/\s]*@")
 _ATTRIBUTES = ("security.capability", "trusted.overlay.opaque", "user.overlay.opaque")
 
 
@@ -134,10 +137,9 @@ def make(order: Order) -> None:
     _tell_indices(root / LISTS, Path(order.facts))
     for cache in caches:
         cache.close()
-    if order.layers:
-        _write(space / "upper", Path(order.output), order.epoch)
-    else:
-        _write(root, Path(order.output), order.epoch)
+    # Layers are kept where others may look: a password stays out of them, and each child brings its sources along.
+    secret = (SOURCES,) if any(_WITH_PASSWORD.search(line) for line in order.arguments) else ()
+    _write(space / "upper" if order.layers else root, Path(order.output), order.epoch, secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,13 +220,14 @@ def _mount(words: list[str | Path], directory: Path) -> None:
     run(["mount", "--no-mtab", *words], timeout_seconds=_MOUNT_SECONDS, cwd=directory, on_output=_say)
 
 
-def _write(tree: Path, output: Path, epoch: int) -> None:
+def _write(tree: Path, output: Path, epoch: int, left_out: tuple[str, ...]) -> None:
     argv: list[str | Path] = ["tar", "--format=pax", "--sort=name", "--numeric-owner", "--one-file-system"]
     # Two times of each file that nobody asks for would double the number of headers.
     argv += [f"--mtime=@{epoch}", "--clamp-mtime", "--pax-option=delete=atime,delete=ctime", "--xattrs"]
     argv += [f"--xattrs-include={each}" for each in _ATTRIBUTES]
     # What is below these is the building machine's, or nobody's.
     argv += [f"--exclude=./{each}/*" for each in ("dev", "proc", "sys", "run", "tmp", "var/cache/apt", LISTS)]
+    argv += [f"--exclude=./{each}" for each in left_out]
     run([*argv, "-C", tree, "-cf", output, "."], timeout_seconds=_TAR_SECONDS, on_output=_say)
 
 
