@@ -21,6 +21,7 @@ from coppice.factory.model import BuilderOutput, BuildInput
 from coppice.factory.outputs import read_disk, write_images
 from coppice.factory.packer.disk import (
     as_raw,
+    check_bytes,
     check_key_is_gone,
     check_start,
     installed_packages,
@@ -173,6 +174,7 @@ class _Making:
         if not path.is_file():
             raise BuildError(f"there is no disk at {path}", resolution="Correct platform.qemu.disk, or build it anew.")
         if disk_format not in starting_formats():
+            check_bytes(path, checksum)
             other = self.work / "parent.raw"
             read_disk(self.options.ancestors[0].images[0], other, timeout_seconds=self.options.timeout_seconds)
             path, disk_format = other, DiskFormat.RAW

@@ -37,11 +37,11 @@ _HASHED_BYTES = 1024 * 1024
 _CHECKED = (0, 1)
 
 
-def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
-    """Look at a disk to start from, and return its virtual size.
+def check_bytes(path: Path, checksum: Checksum) -> None:
+    """See that a disk to start from is the one that is wanted.
 
     Raises:
-        BuildError: It is not the one that was named, or refers to other files.
+        BuildError: It is another one.
         StorageError: It cannot be read.
     """
     found = sha512_of(path) if checksum.algorithm == "sha512" else _digest(path, checksum.algorithm)
@@ -51,6 +51,16 @@ def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
             details=f"wanted {checksum}\nfound  {found}",
             resolution="Build the parent anew, or correct disk-checksum after you have found out why it changed.",
         )
+
+
+def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
+    """Look at a disk to start from, and return its virtual size.
+
+    Raises:
+        BuildError: It is not the one that was named, or refers to other files.
+        StorageError: It cannot be read.
+    """
+    check_bytes(path, checksum)
     try:
         said = run(
             ["qemu-img", "info", "--output=json", "-f", disk_format.value, "--", path], timeout_seconds=_INFO_SECONDS

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the builder packer starts from, before anything is run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from coppice.definition.read import read_definition
+from coppice.errors import BuildError
+from coppice.factory.model import BuildOptions, BuiltImage
+from coppice.factory.packer import builder as building
+from coppice.factory.packer.options import read_options
+from coppice.model.checksum import Checksum
+from coppice.model.image import DiskFormat, Image
+
+pytestmark = pytest.mark.unit
+
+SHIPPED = read_definition(Path(__file__).parents[3] / "definitions" / "debian-12")
+PLAIN = replace(SHIPPED, name="plain", builder="packer", packages=())
+
+
+def making(definition, work, **options):
+    return building._Making(
+        definition=definition,
+        said=read_options(definition),
+        options=BuildOptions(**options),
+        work=work,
+        task=SimpleNamespace(note=lambda _text: None),
+        log=None,
+    )
+
+
+def test_a_parents_image_that_packer_cannot_start_from_is_read_only_with_its_own_bytes(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(building, "read_disk", lambda _image, raw, **_words: read.append(raw))
+    monkeypatch.setattr(building, "lay_start", lambda *_arguments: Checksum.of(b""))
+    path = tmp_path / "parent.vmdk"
+    path.write_bytes(b"its own")
+    image = Image(format=DiskFormat.VMDK, size_bytes=7, virtual_size_bytes=512, checksum=Checksum.of(path.read_bytes()))
+    parent = SimpleNamespace(definition=SHIPPED, images=(BuiltImage(path=path, image=image),))
+    upon = making(replace(PLAIN, parent=SHIPPED.name), tmp_path, ancestors=(parent,))
+    upon.find_start()
+    assert read == [tmp_path / "parent.raw"]
+    path.write_bytes(b"others'")
+    with pytest.raises(BuildError, match="is not the one that is wanted"):
+        upon.find_start()
+    assert len(read) == 1
