@@ -19,6 +19,7 @@ from coppice.model.image import DiskFormat, Image
 
 pytestmark = pytest.mark.unit
 
+SUM = f"sha256:{'a' * 64}"
 SHIPPED = read_definition(Path(__file__).parents[3] / "definitions" / "debian-12")
 PLAIN = replace(SHIPPED, name="plain", builder="packer", packages=())
 
@@ -32,6 +33,14 @@ def making(definition, work, **options):
         task=SimpleNamespace(note=lambda _text: None),
         log=None,
     )
+
+
+def test_leave_to_fetch_a_medium_does_not_stand_in_what_is_published(tmp_path):
+    address = "https://images.example/x.iso?token=abc"
+    definition = replace(PLAIN, platforms={"qemu": {"iso-url": address, "iso-checksum": SUM}})
+    start, inputs = making(definition, tmp_path).find_start()
+    assert start.address == address
+    assert [each.uri for each in inputs] == ["https://images.example/x.iso"]
 
 
 def test_a_parents_image_that_packer_cannot_start_from_is_read_only_with_its_own_bytes(tmp_path, monkeypatch):

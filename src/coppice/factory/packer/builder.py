@@ -135,7 +135,8 @@ class _Making:
         address, digest = str(getattr(said, "iso_url", "")), str(getattr(said, "iso_checksum", ""))
         if address.startswith("/") and not Path(address).is_file():
             raise BuildError(f"there is no installation medium at {address}", resolution="Correct iso-url.")
-        uri = "" if address.startswith("/") else address
+        # What follows a question mark may be somebody's leave to fetch it.
+        uri = "" if address.startswith("/") else address.partition("?")[0]
         return Start(address=address, checksum=digest, is_disk=False), (
             BuildInput(name="medium", uri=uri, digest=digest),
             *more,
