@@ -16,6 +16,7 @@ from coppice.definition.read import read_definition
 from coppice.errors import BuildError, StorageError
 from coppice.factory import build as building
 from coppice.factory.audit import AuditReport
+from coppice.factory.bootstrap.supported import check_supported
 from coppice.factory.build import build, build_key, failed_log, is_intact, load_build_result
 from coppice.factory.evidence.inventory import Inventory
 from coppice.factory.model import BuilderOutput, BuildInput, BuildOptions, BuiltImage, Outcome, Package, Verdict
@@ -96,6 +97,15 @@ def test_a_child_says_what_it_was_built_upon_and_from(tmp_path, builder):
     assert again.packages == (JQ,)
     assert again.tree == child.directory / "tree"
     assert (child.directory / "build.log").read_text() == "E: what went wrong\n"
+
+
+def test_a_child_of_another_snapshot_than_its_parents_is_refused(tmp_path, builder):
+    then, later = "20260101T000000Z", "20260201T000000Z"
+    parent = replace(make(tmp_path), definition=replace(DEFINITION, snapshot=then))
+    options = BuildOptions(ancestors=(parent,), mirror="http://mirror.example/{snapshot}/debian")
+    check_supported(replace(CHILD, snapshot=then), options)
+    with pytest.raises(BuildError, match=f"is of {later}, and debian-12, which it is built upon, of {then}"):
+        check_supported(replace(CHILD, snapshot=later), options)
 
 
 def test_a_child_is_another_when_its_parent_is(tmp_path, builder):

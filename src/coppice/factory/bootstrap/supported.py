@@ -49,7 +49,19 @@ def check_supported(definition: Definition, options: BuildOptions) -> None:
         raise _refused(definition, f"has no use for options of hypervisors ({named})", "[platform.*]")
     check_size(definition)
     check_parent(definition, options)
+    _check_snapshot(definition, options)
     check_definition(definition)
+
+
+def _check_snapshot(definition: Definition, options: BuildOptions) -> None:
+    parent = options.ancestors[0].definition if definition.parent is not None else definition
+    if parent.snapshot != definition.snapshot:
+        # Its packages would come from where the sources in its parent's tree say.
+        raise BuildError(
+            f"{definition.name} is of {definition.snapshot or 'no snapshot'}, and {parent.name}, which it is built "
+            f"upon, of {parent.snapshot or 'none'}",
+            resolution="Set build.snapshot in the parent alone.",
+        )
 
 
 def _check_boot(definition: Definition, suite: Suite) -> None:
