@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from coppice.atomic import storage_errors
+from coppice.log import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,8 @@ class BuildLog:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
-        self._stream.close()
+        with self._stream:
+            self._keep(self._rest)
 
     def write(self, piece: str) -> None:
         """Add what a program said.
@@ -54,18 +56,22 @@ class BuildLog:
         Raises:
             StorageError: The disk failed.
         """
-        self._keep(piece.encode("utf-8", errors="replace"))
-        *lines, rest = (self._rest + piece).split("\n")
-        self._rest = rest[-_LONGEST_LINE:]
+        *lines, self._rest = (self._rest + piece).split("\n")
+        self._keep("".join(f"{line}\n" for line in lines))
+        if len(self._rest) > _LONGEST_LINE:
+            self._keep(self._rest)
+            self._rest = ""
         for line in lines:
             # Bars redraw their line with carriage returns: the last state is the news.
             last = line.rstrip("\r").rpartition("\r")[2].strip()
             if last:
-                self._tell(last[-_LONGEST_LINE:])
+                self._tell(redact(last[-_LONGEST_LINE:]))
 
-    def _keep(self, data: bytes) -> None:
-        if self._left <= 0:
+    def _keep(self, text: str) -> None:
+        if self._left <= 0 or not text:
             return
+        # Whole lines: programs say where a mirror is, and a piece could end within its password.
+        data = redact(text).encode("utf-8", errors="replace")
         if len(data) > self._left:
             data = data[: self._left] + b"\n(what came after this was not kept)\n"
         with storage_errors("writing", self._path):

@@ -91,6 +91,19 @@ def test_progress_comes_by_line_and_bars_by_their_last_state(tmp_path):
     assert (tmp_path / "log").read_bytes() == b"I: one\nI: two\n1%\r50%\r100%\r\n\nrest"
 
 
+def test_a_mirrors_password_is_neither_kept_nor_told_however_it_comes(tmp_path):
+    told: list[str] = []
+    with BuildLog(tmp_path / "log", told.append) as log:
+        for piece in ("E: Status code: 401 for https://user:sec", "ret@mirror.example/x\nhttps://user:secret@mirror"):
+            log.write(piece)
+    kept = (tmp_path / "log").read_text()
+    assert "mirror.example/x\n" in kept
+    assert kept.endswith("@mirror")
+    assert "secret" not in kept
+    assert len(told) == 1
+    assert "secret" not in told[0]
+
+
 def test_a_log_that_is_flooded_is_kept_up_to_its_limit_and_says_so(tmp_path):
     told: list[str] = []
     with BuildLog(tmp_path / "log", told.append, most_bytes=100) as log:
