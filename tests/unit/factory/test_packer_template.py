@@ -25,6 +25,7 @@ from coppice.definition.model import (
 from coppice.errors import BuildError, DefinitionError
 from coppice.factory.machine import Acceleration, UefiFirmware
 from coppice.factory.model import BuildOptions
+from coppice.factory.packer import prepared
 from coppice.factory.packer.guest import FOLDER, GuestSetting, chef_attributes, guest_work, plan_of
 from coppice.factory.packer.laid import laid_over
 from coppice.factory.packer.messages import MessageReader, read_message
@@ -89,8 +90,12 @@ def shell(*scripts, **fields):
 
 def members(definition, parent=None, setting=SETTING):
     work = guest_work(definition, parent, setting)
+    return work.steps, unpacked(work)
+
+
+def unpacked(work):
     with tarfile.open(fileobj=io.BytesIO(work.archive)) as tar:
-        return work.steps, {each.name: tar.extractfile(each).read() for each in tar}
+        return {each.name: tar.extractfile(each).read() for each in tar}
 
 
 def rendered(options=None, *, start=None, hardware=HARDWARE, places=PLACES, steps=(), login="root", cooking=None):
@@ -333,6 +338,15 @@ def test_other_families_find_the_firewall_and_the_administrators_where_they_look
     assert "/etc/systemd/system/sysinit.target.wants/nftables.service" in debian.entries
     assert not debian.has_own_firewall
     assert not laid_over(replace(RED_HAT, firewall=Firewall(enabled=False)), private_mirror=False).has_own_firewall
+
+
+def test_the_mirror_that_an_installer_was_given_does_not_stay_in_the_appliance():
+    for mirror, is_from_mirror in (("http://mirror.example/debian", True), (None, False)):
+        work = prepared._guest(PLAIN, BuildOptions(mirror=mirror), login="root", from_disk=False)
+        found = unpacked(work)
+        said = dict(line.split("=", 1) for line in found["settings.sh"].decode().splitlines())
+        assert ("/etc/apt/sources.list" in shlex.split(said["left_out"])[0].split()) is is_from_mirror
+        assert (b"preserve_sources_list: false" in found["overlay.tar"]) is is_from_mirror
 
 
 def test_packers_words_are_read_line_by_line_whatever_the_pieces():

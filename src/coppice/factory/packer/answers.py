@@ -21,6 +21,7 @@ PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,127}")
 _KERNEL_OPTION = re.compile(r"[A-Za-z0-9_.,:=/@%+-]{1,200}")
 _KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/=]{68}")
 _DEVICE = re.compile(r"/dev/[a-z]{2,4}")
+_MIRROR = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,12 @@ class Installation:
             raise DefinitionError(
                 f"not an option of the kernel: {wrong[0][:100]!r}",
                 resolution="Write each of boot.kernel-options as a word of its own, without spaces and quotes.",
+            )
+        if self.mirror is not None and not _MIRROR.fullmatch(self.mirror):
+            # All users of this machine can read what is served, and a password may be in the address.
+            raise DefinitionError(
+                "the installer cannot be given the mirror of this site",
+                resolution="Set factory.mirror to an address like http://HOST/PATH, without an account in it.",
             )
         if not (_KEY.fullmatch(self.public_key) and _DEVICE.fullmatch(self.device) and self.menu_seconds >= 0):
             raise DefinitionError("the key, the disk or the wait of an installation cannot be what it says")

@@ -35,6 +35,12 @@ FAILED = "appliance-failed: "
 """What a line begins with that says why a step failed."""
 MAX_LOG_BYTES = 16 * 1024 * 1024
 _SCRIPTS = ("begin.sh", "prepare.sh", "finish.sh", "farewell.sh")
+_SOURCES = (
+    "/etc/apt/sources.list",
+    "/etc/apt/sources.list.curtin.old",
+    "/etc/apt/sources.list.d/ubuntu.sources",
+)
+"""Where installers write which mirror they were given; cloud-init writes the distribution's own there."""
 _CONSOLE = ("console=tty0", "console=ttyS0,115200")
 
 
@@ -73,12 +79,14 @@ class GuestSetting:
     Attributes:
         login: Who logs in.
         was_installed: Whether an installer made its system just now, with all packages.
+        is_from_mirror: Whether that took them from a site's own mirror, whose address is nobody else's affair.
         sources: Lines of ``sources.list`` of a site's own mirror; empty: the guest's own.
         keyring: Keys that sign what that mirror has; None: those that the guest has.
     """
 
     login: str
     was_installed: bool
+    is_from_mirror: bool = False
     sources: tuple[str, ...] = ()
     keyring: bytes | None = None
 
@@ -96,7 +104,7 @@ def guest_work(definition: Definition, parent: Definition | None, setting: Guest
         BuildError: It asks for what cannot be done.
     """
     plan = plan_of(definition, parent)
-    laid = laid_over(definition, private_mirror=bool(setting.sources))
+    laid = laid_over(definition, private_mirror=bool(setting.sources) or setting.is_from_mirror)
     members = {name: _resource(name) for name in _SCRIPTS}
     members["settings.sh"] = _settings(definition, parent, plan, laid, setting).encode()
     members["overlay.tar"] = laid.archive()
@@ -164,7 +172,7 @@ def _settings(definition: Definition, parent: Definition | None, plan: Plan, lai
         "disabled": " ".join(plan.services.disabled),
         "masked": " ".join(plan.services.masked),
         "released": " ".join(plan.released),
-        "left_out": " ".join(laid.left_out),
+        "left_out": " ".join((*laid.left_out, *(_SOURCES if setting.is_from_mirror else ()))),
         "own_firewall": _yes(laid.has_own_firewall),
         "sets_boot": _yes(sets_boot and family is Family.DEBIAN),
         "menu_seconds": str(definition.boot.menu_seconds),

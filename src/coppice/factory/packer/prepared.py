@@ -139,6 +139,7 @@ def _guest(definition: Definition, options: BuildOptions, *, login: str, from_di
     setting = GuestSetting(
         login=login,
         was_installed=not from_disk,
+        is_from_mirror=not from_disk and _given_mirror(definition, options) is not None,
         sources=_sources(definition, options) if from_disk else (),
         keyring=_keyring(options) if from_disk else None,
     )
@@ -177,7 +178,7 @@ def _answer(
         packages=packages_of(definition, private_mirror=options.mirror is not None),
         kernel_options=kernel_options(definition),
         menu_seconds=definition.boot.menu_seconds,
-        mirror=options.mirror if system_of(definition).family is Family.DEBIAN else None,
+        mirror=_given_mirror(definition, options),
         install_url=said.install_url,
         major=int(major) if major.isdigit() else 0,
     )
@@ -188,6 +189,11 @@ def _answer(
     for name, content in answers.files.items():
         _write(places.served / name, content.encode())
     return answers.command if said.boot_command is None else tuple(said.boot_command)
+
+
+def _given_mirror(definition: Definition, options: BuildOptions) -> str | None:
+    """Return the mirror that an installer is given."""
+    return options.mirror if system_of(definition).family is Family.DEBIAN else None
 
 
 def _seed_data(public_key: str) -> dict[str, bytes]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from coppice.factory.packer.answers import Installation
 
 FILE = "preseed.cfg"
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::\d{1,5})?")
-_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 # Root is the last partition, so that it can grow.
 _BIOS_FIRST = "1 1 1 free $iflabel{ gpt } $reusemethod{ } method{ biosgrub } ."
 _UEFI_FIRST = "128 128 128 free $iflabel{ gpt } $reusemethod{ } method{ efi } format{ } ."
@@ -75,7 +72,7 @@ def preseed(installation: Installation) -> Answers:
     """Return the preseed file for ``installation``.
 
     Raises:
-        DefinitionError: The mirror's address cannot be given to the installer.
+        DefinitionError: A value cannot stand on a line of it.
     """
     first = _UEFI_FIRST if installation.is_uefi else _BIOS_FIRST
     key = shlex.quote(installation.public_key)
@@ -119,15 +116,7 @@ def _mirror(mirror: str | None) -> list[tuple[str, str, str, str]]:
     if mirror is None:
         return []
     parts = urlsplit(mirror)
-    path = parts.path or "/"
-    plain = parts.username is None and not parts.query and not parts.fragment
-    usable = plain and parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.netloc) and _PATH.fullmatch(path)
-    if not usable:
-        raise DefinitionError(
-            f"the installer cannot be given the mirror {mirror[:200]!r}",
-            resolution="Set factory.mirror to an address like http://HOST/PATH, without an account in it.",
-        )
-    kind = parts.scheme
+    kind, path = parts.scheme, parts.path or "/"
     return [
         ("d-i", "mirror/country", "string", "manual"),
         ("d-i", "mirror/protocol", "string", kind),
