@@ -349,6 +349,22 @@ def test_the_mirror_that_an_installer_was_given_does_not_stay_in_the_appliance()
         assert (b"preserve_sources_list: false" in found["overlay.tar"]) is is_from_mirror
 
 
+def test_sources_of_the_distribution_are_not_said_to_be_signed_by_the_keys_of_a_mirror(tmp_path):
+    ubuntu = replace(
+        PLAIN,
+        operating_system=OperatingSystem(kind="Linux", distribution="Ubuntu", version="24.04", architecture="x86_64"),
+        suite="noble",
+        snapshot="20260101T000000Z",
+    )
+    keyring = tmp_path / "site.gpg"
+    keyring.write_bytes(b"keys")
+    for mirror in (None, "http://mirror.example/{snapshot}"):
+        work = prepared._guest(ubuntu, BuildOptions(mirror=mirror, keyring=keyring), login="x", from_disk=True)
+        found = unpacked(work)
+        assert found["sources.list"]
+        assert (b"signed-by=" in found["sources.list"]) is ("mirror.gpg" in found) is (mirror is not None)
+
+
 def test_packers_words_are_read_line_by_line_whatever_the_pieces():
     line = "1795684291,,ui,say,==> qemu: a%!(PACKER_COMMA) b\\n\\r\\nc\n1795684291,qemu,error,it broke\nplain words\n"
     for size in (1, 7, len(line)):

@@ -228,7 +228,8 @@ def _sources(definition: Definition, options: BuildOptions) -> tuple[str, ...]:
             resolution="Set factory.mirror to an address with http:// or https://, or use the builder bootstrap.",
         )
     lines = sources(find_suite(definition.suite), options.mirror, definition.snapshot)
-    if options.keyring is None:
+    if options.keyring is None or options.mirror is None:
+        # The keys are those of the mirror; without one, the machine's own are right.
         return lines
     signed = f"signed-by={_SIGNED_BY}"
     return tuple(
