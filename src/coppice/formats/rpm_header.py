@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 65_536
 MAX_BYTES = 256 * 1024 * 1024
 MAX_FILES = 1_000_000
+MAX_PATHS = 64 * 1024 * 1024
+"""Of all the paths of a package together: one long folder can be that of each of its files."""
 _ENTRY = struct.Struct(">IIII")
 _HEAD = struct.Struct(">II")
 _INT16, _INT32, _STRING, _BIN, _STRING_ARRAY, _I18N = 3, 4, 6, 7, 8, 9
@@ -168,6 +170,8 @@ def _files(entries: Mapping[int, _Value]) -> tuple[RpmFile, ...]:
         raise DocumentError("an RPM package has lists of files of different lengths")
     algorithm = {_MD5: "md5", _SHA256: "sha256"}.get(kind, "")
     at: Callable[[int], str] = folders.__getitem__
+    if sum(len(at(number)) for number in numbers) + sum(map(len, names)) > MAX_PATHS:
+        raise DocumentError("an RPM package has paths that are too long")
     return tuple(
         RpmFile(
             path=f"{at(numbers[number])}{name}",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from coppice.factory.bootstrap.rpm_overlay import LINKS_PROGRAM, make_rpm_overla
 from coppice.factory.bootstrap.rpm_releases import find_release, is_rpm_release
 from coppice.factory.bootstrap.rpm_repositories import dnf_configuration, repositories, rpm_macros
 from coppice.factory.bootstrap.rpm_supported import check_rpm_supported
+from coppice.factory.evidence import rpm_database
 from coppice.factory.evidence.ownership import Ownership, of_rpm
 from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers
 from coppice.factory.evidence.tree import GuestTree
@@ -406,6 +408,18 @@ def test_a_recorded_header_says_what_the_package_is_and_brought():
         header(**(TOOL | {"t1117": strings("tool")})),
         header(**(TOOL | {"t1000": numbers(1)})),
         header(**(TOOL | {"t1030": (6, 1, b"x\0")})),
+        header(
+            **TOOL
+            | {
+                "t1029": (1, 100, bytes(100)),
+                "t1030": (3, 100, bytes(200)),
+                "t1035": strings(*[""] * 100),
+                "t1037": numbers(*[0] * 100),
+                "t1116": numbers(*[0] * 100),
+                "t1117": strings(*["x"] * 100),
+                "t1118": strings("/" * 1024**2),
+            }
+        ),
     ],
 )
 def test_a_header_that_is_none_is_a_document_error(data):
@@ -431,6 +445,18 @@ def test_a_record_says_what_is_installed_in_the_order_of_names():
     found = read_headers(rpm_record("two", "gpg-pubkey", "one"))
     assert [each.name for each in found] == ["two", "gpg-pubkey", "one"]
     assert [each.name for each in packages_of(found)] == ["one", "two"]
+
+
+def test_a_record_gives_no_more_than_it_can_hold(monkeypatch, tmp_path):
+    record = rpm_record("one", "two")
+    (tmp_path / "record").write_bytes(record)
+    blobs = rpm_database._blobs(tmp_path / "record", len(record))
+    with pytest.raises(sqlite3.DatabaseError):
+        rpm_database._blobs(tmp_path / "record", sum(map(len, blobs)) - 1)
+    monkeypatch.setattr(rpm_database, "_MOST_PATHS", -1)
+    with pytest.raises(BuildError, match="cannot be read") as caught:
+        read_headers(record)
+    assert "more paths than any system" in (caught.value.details or "")
 
 
 def test_a_record_that_is_no_database_or_of_another_kind_is_told():

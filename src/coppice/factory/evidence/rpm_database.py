@@ -31,6 +31,7 @@ OTHER_RECORDS = tuple(
 _KEYS = "gpg-pubkey"
 _MOST_BYTES = 2 * 1024**3
 _MOST_PACKAGES = 100_000
+_MOST_PATHS = 256 * 1024**2
 _MOST_STEPS = 50_000_000
 _STEPS_AT_ONCE = 100_000
 _SOURCE = re.compile(r"(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm")
@@ -71,9 +72,20 @@ def read_headers(record: bytes) -> tuple[RpmHeader, ...]:
         copy = Path(folder) / "record"
         copy.write_bytes(_unjournalled(record))
         try:
-            return tuple(read_rpm_header(blob) for blob in _blobs(copy))
+            return _read_all(_blobs(copy, len(record)))
         except (sqlite3.Error, DocumentError) as problem:
             raise BuildError("RPM's record of packages cannot be read", details=str(problem)) from problem
+
+
+def _read_all(blobs: Sequence[bytes]) -> tuple[RpmHeader, ...]:
+    found, left = [], _MOST_PATHS
+    for blob in blobs:
+        header = read_rpm_header(blob)
+        left -= sum(len(file.path) for file in header.files)
+        if left < 0:
+            raise DocumentError("its packages have more paths than any system")
+        found.append(header)
+    return tuple(found)
 
 
 def packages_of(headers: Sequence[RpmHeader]) -> tuple[Package, ...]:
@@ -111,7 +123,7 @@ def _unjournalled(record: bytes) -> bytes:
     return record[:18] + b"\1\1" + record[20:] if record[18:20] == b"\2\2" else record
 
 
-def _blobs(path: Path) -> list[bytes]:
+def _blobs(path: Path, most_bytes: int) -> list[bytes]:
     database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
     steps = 0
 
@@ -127,10 +139,14 @@ def _blobs(path: Path) -> list[bytes]:
         if kind != ("table",):
             message = "it has no table of packages"
             raise sqlite3.DatabaseError(message)
-        rows = database.execute("SELECT blob FROM Packages ORDER BY hnum").fetchmany(_MOST_PACKAGES + 1)
+        found: list[bytes] = []
+        for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"):
+            # In a damaged record, many rows can have the same pages: what they hold is then more than there is.
+            most_bytes -= len(blob) if isinstance(blob, bytes) else most_bytes + 1
+            if most_bytes < 0 or len(found) >= _MOST_PACKAGES:
+                message = "its table of packages is not one of RPM"
+                raise sqlite3.DatabaseError(message)
+            found.append(blob)
     finally:
         database.close()
-    if len(rows) > _MOST_PACKAGES or any(not isinstance(blob, bytes) for (blob,) in rows):
-        message = "its table of packages is not one of RPM"
-        raise sqlite3.DatabaseError(message)
-    return [blob for (blob,) in rows]
+    return found
