@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from coppice.definition.read import read_definition
-from coppice.errors import BuildError
+from coppice.errors import BuildError, StorageError
 from coppice.factory.model import BuildOptions, BuiltImage
 from coppice.factory.packer import builder as building
+from coppice.factory.packer import disk
 from coppice.factory.packer.options import read_options
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
@@ -58,3 +61,30 @@ def test_a_parents_image_that_packer_cannot_start_from_is_read_only_with_its_own
     with pytest.raises(BuildError, match="is not the one that is wanted"):
         upon.find_start()
     assert len(read) == 1
+
+
+KEY = f"ssh-ed25519 {'A' * 68}"
+
+
+def test_the_key_is_found_wherever_it_is_and_a_disk_that_cannot_be_read_is_not_taken_for_one_without(
+    tmp_path, monkeypatch
+):
+    raw = tmp_path / "made.raw"
+    with raw.open("wb") as stream:
+        stream.truncate(1 << 22)
+        stream.seek(1 << 21)
+        stream.write(b"nothing")
+    disk.check_key_is_gone(raw, KEY)
+
+    def fails(*_arguments):
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", fails)
+        with pytest.raises(StorageError):
+            disk.check_key_is_gone(raw, KEY)
+    with raw.open("r+b") as stream:
+        stream.seek((1 << 21) + 4000)
+        stream.write(KEY.encode())
+    with pytest.raises(BuildError, match="still on the disk"):
+        disk.check_key_is_gone(raw, KEY)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -214,8 +215,11 @@ def check_key_is_gone(raw: Path, public_key: str) -> None:
         while at < end:
             try:
                 at = os.lseek(stream.fileno(), at, os.SEEK_DATA)
-            except OSError:
-                return
+            except OSError as problem:
+                if problem.errno == errno.ENXIO:
+                    # There is nothing but a hole up to the end.
+                    return
+                raise
             stop = os.lseek(stream.fileno(), at, os.SEEK_HOLE)
             if whole.find(body, at, stop) >= 0:
                 raise BuildError(
