@@ -65,16 +65,18 @@ def look_around(promise: Promise) -> str:
 
 def read_facts(said: str) -> dict[str, str]:
     """Return the facts in what the guest said; cloud-init's own result is taken apart."""
-    facts = {}
+    facts, told = {}, ""
     for line in said.splitlines():
         name, separator, value = line.partition("=")
-        if separator:
+        if name == "cloud-init-result":
+            told = value
+        elif separator:
             facts[name] = printable(value)[:_FACT_CHARACTERS]
     try:
-        result = json.loads(facts.pop("cloud-init-result", ""))["v1"]
-        facts["datasource"] = printable(str(result["datasource"]))
-        facts["cloud-init-errors"] = printable("; ".join(str(error) for error in result["errors"]))
-    except (ValueError, KeyError, TypeError):
+        result = json.loads(told)["v1"]
+        facts["datasource"] = printable(str(result["datasource"]))[:_FACT_CHARACTERS]
+        facts["cloud-init-errors"] = printable("; ".join(str(error) for error in result["errors"]))[:_FACT_CHARACTERS]
+    except (ValueError, KeyError, TypeError, RecursionError):
         facts["cloud-init-errors"] = "its result could not be read"
     return facts
 

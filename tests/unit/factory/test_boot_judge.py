@@ -144,6 +144,14 @@ def test_facts_are_read_line_by_line_and_cloud_inits_result_taken_apart():
     }
 
 
+def test_long_errors_of_cloud_init_are_told_as_far_as_there_is_room():
+    result = json.dumps({"v1": {"datasource": "DataSourceNoCloud", "errors": [f"what is wrong: {'x' * 1000}"]}})
+    facts = read_facts(f"cloud-init-result={result}\n")
+    assert facts["datasource"] == "DataSourceNoCloud"
+    assert facts["cloud-init-errors"].startswith("what is wrong: xxx")
+    assert len(facts["cloud-init-errors"]) == 500
+
+
 @pytest.mark.parametrize("result", ["", "[]", "{", '{"v1": {}}'])
 def test_an_unreadable_result_of_cloud_init_is_an_error(result):
     assert read_facts(f"cloud-init-result={result}")["cloud-init-errors"]
