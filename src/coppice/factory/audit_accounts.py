@@ -122,12 +122,10 @@ def _has_password(subject: Subject, node: Node) -> bool:
 
 def _sudo(subject: Subject) -> Iterator[tuple[str, str]]:
     declared = {user.name for user in subject.definition.users if user.sudo} | {subject.definition.user}
-    files = [*subject.tree.inside("/etc/sudoers.d")]
-    main = subject.tree.find("/etc/sudoers")
-    for node in [*files, *([main] if main is not None else [])]:
-        if not node.is_file or node.name == "README":
+    for node in (*subject.tree.inside("/etc/sudoers.d"), subject.tree.get("/etc/sudoers")):
+        text = ("" if node is None else subject.text_behind(node)).replace("\\\n", " ")
+        if node is None or not text:
             continue
-        text = subject.tree.text_of(node).replace("\\\n", " ")
         for line in map(str.strip, text.splitlines()):
             if not line or _SYSTEM_SUDO.match(line):
                 if re.match(r"Defaults\b.*!\s*authenticate", line):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from coppice.definition.model import AuditException, Definition
     from coppice.factory.evidence.ext4 import Digests
-    from coppice.factory.evidence.tree import GuestTree
+    from coppice.factory.evidence.tree import GuestTree, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,10 @@ class Subject:
     ownership: Ownership = field(default_factory=Ownership)
     digests: Mapping[str, Digests] = field(default_factory=dict)
     capable: frozenset[str] = frozenset()
+
+    def text_behind(self, node: Node) -> str:
+        """Return the text of a file, or of that which a link leads to, as programs read it; empty: there is none."""
+        return self.tree.text(node.path) or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,7 @@ def _sshd(subject: Subject) -> Iterator[tuple[str, str]]:
     declared = {file.path for file in subject.definition.files}
     main = subject.tree.find(_SSHD_CONFIG)
     for node in [*([main] if main is not None else []), *subject.tree.inside("/etc/ssh/sshd_config.d")]:
-        text = subject.tree.text_of(node) if node.is_file and node.path not in declared else ""
+        text = "" if node.path in declared else subject.text_behind(node)
         yield from ((node.path, what) for what in _opened_for_some(text))
         if _SSHD_OPENS.search(text):
             yield node.path, "sshd listens elsewhere, or lets in by other keys, than the definition says"
@@ -233,20 +233,18 @@ def _package_sources(subject: Subject) -> Iterator[tuple[str, str]]:
     tree = subject.tree
     main = tree.find("/etc/apt/sources.list")
     for node in [*([main] if main is not None else []), *tree.inside("/etc/apt/sources.list.d")]:
-        if not node.is_file:
-            continue
-        lines = tree.text_of(node).splitlines()
+        lines = subject.text_behind(node).splitlines()
         text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
         if _TRUSTED.search(text) or _TRUSTED_FIELD.search(text):
             yield node.path, "a source whose packages are taken without a signature"
         if _LOCAL_SOURCE.search(text):
             yield node.path, "a source that is a folder of the building machine"
     for node in tree.below("/etc/apt"):
-        if node.is_file and ("apt.conf" in node.path) and _INSECURE.search(tree.text_of(node)):
+        if "apt.conf" in node.path and _INSECURE.search(subject.text_behind(node)):
             yield node.path, "apt is told to take packages without a good signature"
     for folder in ("/etc/yum.repos.d", "/etc/dnf"):
         for node in tree.below(folder):
-            if node.is_file and _RPM_UNSIGNED.search(tree.text_of(node)):
+            if _RPM_UNSIGNED.search(subject.text_behind(node)):
                 yield node.path, "packages are taken without a good signature"
 
 

@@ -276,3 +276,20 @@ def test_every_word_by_which_signatures_are_not_asked_for_is_known(path, text):
 def test_sources_that_ask_for_signatures_are_good():
     assert found({"/etc/apt/sources.list": "deb [trusted=no] http://x.example/ y main\n"}) == set()
     assert found({"/etc/yum.repos.d/x.repo": "[x]\nrepo_gpgcheck=0\ngpgcheck=1\nsslverify=on\n"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "check"),
+    [
+        ("/etc/sudoers.d/x", "ops ALL=(ALL) NOPASSWD: ALL\n", "sudo"),
+        ("/etc/sudoers.d/README", "ops ALL=(ALL) NOPASSWD: ALL\n", "sudo"),
+        ("/etc/ssh/sshd_config.d/x.conf", "Port 2222\n", "sshd"),
+        ("/etc/apt/sources.list.d/x.list", "deb [trusted=yes] http://x.example/ y main\n", "package-source"),
+        ("/etc/apt/apt.conf.d/x", 'APT::Get::AllowUnauthenticated "true";\n', "package-source"),
+        ("/etc/yum.repos.d/x.repo", "gpgcheck=0\n", "package-source"),
+    ],
+)
+def test_what_lies_behind_a_link_is_looked_at_as_programs_do(path, text, check):
+    assert found({"/opt/x": text}, {path: "/opt/x"}) == {check}
+    assert found({path: text}) == {check}
+    assert found({}, {path: "/opt/nothing"}) == set()
