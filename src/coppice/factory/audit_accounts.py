@@ -147,11 +147,13 @@ def _trusted_hosts(subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 def _automatic_login(subject: Subject) -> Iterator[tuple[str, str]]:
-    for folder in ("/etc/systemd/system", "/usr/lib/systemd/system"):
+    for folder in ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"):
         for node in subject.tree.below(folder):
-            about_a_terminal = "getty" in node.path or "console" in node.path
-            if node.is_file and about_a_terminal and node.path not in subject.ownership.packages:
-                text = subject.tree.text_of(node)
+            if "getty" not in node.path and "console" not in node.path:
+                continue
+            behind = subject.tree.find(node.path)
+            if behind is not None and behind.path not in subject.ownership.packages:
+                text = subject.text_behind(node)
                 if re.search(r"^ExecStart=.*(?:--autologin|\s-a\s|login\s+-f|/(?:ba)?sh\b)", text, re.MULTILINE):
                     yield node.path, "a terminal that asks for no password"
 

@@ -36,7 +36,7 @@ _SSHD_OPENS = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _MAX_INCLUDES = 64
-_UNIT_FOLDERS = ("/etc/systemd/system", "/usr/lib/systemd/system")
+_UNIT_FOLDERS = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
 _WANTED_IN = ("*.wants", "*.requires", "*.upholds")
 _LISTEN = re.compile(r"^Listen(?:Stream|Datagram)\s*=\s*(\S+)\s*$", re.MULTILINE)
 _PORT = re.compile(r"(?:(.*):)?(\d{1,5})")
@@ -219,14 +219,14 @@ def _declared_ports(subject: Subject) -> set[int]:
 
 
 def _socket_ports(subject: Subject, unit: str) -> Iterator[int]:
-    for folder in _UNIT_FOLDERS:
-        text = subject.tree.text(f"{folder}/{unit}")
-        if text is not None:
-            for place in _LISTEN.findall(text):
-                match = _PORT.fullmatch(place)
-                if match and not (match[1] or "").startswith(_LOOPBACK):
-                    yield int(match[2])
-            return
+    tree = subject.tree
+    texts = [tree.text(f"{folder}/{unit}") for folder in _UNIT_FOLDERS]
+    found = [next((text for text in texts if text is not None), "")]
+    found += [subject.text_behind(node) for folder in _UNIT_FOLDERS for node in tree.inside(f"{folder}/{unit}.d")]
+    for place in (place for text in found for place in _LISTEN.findall(text)):
+        match = _PORT.fullmatch(place)
+        if match and not (match[1] or "").startswith(_LOOPBACK):
+            yield int(match[2])
 
 
 def _package_sources(subject: Subject) -> Iterator[tuple[str, str]]:

@@ -293,3 +293,22 @@ def test_what_lies_behind_a_link_is_looked_at_as_programs_do(path, text, check):
     assert found({"/opt/x": text}, {path: "/opt/x"}) == {check}
     assert found({path: text}) == {check}
     assert found({}, {path: "/opt/nothing"}) == set()
+
+
+def test_a_terminal_that_logs_in_by_itself_is_found_wherever_it_is_said():
+    text = "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root tty1\n"
+    place = "/etc/systemd/system/getty@tty1.service.d/x.conf"
+    assert found({place: text}) == {"automatic-login"}
+    assert found({"/opt/x": text}, {place: "/opt/x"}) == {"automatic-login"}
+    assert found({"/usr/local/lib/systemd/system/getty@.service": text}) == {"automatic-login"}
+
+
+def test_ports_that_are_added_to_a_socket_are_its_ports():
+    wants = {"/etc/systemd/system/sockets.target.wants/ssh.socket": "/usr/lib/systemd/system/ssh.socket"}
+    unit = {"/usr/lib/systemd/system/ssh.socket": "[Socket]\nListenStream=22\n"}
+    assert found(unit, wants) == set()
+    more = {"/etc/systemd/system/ssh.socket.d/x.conf": "[Socket]\nListenStream=2222\n"}
+    assert found({**unit, **more}, wants) == {"listening-service"}
+    own = {"/usr/local/lib/systemd/system/x.socket": "[Socket]\nListenStream=99\n"}
+    wants = {"/etc/systemd/system/sockets.target.wants/x.socket": "/usr/local/lib/systemd/system/x.socket"}
+    assert found(own, wants) == {"listening-service"}
