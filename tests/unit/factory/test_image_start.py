@@ -6,6 +6,7 @@ from __future__ import annotations
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,13 +24,17 @@ from coppice.definition.model import (
 )
 from coppice.definition.read import read_definition
 from coppice.errors import BuildError, DefinitionError
+from coppice.factory.bootstrap.dpkg import STATUS
 from coppice.factory.bootstrap.listing import Kind
 from coppice.factory.bootstrap.listing import Node as Listed
 from coppice.factory.evidence.tree import GuestTree, Node
+from coppice.factory.image_start import builder as image_builder
 from coppice.factory.image_start import supported
 from coppice.factory.image_start.layer import is_left_alone
 from coppice.factory.image_start.overlay import overlay_of, packages_of, with_own
+from coppice.factory.image_start.release import check_release
 from coppice.factory.model import BuildOptions, Package
+from coppice.factory.prebuilt import builder as prebuilt_builder
 from coppice.factory.prebuilt import claims
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Architecture
@@ -133,6 +138,51 @@ def test_what_is_said_of_an_image_is_held_against_it():
     with pytest.raises(BuildError, match="disk has 512 bytes"):
         claims.check_claims(OWN, there, tree(WANTED), 512)
     claims.check_claims(replace(OWN, firewall=Firewall(enabled=False)), there, tree(), OWN.disk_size_bytes)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_right"),
+    [
+        ("ID=debian\nVERSION_CODENAME=bookworm\n", True),
+        ('VERSION_CODENAME="bookworm"\n', True),
+        ("ID=none\n", True),
+        ("", True),
+        ("VERSION_CODENAME=trixie\n", False),
+        ("VERSION_CODENAME='noble'\r\n", False),
+        ("VERSION_CODENAME=bookworm\nVERSION_CODENAME=trixie\n", False),
+    ],
+)
+def test_an_image_of_another_release_than_said_is_refused(said, is_right):
+    nodes = {
+        "/etc/os-release": Node(
+            path="/etc/os-release", inode=1, mode=stat.S_IFLNK | 0o777, target="../usr/lib/os-release"
+        ),
+        "/usr/lib/os-release": Node(path="/usr/lib/os-release", inode=2, mode=stat.S_IFREG | 0o644, size_bytes=1),
+    }
+    found = GuestTree(nodes, lambda _node: said.encode())
+    if is_right:
+        check_release(OWN, found, "i.qcow2")
+        return
+    with pytest.raises(BuildError, match=r"i\.qcow2 says that it is of (trixie|noble), and own is of bookworm"):
+        check_release(OWN, found, "i.qcow2")
+
+
+def test_both_builders_hold_the_release_against_what_the_image_says(monkeypatch):
+    nodes = {path: Node(path=path, inode=1, mode=stat.S_IFREG | 0o644) for path in ("/etc/os-release", STATUS)}
+    found = GuestTree(nodes, lambda _node: b"VERSION_CODENAME=trixie\n")
+    start = SimpleNamespace(raw=Path("i.raw"), name="i.qcow2")
+    for module in (image_builder, prebuilt_builder):
+        monkeypatch.setattr(module, "find_root", lambda _raw: SimpleNamespace(start_bytes=0))
+    monkeypatch.setattr(prebuilt_builder, "check_clean", lambda *_arguments: None)
+    monkeypatch.setattr(prebuilt_builder, "Ext4Disk", lambda *_arguments: SimpleNamespace(tree=lambda: found))
+    with pytest.raises(BuildError, match="of trixie"):
+        prebuilt_builder._looked_into(OWN, start, Path())
+    monkeypatch.setattr(image_builder._Run, "_sized", lambda _self, root: root)
+    content = SimpleNamespace(tree=found, status=b"Package: base\n")
+    monkeypatch.setattr(image_builder, "read_content", lambda *_arguments: content)
+    task = SimpleNamespace(note=lambda _text: None)
+    with pytest.raises(BuildError, match="of trixie"):
+        image_builder._Run(definition=OWN, options=OPTIONS, work=Path(), start=start, task=task, log=None).change()
 
 
 def test_kernels_and_boot_loaders_are_known_by_their_names():

@@ -26,6 +26,7 @@ from coppice.factory.image_start.content import read_content
 from coppice.factory.image_start.indices import index_inputs
 from coppice.factory.image_start.layer import ImageLayerMaker
 from coppice.factory.image_start.overlay import overlay_of, packages_of, with_own
+from coppice.factory.image_start.release import check_release
 from coppice.factory.image_start.root import find_root, grow_root
 from coppice.factory.image_start.supported import check_supported
 from coppice.factory.image_start.taking import start_input, take_start
@@ -126,6 +127,7 @@ class _Run:
                 f"{self.start.name} has no packages of Debian or Ubuntu in it",
                 resolution="The image builder works on images of Debian and Ubuntu alone.",
             )
+        check_release(self.definition, content.tree, self.start.name)
         suite = find_suite(self.definition.suite)
         suite = replace(suite, epoch=max(suite.epoch, content.epoch))
         self.task.note("installing packages")

@@ -15,6 +15,7 @@ from coppice.factory.build_log import LOG_NAME, BuildLog
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.files import describe_image
 from coppice.factory.image_start.content import check_clean
+from coppice.factory.image_start.release import check_release
 from coppice.factory.image_start.root import find_root
 from coppice.factory.image_start.taking import start_input, take_start
 from coppice.factory.image_start.tools import tool_versions
@@ -102,6 +103,7 @@ def _looked_into(definition: Definition, start: StartDisk, work: Path) -> tuple[
             f"{start.name} has no package database that could be read",
             resolution="Images of Debian and Ubuntu have one.",
         )
+    check_release(definition, tree, start.name)
     packages = read_packages(tree.content(status))
     check_claims(definition, packages, tree, start.raw.stat().st_size)
     return packages
