@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = frozenset({"x86_64", "aarch64"})
 ROOT, KVM = "root", "kvm"
+GUARD = "cluster.lock"
+"""The lock under which a run makes its directory, and removes those that ended runs left."""
+_GUARD_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
 _END_SECONDS = 15.0
@@ -268,11 +271,14 @@ def _run_directory(shared: Path) -> Iterator[Path]:
     place = shared / "cluster"
     with storage_errors("making a directory in", place):
         place.mkdir(parents=True, exist_ok=True)
-        for left in place.iterdir():
-            if not is_held(left / LOCK):
-                shutil.rmtree(left, ignore_errors=True)
-        run = place / secrets.token_hex(8)
-    with run_lock(run / LOCK):
+    run = place / secrets.token_hex(8)
+    with ExitStack() as stack:
+        # Another run may be about to have its lock: until it does, its directory looks like one that was left.
+        with run_lock(shared / GUARD, _GUARD_SECONDS), storage_errors("clearing", place):
+            for left in place.iterdir():
+                if left.is_dir() and not is_held(left / LOCK):
+                    shutil.rmtree(left, ignore_errors=True)
+            stack.enter_context(run_lock(run / LOCK))
         with storage_errors("writing", run):
             (run / TOKEN).write_text(secrets.token_hex(16), encoding="ascii")
         try:
