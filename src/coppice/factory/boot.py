@@ -49,7 +49,8 @@ __all__ = ["GROWTH_BYTES", "BootLevel", "BootSettings", "Promise", "boot_gate", 
 
 GROWTH_BYTES = 1024**3
 _POLL_SECONDS = 1.0
-_POWER_OFF_SECONDS = 90.0
+# systemd gives a service that does not stop 90 seconds.
+_POWER_OFF_SECONDS = 180.0
 _TOOL_SECONDS = 60.0
 # What is asked last has limits of its own; a guest that answers byte by byte would outlast them all.
 _GRACE_SECONDS = 300.0

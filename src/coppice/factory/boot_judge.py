@@ -105,6 +105,8 @@ def judge_restart(facts: dict[str, str], before: dict[str, str], promise: Promis
         )
         if facts.get(name) != before.get(name) or not facts.get(name)
     ]
+    if before.get("powered-off") != "yes":
+        wrong.append("it did not come to its end when it was told to restart")
     if facts.get("handed-script") != "":
         wrong.append("after a restart, what the cloud hands over for the first start ran again")
     return wrong + [

@@ -39,6 +39,7 @@ GOOD = {
     "unit-once.service": "ActiveState=inactive ConditionResult=yes ConditionTimestampMonotonic=9 Result=success "
     "Type=oneshot",
 }
+FIRST = {**GOOD, "powered-off": "yes"}
 NOT_JUDGED_AT_FIRST = {"instance", "host-keys-digest"}
 
 
@@ -111,7 +112,14 @@ def test_an_image_that_is_not_signed_may_start_without_secure_boot():
 
 def test_a_second_start_is_the_same_machine():
     again = {**GOOD, "handed-script": ""}
-    assert judge_restart(again, GOOD, PROMISE, Firmware.UEFI) == []
+    assert judge_restart(again, FIRST, PROMISE, Firmware.UEFI) == []
+
+
+def test_a_machine_that_has_to_be_killed_has_not_restarted():
+    again = {**GOOD, "handed-script": ""}
+    for before in (GOOD, {**GOOD, "powered-off": "no"}):
+        wrong = judge_restart(again, before, PROMISE, Firmware.UEFI)
+        assert wrong == ["it did not come to its end when it was told to restart"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +136,7 @@ def test_a_second_start_is_the_same_machine():
     ],
 )
 def test_a_second_start_that_differs_is_told(name, value, said):
-    wrong = judge_restart({**GOOD, "handed-script": "", name: value}, GOOD, PROMISE, Firmware.UEFI)
+    wrong = judge_restart({**GOOD, "handed-script": "", name: value}, FIRST, PROMISE, Firmware.UEFI)
     assert len(wrong) == 1
     assert said in wrong[0]
 
