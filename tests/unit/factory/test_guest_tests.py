@@ -9,6 +9,8 @@ import pytest
 
 from coppice.definition.model import GuestTest
 from coppice.errors import ToolFailedError, ToolTimeoutError
+from coppice.factory.boot_look import Look
+from coppice.factory.boot_model import Promise
 from coppice.factory.guest_tests import run_guest_tests
 from coppice.factory.login import Login
 from coppice.process import Completed
@@ -72,3 +74,20 @@ def test_a_program_goes_by_standard_input_and_no_word_of_it_reaches_a_shell(monk
     assert not any("reboot" in each for each in argv)
     # What the far shell makes of the last word is one word again.
     assert len(shlex.split(argv[-1])) == 1
+
+
+class DeadGuest:
+    """A machine that ended after all had been asked but its own tests."""
+
+    @property
+    def channel(self) -> DeadGuest:
+        return self
+
+    def run_script(self, script: str, timeout_seconds: float) -> Completed:
+        raise ToolFailedError(f"{script} was not run in {timeout_seconds:.0f} s")
+
+
+def test_a_machine_that_is_gone_at_the_end_has_not_passed_though_it_has_no_tests() -> None:
+    look = Look(left_seconds=lambda: 60.0, note=lambda _: None)
+    with pytest.raises(ToolFailedError, match="was not run in 60 s"):
+        look.own_tests(DeadGuest(), Promise(user="someone"))  # type: ignore[arg-type]
