@@ -40,10 +40,11 @@ _KVM = Path("/dev/kvm")
 
 @functools.cache
 def code_version() -> str:
-    """Return what this Coppice is: its version, the digest of its code, and the Python that runs it."""
+    """Return what this Coppice is: its version, the digest of all its files, and the Python that runs it."""
     root = Path(coppice.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    # Scripts for guests and tables decide what is built, too.
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.parent.name != "__pycache__"):
         digest.update(f"{path.relative_to(root)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     python = ".".join(platform.python_version_tuple()[:2])

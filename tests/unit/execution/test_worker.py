@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,3 +113,16 @@ def test_a_lock_is_held_while_somebody_holds_it(tmp_path):
     with run_lock(tmp_path / "lock"):
         assert is_held(tmp_path / "lock")
     assert not is_held(tmp_path / "lock")
+
+
+def test_another_script_for_guests_is_another_version(tmp_path, monkeypatch):
+    script, cached = tmp_path / "guest" / "finish.sh", tmp_path / "__pycache__" / "worker.pyc"
+    for path in (script, cached):
+        path.parent.mkdir()
+        path.write_bytes(b"one")
+    monkeypatch.setattr(worker, "coppice", SimpleNamespace(__file__=str(tmp_path / "__init__.py"), __version__="1"))
+    first = code_version.__wrapped__()
+    cached.write_bytes(b"two")
+    assert code_version.__wrapped__() == first
+    script.write_bytes(b"two")
+    assert code_version.__wrapped__() != first
