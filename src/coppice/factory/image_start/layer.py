@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from coppice.factory.bootstrap.tree import Made
 
-LEFT_ALONE = r"(linux-(image|modules|headers)|grub|shim)[a-z0-9.+-]*"
+LEFT_ALONE = r"(linux-(image|modules|headers|generic|virtual|kvm|lowlatency|aws|azure|gcp)|grub|shim)[a-z0-9.+-]*"
 """Names of packages that are neither installed nor brought up to date."""
 _LEFT_ALONE = re.compile(LEFT_ALONE)
 # The image's own sources of packages are its machines' affair: what is built here comes from where the site says.
