@@ -55,7 +55,8 @@ CLEAN: dict[str, bytes] = {
     "/etc/machine-id": b"",
     "/etc/fstab": b"UUID=x / ext4 defaults 0 1\n",
     "/etc/hostname": b"localhost\n",
-    "/etc/sudoers": b"Defaults\tenv_reset\nroot\tALL=(ALL:ALL) ALL\n%sudo\tALL=(ALL:ALL) ALL\n@includedir /x\n",
+    "/etc/sudoers": b"Defaults\tenv_reset\nroot\tALL=(ALL:ALL) ALL\n%sudo\tALL=(ALL:ALL) ALL\n"
+    b"@includedir /etc/sudoers.d\n",
     "/etc/ssh/sshd_config": b"Include /etc/ssh/sshd_config.d/*.conf\n",
     "/etc/ssh/sshd_config.d/00-coppice.conf": SSHD,
     "/etc/apt/sources.list": b"deb http://mirror.example/debian bookworm main\n",
