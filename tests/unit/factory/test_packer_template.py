@@ -365,6 +365,35 @@ def test_sources_of_the_distribution_are_not_said_to_be_signed_by_the_keys_of_a_
         assert (b"signed-by=" in found["sources.list"]) is ("mirror.gpg" in found) is (mirror is not None)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/hostname",
+        "/etc/ssh/ssh_host_rsa_key",
+        "/etc/ssh/sshd_config.d/00-coppice.conf",
+        "/tmp/x",  # noqa: S108 - of the guest
+        "/var/tmp/x",  # noqa: S108 - of the guest
+        "/var/log/x",
+        "/var/lib/cloud/x",
+        "/root/.ssh/authorized_keys",
+    ],
+)
+def test_a_file_that_the_last_steps_would_take_away_or_write_over_is_refused(path):
+    check_rendered(replace(PLAIN, files=(DefinedFile(path="/etc/motd", content=b""),)))
+    with pytest.raises(DefinitionError, match="cannot be laid in"):
+        check_rendered(replace(PLAIN, files=(DefinedFile(path=path, content=b""),)))
+
+
+def test_a_unit_that_access_or_the_firewall_starts_is_not_for_services():
+    check_rendered(replace(PLAIN, services=Services(enabled=("cron.service",))))
+    for said in (Services(disabled=("nftables.service",)), Services(masked=("nftables.service",))):
+        with pytest.raises(DefinitionError, match="not for services"):
+            check_rendered(replace(PLAIN, services=said))
+    red_hat = replace(RED_HAT, services=Services(disabled=("appliance-firewall.service",)))
+    with pytest.raises(DefinitionError, match="not for services"):
+        check_rendered(red_hat)
+
+
 def test_packers_words_are_read_line_by_line_whatever_the_pieces():
     line = "1795684291,,ui,say,==> qemu: a%!(PACKER_COMMA) b\\n\\r\\nc\n1795684291,qemu,error,it broke\nplain words\n"
     for size in (1, 7, len(line)):

@@ -7,6 +7,7 @@ It is what the bootstrap builder lays over its trees, put where other families o
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from coppice.errors import BuildError
 from coppice.factory.bootstrap.overlay_access import access
 from coppice.factory.bootstrap.overlay_cloud import SETTINGS, contextualisation
 from coppice.factory.bootstrap.overlay_firewall import RULES, firewall
-from coppice.factory.bootstrap.overlay_model import UNITS, File, Symlink, own_unit, started_by
+from coppice.factory.bootstrap.overlay_model import UNITS, File, Overlay, Symlink, own_unit, started_by
 from coppice.factory.packer.systems import Family, system_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from coppice.definition.model import Definition
 
 _EPOCH = 0
+# The last steps in the machine write these, or take them away.
+_PASSED_OVER = re.compile(
+    r"/etc/(?:hostname|machine-id|resolv\.conf)|/etc/cloud/cloud-init\.disabled|/etc/sudoers\.d/90-cloud-init-users"
+    r"|/var/(?:crash|log|tmp)/.*"
+)
 _FIREWALL_UNIT = "appliance-firewall.service"
 _FIREWALL_UNIT_FILE = f"""\
 [Unit]
@@ -66,6 +72,15 @@ class Laid:
     left_out: tuple[str, ...]
     packages: tuple[str, ...]
     has_own_firewall: bool
+
+    def passes_over(self, path: str) -> bool:
+        """Tell whether what a definition lays in at ``path`` would not be in the appliance."""
+        overlay = Overlay(entries=dict(self.entries), left_out=frozenset(self.left_out))
+        return overlay.leaves_out(path) or _PASSED_OVER.fullmatch(path) is not None
+
+    def switches(self, unit: str) -> bool:
+        """Tell whether it is decided here whether ``unit`` starts."""
+        return f"{UNITS}/{unit}" in self.entries or any(path.endswith(f".wants/{unit}") for path in self.entries)
 
     def archive(self) -> bytes:
         """Return the entries as a tar archive."""

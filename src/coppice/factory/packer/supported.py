@@ -9,6 +9,7 @@ from coppice.definition.model import FileSystemKind, ProvisionerKind
 from coppice.errors import BuildError, DefinitionError
 from coppice.factory.outputs import check_formats
 from coppice.factory.packer.guest import chef_attributes, packages_of
+from coppice.factory.packer.laid import laid_over
 from coppice.factory.packer.options import OpenStackOptions, QemuOptions, read_options
 from coppice.factory.packer.systems import Family, installer_of, system_of
 from coppice.model.image import DiskFormat
@@ -71,12 +72,31 @@ def check_rendered(definition: Definition) -> PlatformOptions:
         if refused:
             raise _refused(definition, why, key)
     packages_of(definition, private_mirror=True)
+    _check_laid(definition)
     for provisioner in definition.provisioners:
         if provisioner.kind is ProvisionerKind.CHEF:
             _check_chef(definition, provisioner.name)
     if not isinstance(said, OpenStackOptions) and said.has_medium:
         installer_of(definition, said.installer)
     return said
+
+
+def _check_laid(definition: Definition) -> None:
+    laid = laid_over(definition, private_mirror=True)
+    passed_over = [file.path for file in definition.files if laid.passes_over(file.path)]
+    if passed_over:
+        raise DefinitionError(
+            f"{definition.name}: the file {passed_over[0]} cannot be laid in: the builder packer writes it itself, or "
+            "never keeps it",
+            resolution="Say what it is for by access, firewall or contextualisation, or choose another path.",
+        )
+    services = definition.services
+    decided = [unit for unit in (*services.enabled, *services.disabled, *services.masked) if laid.switches(unit)]
+    if decided:
+        raise DefinitionError(
+            f"{definition.name}: whether {decided[0]} starts is not for services to say",
+            resolution="Set it by access or by firewall.enabled, and leave it out of services.",
+        )
 
 
 def _check_chef(definition: Definition, name: str) -> None:
