@@ -60,7 +60,8 @@ class Login:
             "LogLevel": "ERROR",
             "PreferredAuthentications": "publickey" if by_key else "none",
             "StrictHostKeyChecking": "accept-new",
-            "UserKnownHostsFile": str(self.known_hosts),
+            # A list, to ssh: spaces part it, and what is behind a percent sign is put in.
+            "UserKnownHostsFile": '"{}"'.format(str(self.known_hosts).replace("%", "%%")),
         }
         words = ["ssh", "-F", "none", "-p", str(self.port)]
         words += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]

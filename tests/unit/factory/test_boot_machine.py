@@ -219,7 +219,7 @@ def test_the_login_uses_no_configuration_agent_or_password_of_the_host():
         "BatchMode=yes",
         "IdentityAgent=none",
         "IdentitiesOnly=yes",
-        "UserKnownHostsFile=/hosts",
+        'UserKnownHostsFile="/hosts"',
     ):
         assert option in words
     assert words[-3:] == ["--", "debian@127.0.0.1", "true"]
@@ -269,3 +269,8 @@ def test_a_machine_that_is_in_time_is_left_alone():
     with ended_by(None, guest, seconds=600):
         assert not guest.ended.is_set()
     assert not guest.ended.is_set()
+
+
+def test_a_path_with_a_space_in_it_is_one_file_of_known_hosts():
+    words = Login(port=1, user="u", key=Path("k"), known_hosts=Path("/my work/100%/hosts")).command("true")
+    assert 'UserKnownHostsFile="/my work/100%%/hosts"' in words
