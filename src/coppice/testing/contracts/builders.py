@@ -29,7 +29,7 @@ import pytest
 
 from coppice.errors import BuildError, ToolMissingError
 from coppice.factory.build import build_key
-from coppice.factory.files import qemu_format, sha512_of
+from coppice.factory.files import sha512_of
 from coppice.factory.model import Builder, BuildOptions
 from coppice.model.identifiers import is_name
 from coppice.model.image import DiskFormat
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from coppice.factory.model import BuilderOutput
 
 _DIGEST = re.compile(r"sha(?:256|384|512):[0-9a-f]{64,128}")
+_QCOW2 = b"QFI\xfb"
 _MARKS = ("'", '"', ";", "$(touch PLACE/obeyed)", "`touch PLACE/obeyed`", "%s", "{{ env `HOME` }}", "${x}", "|")
 
 
@@ -153,7 +154,8 @@ class BuilderContract:
             assert each.path.parent == built.into
             assert each.path.stat().st_size == each.image.size_bytes
             assert sha512_of(each.path).matches(each.image.checksum)
-            assert qemu_format(each.image.format)
+            with each.path.open("rb") as stream:
+                assert (stream.read(len(_QCOW2)) == _QCOW2) is (each.image.format is DiskFormat.QCOW2)
         names = [(package.name, package.architecture) for package in built.output.packages]
         assert names == sorted(names)
 
