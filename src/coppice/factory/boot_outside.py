@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from coppice.factory.boot_model import BootLevel
 from coppice.factory.bootstrap.overlay_firewall import SSH_PORT, VNC_PORT, WEB_CONSOLE_PORT
-from coppice.factory.probe_wire import Answer, Question
+from coppice.factory.probe_wire import LINK_LOCAL, Answer, Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -86,11 +86,16 @@ def look_from_outside(
         return facts, [f"it has no address on its network: nobody there is {guest}"]
     facts["ping"] = "answered" if wire.pings(guest, source=near) else "silent"
     wrong = [] if facts["ping"] == "answered" else ["it does not answer a ping"]
-    guest6 = wire.find_by_ipv6(_NEAR6)
+    # Who took no address of the router's has one of its own still, and answers by it on its own network.
+    near6, guest6 = next(
+        ((asker, found) for asker in (_NEAR6, LINK_LOCAL) if (found := wire.find_by_ipv6(asker)) is not None),
+        (_NEAR6, None),
+    )
     facts["ipv6"] = "none" if guest6 is None else str(guest6)
     asked = [each for each in to_ask(promise, guest, near) if is_routed or each.question.source == near]
     if guest6 is not None:
-        asked += to_ask(promise, guest6, _NEAR6)
+        is_far_heard = near6 == _NEAR6
+        asked += [each for each in to_ask(promise, guest6, near6) if is_far_heard or each.question.source == near6]
     answers = wire.ask(each.question for each in asked)
     if level is BootLevel.THOROUGH:
         known = {each.question.port for each in asked if each.question.protocol == "tcp"}

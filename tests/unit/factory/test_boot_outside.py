@@ -9,7 +9,7 @@ from coppice.definition.model import Access, OpenPort
 from coppice.factory.boot_model import BootLevel, Promise
 from coppice.factory.boot_outside import LISTENING_PORT, judge_answers, look_from_outside, route_script, to_ask
 from coppice.factory.machine import Network
-from coppice.factory.probe_wire import Answer, Question
+from coppice.factory.probe_wire import LINK_LOCAL, Answer, Question
 
 pytestmark = pytest.mark.unit
 
@@ -171,3 +171,22 @@ def test_odd_sources_of_rules_are_not_asked_from():
     )
     sources = {each.question.source for each in to_ask(odd, GUEST, NEAR) if each.question.port == 80}
     assert sources == {NEAR, FAR, ipaddress.ip_address("10.9.8.7")}
+
+
+class LocalNeighbour(Neighbour):
+    """A guest that has no IPv6 address but the one of its card."""
+
+    def find_by_ipv6(self, source):
+        return ipaddress.ip_address("fe80::15") if source == LINK_LOCAL else None
+
+
+def test_who_has_an_ipv6_address_of_its_card_alone_is_asked_by_it_too():
+    wire = LocalNeighbour(as_declared, {("tcp", 22), ("tcp", 80), ("udp", 53)})
+    facts, wrong = look_from_outside(wire, WEB, Network(), level=BootLevel.STANDARD, is_routed=True)
+    assert facts["ipv6"] == "fe80::15"
+    assert wrong == []
+    open_to_all = LocalNeighbour(
+        lambda question: question.target.version == 6 or as_declared(question), {("tcp", 3306)}
+    )
+    _, wrong = look_from_outside(open_to_all, WEB, Network(), level=BootLevel.STANDARD, is_routed=True)
+    assert f"it lets in to 3306/tcp, which its definition does not open (when {LINK_LOCAL} asks)" in wrong
