@@ -435,6 +435,9 @@ def test_files_belong_to_the_packages_that_brought_them_and_configuration_is_not
     assert found.packages["/usr/bin/tool"] == "bare"
     assert {(each.path, each.sha256) for each in found.delivered} == {("/usr/bin/tool", "aa" * 32)}
     assert found.unsigned == ("bare",)
+    key = replace(unsigned, name="gpg-pubkey", architecture="(none)", files=())
+    no_keys = [replace(unsigned, architecture="(none)"), replace(key, files=file.files)]
+    assert of_rpm([key, *no_keys], tree).unsigned == ("bare", "gpg-pubkey")
     check = next(each for each in CONTENT_CHECKS if each.name == "unsigned-package")
     subject = Subject(tree=tree, definition=ALMA, ownership=found)
     assert [each.path for each in check.findings(subject)] == ["/bare"]

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from coppice.factory.evidence.rpm_database import find_record, read_headers
+from coppice.factory.evidence.rpm_database import KEYS, find_record, read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,7 +89,8 @@ def of_rpm(headers: Sequence[RpmHeader], tree: GuestTree) -> Ownership:
     return Ownership(
         packages=packages,
         delivered=tuple(delivered),
-        unsigned=tuple(each.name for each in headers if not each.is_signed and each.architecture != "(none)"),
+        # A key is recorded as a package that brings nothing.
+        unsigned=tuple(each.name for each in headers if not each.is_signed and (each.name != KEYS or each.files)),
     )
 
 

@@ -28,7 +28,8 @@ OTHER_RECORDS = tuple(
     f"{folder}/{name}" for folder in ("/usr/lib/sysimage/rpm", "/var/lib/rpm") for name in ("Packages", "Packages.db")
 )
 """Of older versions and other distributions."""
-_KEYS = "gpg-pubkey"
+KEYS = "gpg-pubkey"
+"""What keys are called among the packages."""
 _MOST_BYTES = 2 * 1024**3
 _MOST_PACKAGES = 100_000
 _MOST_PATHS = 256 * 1024**2
@@ -94,7 +95,7 @@ def packages_of(headers: Sequence[RpmHeader]) -> tuple[Package, ...]:
     Raises:
         BuildError: There is none.
     """
-    found = [_package(header) for header in headers if header.name != _KEYS]
+    found = [_package(header) for header in headers if header.name != KEYS]
     if not found:
         raise BuildError("RPM's record has no package")
     return tuple(sorted(found, key=lambda package: (package.name, package.architecture, package.version)))
