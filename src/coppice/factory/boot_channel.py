@@ -158,6 +158,7 @@ class PortChannel:
     def _answer(self, token: str, deadline: float) -> tuple[int, bytes]:
         status: int | None = None
         lines: list[bytes] = []
+        left_bytes = 2 * ANSWER_LIMIT_BYTES
         while (line := self._line(deadline)) is not None:
             match line.split():
                 case [b"begin", told, number] if told == token.encode() and number.isdigit():
@@ -165,6 +166,9 @@ class PortChannel:
                 case [b"end", told] if told == token.encode() and status is not None:
                     return status, _decoded(lines)
                 case _:
+                    left_bytes -= len(line) + 1
+                    if left_bytes < 0:
+                        raise ToolFailedError("the guest says more than it was asked")
                     lines.append(line)
         raise ToolTimeoutError("the guest did not say what became of a program")
 
