@@ -24,12 +24,11 @@ def test_what_a_program_said_comes_back_by_its_token(ends):
 
     def answer():
         token = theirs.recv(4096).split()[1].decode()
-        theirs.sendall(f"noise\nbegin 0 0\nbegin {token} 0\naGVsbG8=\nend 0\nend {token}\n".encode())
+        theirs.sendall(f"noise\nbegin 0 0\nend 0\nbegin {token} 0\naGVsbG8=\nend {token}\n".encode())
 
     thread = threading.Thread(target=answer)
     thread.start()
-    # A line that is no answer's belongs to nobody's; within an answer it spoils it.
-    assert PortChannel(ours).run_script("true", 30).stdout == b""
+    assert PortChannel(ours).run_script("true", 30).stdout == b"hello"
     thread.join()
 
 
