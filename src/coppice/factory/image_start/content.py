@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import stat
 import tarfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, cast
 
 import zstandard
 
@@ -23,7 +22,7 @@ from coppice.factory.image_start.root import BLOCK_BYTES
 from coppice.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from coppice.factory.evidence.tree import GuestTree, Node
@@ -67,9 +66,40 @@ class StartContent:
 class _StartDisk(Ext4Disk):
     """An ext4 file system of which more is asked than the audit needs."""
 
+    def pieces(self, node: Node) -> Iterator[bytes]:
+        """Give the content of a file, piece by piece."""
+        with storage_errors("reading", self._raw), self._raw.open("rb") as disk:
+            yield from self._pieces(node, disk)
+
     def facts(self, nodes: Sequence[Node]) -> list[str]:
         """Return all that debugfs says of each inode; the root directory's first."""
         return self._ask(["stat <2>", *(f"stat <{node.inode}>" for node in nodes)])
+
+
+class _Content:
+    """The content of a file, whose digest is made while it is read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._piece, self._at = pieces, b"", 0
+        self._digest = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+    def read(self, length: int) -> bytes:
+        taken = []
+        while length > 0:
+            if self._at == len(self._piece):
+                self._piece, self._at = next(self._pieces, b""), 0
+                if not self._piece:
+                    break
+            part = self._piece[self._at : self._at + length]
+            self._at, length = self._at + len(part), length - len(part)
+            taken.append(part)
+        found = b"".join(taken)
+        self._digest.update(found)
+        return found
 
 
 def read_content(raw: Path, root: Root, work: Path) -> StartContent:
@@ -88,6 +118,7 @@ def read_content(raw: Path, root: Root, work: Path) -> StartContent:
     disk = _StartDisk(raw, root.start_bytes, work)
     tree = disk.tree()
     nodes = [node for node in tree if node.is_file or node.is_folder or node.is_link]
+    _check_sizes(nodes, root)
     top, *facts = disk.facts(nodes)
     path = work / "start.tar.zst"
     listing: Listing = {_ROOT: _listed(top, Kind.DIRECTORY, _mode(top))}
@@ -99,14 +130,14 @@ def read_content(raw: Path, root: Root, work: Path) -> StartContent:
         compressor.stream_writer(stream) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
-        _add(archive, _ROOT, listing[_ROOT], b"")
+        _add(archive, _ROOT, listing[_ROOT], _Content(iter(())))
         for node, said in zip(nodes, facts, strict=True):
             known = first.setdefault(node.inode, node.path) if node.is_file else node.path
-            content = tree.content(node) if node.is_file and known == node.path else b""
-            listing[node.path] = (
-                _node(node, said, content) if known == node.path else Listed(kind=Kind.LINK, mode=0, target=known)
-            )
-            _add(archive, node.path, listing[node.path], content)
+            listed = _node(node, said) if known == node.path else Listed(kind=Kind.LINK, mode=0, target=known)
+            # A file may be larger than the memory.
+            content = _Content(disk.pieces(node) if listed.kind is Kind.FILE else iter(()))
+            _add(archive, node.path, listed, content)
+            listing[node.path] = replace(listed, digest=content.digest) if listed.kind is Kind.FILE else listed
     return StartContent(tree=tree, listing=listing, layer=path, epoch=max(node.mtime for node in listing.values()))
 
 
@@ -134,16 +165,25 @@ def check_clean(raw: Path, root: Root) -> None:
         raise BuildError("the image's root is damaged", details=problem.details, resolution=advice) from problem
 
 
-def _node(node: Node, said: str, content: bytes) -> Listed:
+def _check_sizes(nodes: Sequence[Node], root: Root) -> None:
+    """Refuse files that say of themselves that they are longer than the whole file system: they are mostly holes."""
+    for node in nodes:
+        if node.is_file and node.size_bytes > root.size_bytes:
+            raise BuildError(
+                f"{node.path} in the image has {node.size_bytes} bytes, more than its file system",
+                resolution="Start from an image without such a file; of /var/log/lastlog, an empty one does.",
+            )
+
+
+def _node(node: Node, said: str) -> Listed:
     if node.is_folder:
         return _listed(said, Kind.DIRECTORY, stat.S_IMODE(node.mode))
     if node.is_link:
         return _listed(said, Kind.SYMLINK, 0o777, target=node.target)
-    digest = hashlib.sha256(content).hexdigest()
-    return _listed(said, Kind.FILE, stat.S_IMODE(node.mode), size_bytes=len(content), digest=digest)
+    return _listed(said, Kind.FILE, stat.S_IMODE(node.mode), size_bytes=node.size_bytes)
 
 
-def _listed(said: str, kind: Kind, mode: int, *, size_bytes: int = 0, digest: str = "", target: str = "") -> Listed:
+def _listed(said: str, kind: Kind, mode: int, *, size_bytes: int = 0, target: str = "") -> Listed:
     owners, mtime, capability = _OWNERS.search(said), _MTIME.search(said), _CAPABILITY.search(said)
     if owners is None or mtime is None:
         raise BuildError("looking into the image failed", details=f"its owner or date cannot be read:\n{said[:500]}")
@@ -154,7 +194,6 @@ def _listed(said: str, kind: Kind, mode: int, *, size_bytes: int = 0, digest: st
         gid=int(owners[2]),
         mtime=int(mtime[1], 16),
         size_bytes=size_bytes,
-        digest=digest,
         target=target,
         capability="" if capability is None or kind is not Kind.FILE else capability[1].replace(" ", ""),
     )
@@ -167,7 +206,7 @@ def _mode(said: str) -> int:
     return int(found[1], 8)
 
 
-def _add(archive: tarfile.TarFile, path: str, node: Listed, content: bytes) -> None:
+def _add(archive: tarfile.TarFile, path: str, node: Listed, content: _Content) -> None:
     member = tarfile.TarInfo(path.lstrip("/") or ".")
     member.mode, member.uid, member.gid, member.mtime = node.mode, node.uid, node.gid, node.mtime
     kinds = {Kind.DIRECTORY: tarfile.DIRTYPE, Kind.SYMLINK: tarfile.SYMTYPE, Kind.LINK: tarfile.LNKTYPE}
@@ -181,4 +220,4 @@ def _add(archive: tarfile.TarFile, path: str, node: Listed, content: bytes) -> N
     if node.capability:
         text = bytes.fromhex(node.capability).decode("utf-8", errors="surrogateescape")
         member.pax_headers = {"SCHILY.xattr.security.capability": text}
-    archive.addfile(member, io.BytesIO(content))
+    archive.addfile(member, cast("IO[bytes]", content))
