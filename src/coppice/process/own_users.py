@@ -30,7 +30,7 @@ def main() -> None:
         OSError: There is no such program, or the namespace cannot be made.
     """
     library = ctypes.CDLL(None, use_errno=True)
-    process = os.getpid()
+    process, parent = os.getpid(), os.getppid()
     ready, tell = os.pipe()
     writer = os.fork()
     if not writer:
@@ -49,6 +49,9 @@ def main() -> None:
         raise OSError(message)
     # The kernel forgets it when a process changes what it may.
     library.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It ended before that was said.
+        os._exit(1)
     os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - the program and its arguments are the caller's, no shell
 
 
