@@ -65,7 +65,8 @@ def look_around(promise: Promise) -> str:
 
 def read_facts(said: str) -> dict[str, str]:
     """Return the facts in what the guest said; cloud-init's own result is taken apart."""
-    facts, told = {}, ""
+    facts: dict[str, str] = {}
+    told = ""
     for line in said.splitlines():
         name, separator, value = line.partition("=")
         if name == "cloud-init-result":

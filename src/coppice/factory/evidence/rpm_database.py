@@ -79,7 +79,8 @@ def read_headers(record: bytes) -> tuple[RpmHeader, ...]:
 
 
 def _read_all(blobs: Sequence[bytes]) -> tuple[RpmHeader, ...]:
-    found, left = [], _MOST_PATHS
+    found: list[RpmHeader] = []
+    left = _MOST_PATHS
     for blob in blobs:
         header = read_rpm_header(blob)
         left -= sum(len(file.path) for file in header.files)
