@@ -14,9 +14,9 @@ import zstandard
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
-from coppice.factory.bootstrap.dpkg import STATUS
 from coppice.factory.bootstrap.listing import Kind, Listing
 from coppice.factory.bootstrap.listing import Node as Listed
+from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.image_start.root import BLOCK_BYTES
 from coppice.process import run
@@ -59,8 +59,7 @@ class StartContent:
     @property
     def status(self) -> bytes:
         """What dpkg's record says; empty: there is none."""
-        node = self.tree.find(STATUS)
-        return b"" if node is None or not node.is_file else self.tree.content(node)
+        return dpkg_record(self.tree)
 
 
 class _StartDisk(Ext4Disk):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
-from coppice.factory.bootstrap.dpkg import STATUS, read_packages
+from coppice.factory.bootstrap.dpkg import read_packages
 from coppice.factory.bootstrap.filesystem import free_blocks, zero_written
+from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers
 from coppice.factory.files import sha512_of
@@ -186,9 +187,9 @@ def installed_packages(raw: Path, offset_bytes: int, work: Path) -> tuple[Packag
     """
     disk = Ext4Disk(raw, offset_bytes, work)
     tree = disk.tree()
-    status = tree.find(STATUS)
-    if status is not None and status.is_file:
-        return read_packages(tree.content(status))
+    status = dpkg_record(tree)
+    if status:
+        return read_packages(status)
     record = find_record(tree)
     if record is None:
         raise BuildError(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from coppice.atomic import storage_errors
 from coppice.digests import new_digest
 from coppice.errors import BuildError, ChecksumMismatchError
-from coppice.factory.bootstrap.dpkg import STATUS, read_packages
+from coppice.factory.bootstrap.dpkg import read_packages
 from coppice.factory.build_log import LOG_NAME, BuildLog
+from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.files import describe_image
 from coppice.factory.image_start.content import check_clean
@@ -97,14 +98,14 @@ def _looked_into(definition: Definition, start: StartDisk, work: Path) -> tuple[
     root = find_root(start.raw)
     check_clean(start.raw, root)
     tree = Ext4Disk(start.raw, root.start_bytes, work).tree()
-    status = tree.find(STATUS)
-    if status is None or not status.is_file:
+    status = dpkg_record(tree)
+    if not status:
         raise BuildError(
             f"{start.name} has no package database that could be read",
             resolution="Images of Debian and Ubuntu have one.",
         )
     check_release(definition, tree, start.name)
-    packages = read_packages(tree.content(status))
+    packages = read_packages(status)
     check_claims(definition, packages, tree, start.raw.stat().st_size)
     return packages
 
