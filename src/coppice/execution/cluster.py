@@ -113,7 +113,10 @@ class Cluster:
                 "no worker of the cluster declares an architecture",
                 resolution='Start workers with what they can do: dask worker ADDRESS --resources "x86_64=1".',
             )
-        told = self._client.run(describe, self._order(), workers=[each.address for each in workers], on_error="return")
+        addresses = [each.address for each in workers]
+        with _asking():
+            told = self._client.run(describe, self._order(), workers=addresses, on_error="return")
+            self._client.subscribe_topic(self._topic, self._take)
         problems = [f"{address}: {_problem(each)}" for address, each in sorted(told.items()) if _problem(each)]
         if problems:
             raise ClusterError(
@@ -122,7 +125,6 @@ class Cluster:
                 resolution="Workers need this very Coppice, and the state directory under the same path, on a file "
                 "system whose locks all of them see.",
             )
-        self._client.subscribe_topic(self._topic, self._take)
 
     def workers(self) -> tuple[Worker, ...]:
         """Return the workers that declare an architecture, as the scheduler knows them now.
@@ -130,10 +132,8 @@ class Cluster:
         Raises:
             ClusterError: The scheduler does not answer.
         """
-        try:
+        with _asking():
             known = self._client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, RuntimeError, TimeoutError) as problem:
-            raise _gone(problem) from problem
         found = (Worker(address=address, declared=each.get("resources") or {}) for address, each in known.items())
         return tuple(each for each in found if ARCHITECTURES & each.declared.keys())
 
@@ -176,7 +176,8 @@ class Cluster:
         order = self._order() | {"call": call, "work": pickle.dumps((what, arguments))}
         resources = dict.fromkeys(sorted(needs), 1)
         key = f"{self._topic}-{call}"
-        future = self._client.submit(serve, order, key=key, resources=resources, retries=0, pure=False)
+        with _asking():
+            future = self._client.submit(serve, order, key=key, resources=resources, retries=0, pure=False)
         self._futures.add(future)
         is_done = False
         try:
@@ -195,7 +196,8 @@ class Cluster:
             self._client.cancel(list(self._futures), force=True)
 
     def _order(self) -> dict[str, Any]:
-        token = (self._run / TOKEN).read_text(encoding="ascii")
+        with storage_errors("reading", self._run):
+            token = (self._run / TOKEN).read_text(encoding="ascii")
         return {"version": code_version(), "run": str(self._run), "token": token, "topic": self._topic}
 
     def _take(self, event: tuple[float, Any]) -> None:
@@ -264,6 +266,14 @@ class Cluster:
             resolution=f'Start one that declares it: dask worker ADDRESS --resources "{_resources(needs)}".',
             context={"needs": sorted(needs)},
         )
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, TimeoutError) as problem:
+        raise _gone(problem) from problem
 
 
 @contextmanager
