@@ -15,7 +15,7 @@ from coppice.definition.read import read_definition
 from coppice.errors import BuildError, StorageError
 from coppice.factory.model import BuildOptions, BuiltImage
 from coppice.factory.packer import builder as building
-from coppice.factory.packer import disk
+from coppice.factory.packer import disk, look_over
 from coppice.factory.packer.options import read_options
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
@@ -88,3 +88,8 @@ def test_the_key_is_found_wherever_it_is_and_a_disk_that_cannot_be_read_is_not_t
         stream.write(KEY.encode())
     with pytest.raises(BuildError, match="still on the disk"):
         disk.check_key_is_gone(raw, KEY)
+
+
+def test_looking_a_definition_over_on_a_disk_that_fails_is_an_error_of_the_disk(tmp_path):
+    with pytest.raises(StorageError):
+        look_over._empty_disk(tmp_path / "gone")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coppice.atomic import storage_errors
 from coppice.errors import BuildError, DefinitionError, ToolFailedError
 from coppice.factory.model import BuildOptions
 from coppice.factory.packer.options import Installer, OpenStackOptions
@@ -75,7 +76,7 @@ def look_over(definition: Definition) -> tuple[str, ...]:
 def _empty_disk(work: Path) -> Path:
     # Nothing is started from it.
     disk = work / "start.img"
-    with disk.open("wb") as stream:
+    with storage_errors("making", disk), disk.open("wb") as stream:
         stream.truncate(_START_BYTES)
     return disk
 
