@@ -140,6 +140,15 @@ def test_what_is_said_of_an_image_is_held_against_it():
     claims.check_claims(replace(OWN, firewall=Firewall(enabled=False)), there, tree(), OWN.disk_size_bytes)
 
 
+def test_an_image_for_another_processor_than_said_is_refused():
+    there = [*installed("cloud-init", "openssh-server"), Package(name="dpkg", version="1", architecture="arm64")]
+    with pytest.raises(BuildError, match=r"operating-system\.architecture is x86_64, and the image is for arm64"):
+        claims.check_claims(OWN, there, tree(WANTED), OWN.disk_size_bytes)
+    own = replace(OWN, operating_system=replace(SYSTEM, architecture=Architecture.AARCH64.value))
+    claims.check_claims(own, there, tree(WANTED), OWN.disk_size_bytes)
+    claims.check_claims(OWN, installed("cloud-init", "openssh-server", "dpkg"), tree(WANTED), OWN.disk_size_bytes)
+
+
 @pytest.mark.parametrize(
     ("said", "is_right"),
     [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coppice.factory.evidence.tree import GuestTree
     from coppice.factory.model import BuildOptions, Package
 
+_DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 _UNITS = "/etc/systemd/system"
 _FIREWALLS = ("nftables.service", "firewalld.service", "ufw.service")
 _UPDATERS = frozenset({"unattended-upgrades", "dnf-automatic"})
@@ -61,11 +62,17 @@ def check_claims(definition: Definition, packages: Iterable[Package], tree: Gues
     Raises:
         BuildError: It says what is not so.
     """
+    packages = tuple(packages)
     installed = {package.name for package in packages}
     said, access = definition.contextualisation, definition.access
     wrong: list[str] = []
     if disk_bytes != definition.disk_size_bytes:
         wrong.append(f"build.disk-size is {definition.disk_size_bytes}, and the image's disk has {disk_bytes} bytes")
+    # Its package manager is of the processor that the system is for, whatever else is installed.
+    made_for = sorted({package.architecture for package in packages if package.name == "dpkg"})
+    architecture = str(definition.operating_system.architecture)
+    if made_for and _DEBIAN_NAMES.get(architecture) not in made_for:
+        wrong.append(f"operating-system.architecture is {architecture}, and the image is for {', '.join(made_for)}")
     claims = (
         ("cloud-init is there", True, {"cloud-init"}),
         ("access.ssh", access.ssh, _SERVERS),
