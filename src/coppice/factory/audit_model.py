@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from coppice.factory.evidence.tree import GuestTree, Node
 
 
+EDITION = 2
+"""Raised when a check looks at more than before: builds that an older audit let pass are made, and looked at, anew."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something that no image may have, unless its definition says why.

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from coppice.atomic import partial_path, replacing_directory, storage_errors, sweep_partials, write_bytes
 from coppice.errors import BuildError, CoppiceError, NotFoundError, StorageError
 from coppice.factory.audit import audit
+from coppice.factory.audit_model import EDITION
 from coppice.factory.build_log import LOG_NAME
 from coppice.factory.builders import load_builder
 from coppice.factory.evidence.keeping import write_evidence
-from coppice.factory.files import sha512_of
+from coppice.factory.files import keys_of, sha512_of
 from coppice.factory.lock import locked
 from coppice.factory.model import Ancestor, BuildResult, BuiltImage, Provenance
 from coppice.factory.record import FILE_NAME, read_record, write_record
@@ -40,11 +41,18 @@ _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 
 def build_key(definition: Definition, builder: Builder, options: BuildOptions) -> str:
-    """Return the sha256 of all that decides what a build makes, but for the day's package versions."""
+    """Return the sha256 of all that decides what a build makes, but for the day's package versions.
+
+    Raises:
+        StorageError: The site's keyring cannot be read.
+    """
     said = {
         "definition": definition.digest(),
         "builder": [builder.name, builder.version],
         "mirror": options.mirror,
+        # Keys that were taken back vouch for no build that is kept; and what an older audit let pass is looked at anew.
+        "keys": keys_of(options.keyring),
+        "audit": EDITION,
         # The parent's bytes, and by its key those of all that it is built upon.
         "parent": [[parent.key, str(parent.images[0].image.checksum)] for parent in options.ancestors[:1]],
     }

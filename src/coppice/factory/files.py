@@ -40,6 +40,15 @@ def sha512_of(path: Path) -> Checksum:
     return Checksum("sha512", digest.hexdigest())
 
 
+def keys_of(keyring: Path | None) -> str:
+    """Return what a site's keyring is known by; empty: the site gives none, or none that is there.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    return str(sha512_of(keyring)) if keyring is not None and keyring.is_file() else ""
+
+
 def describe_image(path: Path, disk_format: DiskFormat) -> BuiltImage:
     """Return the facts about the image at ``path``, which a builder on this machine has just made.
 

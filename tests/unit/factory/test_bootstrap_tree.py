@@ -215,6 +215,7 @@ def test_parents_of_other_mirrors_and_releases_are_others():
     assert parent_key(bookworm, (), "b 1") != parent_key(trixie, (), "b 1")
     assert parent_key(bookworm, (), "b 1") != parent_key(bookworm, ("deb x",), "b 1")
     assert parent_key(bookworm, (), "b 1") != parent_key(bookworm, (), "b 2")
+    assert parent_key(bookworm, (), "b 1", "k 1") != parent_key(bookworm, (), "b 1", "k 2")
 
 
 def test_packages_and_indices_that_were_long_not_fetched_are_forgotten_with_old_trees(tmp_path):

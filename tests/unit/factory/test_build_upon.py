@@ -117,6 +117,19 @@ def test_a_child_is_another_when_its_parent_is(tmp_path, builder):
     assert key != build_key(CHILD, builder, BuildOptions(ancestors=(newer,)))
 
 
+
+def test_a_build_that_other_keys_vouch_for_or_an_older_audit_let_pass_is_another(tmp_path, builder, monkeypatch):
+    keyring = tmp_path / "keys.gpg"
+    options = BuildOptions(keyring=keyring)
+    without = build_key(DEFINITION, builder, BuildOptions())
+    keyring.write_bytes(b"one")
+    first = build_key(DEFINITION, builder, options)
+    keyring.write_bytes(b"another")
+    assert len({without, first, build_key(DEFINITION, builder, options)}) == 3
+    monkeypatch.setattr("coppice.factory.build.EDITION", 0)
+    assert build_key(DEFINITION, builder, BuildOptions()) != without
+
+
 def test_a_build_whose_tree_is_gone_is_made_anew(tmp_path, builder):
     first = make(tmp_path)
     assert is_intact(first, rehash=True)

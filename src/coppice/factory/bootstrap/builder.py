@@ -25,6 +25,7 @@ from coppice.factory.bootstrap.suites import bootstrapper_version, find_suite, s
 from coppice.factory.bootstrap.supported import check_supported
 from coppice.factory.bootstrap.tree import TreeMaker
 from coppice.factory.build_log import LOG_NAME, BuildLog
+from coppice.factory.files import keys_of
 from coppice.factory.model import BuilderOutput, BuildInput
 from coppice.factory.outputs import write_images
 from coppice.factory.provision.hook import prepare_provision
@@ -197,7 +198,7 @@ class _Run:
 
         base, _ = obtain_parent(
             self.options.cache_directory or self.work / "parents",
-            parent_key(self.suite, maker.sources, builder),
+            parent_key(self.suite, maker.sources, builder, keys_of(self.options.keyring)),
             make,
             on_wait=lambda: self.task.note("another build is making the same tree; waiting for it"),
         )

@@ -27,14 +27,22 @@ MAX_AGE_SECONDS = 30 * 24 * 3600.0
 _ABANDONED_AFTER_SECONDS = 24 * 3600.0
 
 
-def parent_key(suite: Suite, sources: tuple[str, ...], builder: str) -> str:
-    """Return the sha256 of all that decides a parent's content, but for the day it was made."""
+def parent_key(suite: Suite, sources: tuple[str, ...], builder: str, keys: str = "") -> str:
+    """Return the sha256 of all that decides a parent's content, but for the day it was made.
+
+    Args:
+        suite: The release.
+        sources: Where its packages come from.
+        builder: Name and version of the builder.
+        keys: What the keys are known by that vouch for the packages; empty: they are the distribution's.
+    """
     said = {
         "suite": suite.name,
         "epoch": suite.epoch,
         "sources": sources,
         "packages": suite.base_packages,
         "builder": builder,
+        "keys": keys,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
