@@ -117,7 +117,6 @@ def test_a_child_is_another_when_its_parent_is(tmp_path, builder):
     assert key != build_key(CHILD, builder, BuildOptions(ancestors=(newer,)))
 
 
-
 def test_a_build_that_other_keys_vouch_for_or_an_older_audit_let_pass_is_another(tmp_path, builder, monkeypatch):
     keyring = tmp_path / "keys.gpg"
     options = BuildOptions(keyring=keyring)
