@@ -14,7 +14,7 @@ from coppice.testing.images import MIB
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 POINTS = 6
-UPDATE_POINTS = 4
+UPDATE_POINTS = 3
 PIECES = 20
 STEPS = {
     "it was fetched": lambda site: len(list(site.state.glob("cache/objects/*/*.json"))) == 2,

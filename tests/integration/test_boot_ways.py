@@ -107,7 +107,9 @@ class Guest(threading.Thread):
         self.heard = []
 
     def say(self, frame):
-        self.end.sendall(struct.pack("!I", len(frame)) + frame)
+        # The neighbour may have left already.
+        with contextlib.suppress(BrokenPipeError):
+            self.end.sendall(struct.pack("!I", len(frame)) + frame)
 
     def run(self):
         stream = self.end.makefile("rb")
