@@ -7,6 +7,7 @@ the threads are waited for, so that each cleans up after itself.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from typing import TYPE_CHECKING, Generic
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from coppice.execution.model import Work
 
+_LOOK_SECONDS = 0.5
 STOP_SECONDS = 30.0
 """How long threads that are told to stop have for it."""
 
@@ -88,7 +90,11 @@ class _Run(Generic[Result]):
         return name in self._ended and not self._ended[name].is_done
 
     def _take(self) -> None:
-        name, answer = self._answers.get()
+        # A signal that comes just before a wait without an end is seen only behind it: Ctrl-C would do nothing.
+        while True:
+            with contextlib.suppress(queue.Empty):
+                name, answer = self._answers.get(timeout=_LOOK_SECONDS)
+                break
         self._threads.pop(name).join()
         if isinstance(answer, BaseException):
             raise answer

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
+_LOOK_SECONDS = 0.5
 
 
 class Outcome(Generic[_Result]):
@@ -82,12 +85,19 @@ def in_parallel(
     results: dict[int, _Result] = {}
     try:
         for _ in jobs:
-            number, outcome = ended.get()
+            number, outcome = _next_of(ended)
             results[number] = outcome.value()
             on_done(jobs[number])
     finally:
         stopping.set()
     return tuple(results[number] for number in range(len(jobs)))
+
+
+def _next_of(ended: queue.SimpleQueue[_Item]) -> _Item:
+    # A signal that comes just before a wait without an end is seen only behind it: Ctrl-C would do nothing.
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return ended.get(timeout=_LOOK_SECONDS)
 
 
 def _one_after_the_other(
