@@ -27,10 +27,11 @@ from coppice.errors import BuildError, DefinitionError
 from coppice.factory.bootstrap.dpkg import STATUS
 from coppice.factory.bootstrap.listing import Kind
 from coppice.factory.bootstrap.listing import Node as Listed
+from coppice.factory.bootstrap.suites import find_suite
 from coppice.factory.evidence.tree import GuestTree, Node
 from coppice.factory.image_start import builder as image_builder
 from coppice.factory.image_start import supported
-from coppice.factory.image_start.layer import is_left_alone
+from coppice.factory.image_start.layer import ImageLayerMaker, is_left_alone
 from coppice.factory.image_start.overlay import overlay_of, packages_of, with_own
 from coppice.factory.image_start.release import check_release
 from coppice.factory.model import BuildOptions, Package
@@ -232,3 +233,15 @@ def test_the_sources_of_an_image_are_its_own_but_for_what_the_definition_brings(
     after["/etc/apt/sources.list.d/a.list"] = file("stated")
     found = with_own(replace(OWN, files=(stated,)), before, after)
     assert found["/etc/apt/sources.list.d/a.list"].digest == "stated"
+
+
+def test_the_images_own_sources_are_hidden_by_a_program_that_sees_nothing_but_the_image(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ImageLayerMaker, "_make", lambda _self, _layers, *options, **_more: seen.extend(options))
+    maker = ImageLayerMaker(
+        suite=find_suite("bookworm"), sources=(), work=tmp_path, timeout_seconds=1, on_output=lambda _: None
+    )
+    maker.make_over(tmp_path / "layer", ("jq",), None, lambda: None)
+    (hook,) = [each.partition("=")[2] for each in seen if each.startswith("--setup-hook=")]
+    assert hook.startswith('chroot "$1" ')
+    assert '"$1"/' not in hook

@@ -23,7 +23,8 @@ LEFT_ALONE = r"(linux-(image|modules|headers|generic|virtual|kvm|lowlatency|aws|
 """Names of packages that are neither installed nor brought up to date."""
 _LEFT_ALONE = re.compile(LEFT_ALONE)
 # The image's own sources of packages are its machines' affair: what is built here comes from where the site says.
-_HIDE_SOURCES = 'rm -f -- "$1"/etc/apt/sources.list.d/*.list "$1"/etc/apt/sources.list.d/*.sources'
+# In the tree itself: a link of the image's could lead out of it.
+_HIDE_SOURCES = 'chroot "$1" sh -c "rm -f -- /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources"'
 _PACKAGES = r"""
 alone=$(chroot "$1" dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' |
   sed -n -E 's/^installed (%(alone)s)$/\1/p' | sort -u)
