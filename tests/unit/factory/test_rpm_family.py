@@ -36,7 +36,7 @@ from coppice.factory.bootstrap.rpm_repositories import dnf_configuration, reposi
 from coppice.factory.bootstrap.rpm_supported import check_rpm_supported
 from coppice.factory.evidence import rpm_database
 from coppice.factory.evidence.ownership import Ownership, of_rpm
-from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers
+from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers, read_record
 from coppice.factory.evidence.tree import GuestTree
 from coppice.factory.evidence.tree import Node as TreeNode
 from coppice.factory.model import BuildOptions
@@ -481,6 +481,15 @@ def test_a_record_that_is_no_database_or_of_another_kind_is_told():
     with pytest.raises(BuildError, match="/var/lib/rpm/Packages"):
         find_record(GuestTree(nodes, lambda _: b""))
     assert find_record(GuestTree({}, lambda _: b"")) is None
+
+
+def test_a_record_that_is_a_file_of_holes_is_refused_before_it_is_read():
+    def never(_node):
+        raise AssertionError("it was read")
+
+    node = TreeNode(path="/usr/lib/sysimage/rpm/rpmdb.sqlite", inode=12, mode=0o100644, size_bytes=1 << 40)
+    with pytest.raises(BuildError, match="too many for what it should be"):
+        read_record(GuestTree({node.path: node}, never), node)
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from coppice.factory.evidence.rpm_database import KEYS, find_record, read_headers
+from coppice.factory.evidence.rpm_database import KEYS, find_record, read_headers, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def ownership_of(tree: GuestTree) -> Ownership:
     record = find_record(tree, must_be_read=not of_dpkg.packages)
     if record is None:
         return of_dpkg
-    found = of_rpm(read_headers(tree.content(record)), tree)
+    found = of_rpm(read_headers(read_record(tree, record)), tree)
     # A system of Debian can have packages of RPM beside its own.
     return Ownership(
         packages={**found.packages, **of_dpkg.packages},

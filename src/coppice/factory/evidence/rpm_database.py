@@ -30,7 +30,7 @@ OTHER_RECORDS = tuple(
 """Of older versions and other distributions."""
 KEYS = "gpg-pubkey"
 """What keys are called among the packages."""
-_MOST_BYTES = 2 * 1024**3
+_MOST_BYTES = 512 * 1024**2
 _MOST_PACKAGES = 100_000
 _MOST_PATHS = 256 * 1024**2
 _MOST_STEPS = 50_000_000
@@ -61,6 +61,17 @@ def find_record(tree: GuestTree, *, must_be_read: bool = True) -> Node | None:
     return None
 
 
+def read_record(tree: GuestTree, node: Node) -> bytes:
+    """Return the bytes of RPM's record, which `find_record` found.
+
+    Raises:
+        BuildError: It is too long to be one; a file of holes costs whoever made it nothing.
+    """
+    if node.size_bytes > _MOST_BYTES:
+        raise _too_long(node.size_bytes)
+    return tree.content(node)
+
+
 def read_headers(record: bytes) -> tuple[RpmHeader, ...]:
     """Return every package of a record in SQLite, keys among them, in the order in which they were installed.
 
@@ -68,7 +79,7 @@ def read_headers(record: bytes) -> tuple[RpmHeader, ...]:
         BuildError: It is no such record, or damaged.
     """
     if len(record) > _MOST_BYTES:
-        raise BuildError(f"RPM's record of packages has {len(record)} bytes, too many for what it should be")
+        raise _too_long(len(record))
     with tempfile.TemporaryDirectory(prefix="coppice-rpm-") as folder:
         copy = Path(folder) / "record"
         copy.write_bytes(_unjournalled(record))
@@ -76,6 +87,10 @@ def read_headers(record: bytes) -> tuple[RpmHeader, ...]:
             return _read_all(_blobs(copy, len(record)))
         except (sqlite3.Error, DocumentError) as problem:
             raise BuildError("RPM's record of packages cannot be read", details=str(problem)) from problem
+
+
+def _too_long(size_bytes: int) -> BuildError:
+    return BuildError(f"RPM's record of packages has {size_bytes} bytes, too many for what it should be")
 
 
 def _read_all(blobs: Sequence[bytes]) -> tuple[RpmHeader, ...]:

@@ -16,7 +16,7 @@ from coppice.factory.bootstrap.dpkg import read_packages
 from coppice.factory.bootstrap.filesystem import free_blocks, zero_written
 from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
-from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers
+from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers, read_record
 from coppice.factory.files import sha512_of
 from coppice.factory.packer.template import DISK_NAME
 from coppice.model.checksum import Checksum
@@ -196,7 +196,7 @@ def installed_packages(raw: Path, offset_bytes: int, work: Path) -> tuple[Packag
             "the disk has no database of packages that is known",
             resolution="Start from a system of Debian's or the RPM family.",
         )
-    return packages_of(read_headers(tree.content(record)))
+    return packages_of(read_headers(read_record(tree, record)))
 
 
 def check_key_is_gone(raw: Path, public_key: str) -> None:
