@@ -50,12 +50,12 @@ def validate(context: Context, *, what: tuple[str, ...], tools: bool) -> Result:
     found, errors = _resolve(context, what)
     right += [each.definition for each in found]
     asked, wrong = _asked(right) if tools else ({}, [])
-    right = [each for each in right if not tools or each.builder != "packer" or each.path in asked]
+    right = [each for each in right if not tools or each.builder != "packer" or each.reference in asked]
     errors += wrong
 
     def render(output: Output) -> None:
         for each in right:
-            by = f", says {' and '.join(asked[each.path])}" if asked.get(each.path) else ""
+            by = f", says {' and '.join(asked[each.reference])}" if asked.get(each.reference) else ""
             output.line(f"{each.reference}: valid ({each.path}){by}")
 
     return Result(
@@ -204,23 +204,23 @@ def _resolve(
     return found, errors
 
 
-def _valid(definition: Definition, asked: Mapping[Path, tuple[str, ...]] | None) -> dict[str, object]:
+def _valid(definition: Definition, asked: Mapping[str, tuple[str, ...]] | None) -> dict[str, object]:
     told: dict[str, object] = {"name": definition.name, "path": definition.path, "digest": definition.digest()}
-    return told if asked is None else {**told, "tools": list(asked.get(definition.path, ()))}
+    return told if asked is None else {**told, "tools": list(asked.get(definition.reference, ()))}
 
 
-def _asked(right: list[Definition]) -> tuple[dict[Path, tuple[str, ...]], list[CoppiceError]]:
+def _asked(right: list[Definition]) -> tuple[dict[str, tuple[str, ...]], list[CoppiceError]]:
     """Have programs look at each; return what they said of those that they take, and what they refuse."""
     from coppice.errors import CoppiceError
     from coppice.factory.packer.look_over import look_over
 
-    asked: dict[Path, tuple[str, ...]] = {}
+    asked: dict[str, tuple[str, ...]] = {}
     errors: list[CoppiceError] = []
     for each in right:
         if each.builder != "packer":
             continue
         try:
-            asked[each.path] = look_over(each)
+            asked[each.reference] = look_over(each)
         except CoppiceError as problem:
             errors.append(problem)
     return asked, errors

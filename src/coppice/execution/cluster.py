@@ -13,7 +13,7 @@ import pickle
 import secrets
 import shutil
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -193,7 +193,9 @@ class Cluster:
     def end(self) -> None:
         """Withdraw what is still under way."""
         if self._futures:
-            self._client.cancel(list(self._futures), force=True)
+            # A scheduler that is gone has nothing under way, and what is being raised is the news.
+            with suppress(OSError, RuntimeError):
+                self._client.cancel(list(self._futures), force=True)
 
     def _order(self) -> dict[str, Any]:
         with storage_errors("reading", self._run):
@@ -216,9 +218,9 @@ class Cluster:
             raise _lost(name) if problem is not None else _gone(None)
         match future.result():
             case {"result": bytes(pickled)}:
-                return pickle.loads(pickled)  # noqa: S301 - as above
+                return pickle.loads(pickled)  # noqa: S301 - of a worker, which runs what it is told as this user
             case {"error": bytes(pickled)}:
-                raise pickle.loads(pickled)  # noqa: S301 - as above
+                raise pickle.loads(pickled)  # noqa: S301 - likewise
             case {"lost": True}:
                 raise _lost(name)
             case {"refusal": str(why)}:

@@ -76,7 +76,7 @@ def serve(order: Order) -> Answer:
     try:
         if stopped():
             raise InterruptedRunError("the run has ended")
-        do, arguments = pickle.loads(order["work"])  # noqa: S301 - as above
+        do, arguments = pickle.loads(order["work"])  # noqa: S301 - whoever reaches the scheduler runs programs here in any case
         with ended_when(stopped):
             return {"result": pickle.dumps(do(*arguments, monitor=monitor, stopped=stopped))}
     except CoppiceError as problem:

@@ -13,7 +13,7 @@ from coppice.errors import BuildError
 from coppice.factory.acceleration import choose_acceleration
 from coppice.factory.boot_firmware import own_uefi
 from coppice.factory.bootstrap.suites import find_suite, sources
-from coppice.factory.login import free_port
+from coppice.factory.login import free_ports
 from coppice.factory.machine import Acceleration
 from coppice.factory.packer.answers import Installation, answers_of
 from coppice.factory.packer.guest import GuestSetting, chef_attributes, guest_work, kernel_options, packages_of
@@ -147,12 +147,13 @@ def _guest(definition: Definition, options: BuildOptions, *, login: str, from_di
 
 
 def _places(work: Path, *, web: bool) -> Places:
+    web_port, ssh_port = free_ports(2)
     return Places(
         output=work / "output",
         archive=work / "archive.tar",
         served=work / "served" if web else None,
-        web_port=free_port(),
-        ssh_port=free_port(),
+        web_port=web_port,
+        ssh_port=ssh_port,
         serial_log=work / "serial.log",
         seed=None,
         user_data=None,
