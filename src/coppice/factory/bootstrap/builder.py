@@ -7,16 +7,15 @@ stay where they are.
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import zstandard
 
-from coppice.errors import ToolFailedError
 from coppice.factory.bootstrap.assembly import Assembly
 from coppice.factory.bootstrap.dpkg import STATUS, read_packages
+from coppice.factory.bootstrap.indices import index_inputs
 from coppice.factory.bootstrap.layers import adopt_layers, keep_layer, layer_name, layer_paths
 from coppice.factory.bootstrap.overlay import packages_for
 from coppice.factory.bootstrap.parents import obtain_parent, parent_key
@@ -30,9 +29,10 @@ from coppice.factory.model import BuilderOutput, BuildInput
 from coppice.factory.outputs import write_images
 from coppice.factory.provision.hook import prepare_provision
 from coppice.factory.provision.inputs import provision_inputs
+from coppice.factory.tool_versions import tool_versions
 from coppice.factory.workplace import workplace
 from coppice.model.image import DiskFormat
-from coppice.process import find_tool, run
+from coppice.process import find_tool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,11 +59,7 @@ _NEEDED_TOOLS = (
     "mcopy",
     "qemu-img",
 )
-_VERSIONS = (
-    ("mke2fs", ("mke2fs", "-V")),
-    ("qemu-img", ("qemu-img", "--version")),
-)
-_VERSION_SECONDS = 30.0
+_TOLD_TOOLS = ("mke2fs", "qemu-img")
 
 
 class BootstrapBuilder:
@@ -168,7 +164,8 @@ class _Run:
             made.append(last)
             keep_layer(last.tar, self.tree / layer_name(len(before)))
             last.tar.unlink()
-        return (*inputs, *self._index_inputs(made), *provision_inputs(self.definition))
+        lines = sources(self.suite, self.options.mirror, self.definition.snapshot)
+        return (*inputs, *index_inputs(lines, made, self.options), *provision_inputs(self.definition))
 
     def make_disk(self, builder: str) -> tuple[Path, tuple[Package, ...], Path | None]:
         """Make the disk of the tree; return it, what is installed, and the image that it was made of."""
@@ -222,28 +219,8 @@ class _Run:
             lists=None if caches is None else caches / "lists" / parent_key(self.suite, lines, builder)[:16],
         )
 
-    def _index_inputs(self, made: list[Made]) -> tuple[BuildInput, ...]:
-        found: dict[str, BuildInput] = {}
-        for line in sources(self.suite, self.options.mirror, self.definition.snapshot):
-            address, suite = line.split("] ")[-1].removeprefix("deb ").split()[:2]
-            for each in made:
-                for name, digest in each.indices.items():
-                    if f"_dists_{suite}_" in name:
-                        # The address of a site's own mirror is nobody else's affair.
-                        uri = "" if self.options.mirror is not None else f"{address}/dists/{suite}/InRelease"
-                        found[suite] = BuildInput(name=f"index {suite}", uri=uri, digest=f"sha256:{digest}")
-        return tuple(found.values())
-
 
 def _tool_versions() -> tuple[tuple[str, str], ...]:
-    found = [("mmdebstrap", bootstrapper_version())]
-    for tool, argv in _VERSIONS:
-        try:
-            said = run(argv, timeout_seconds=_VERSION_SECONDS).combined
-        except ToolFailedError:
-            said = ""
-        version = re.search(r"\d+(?:\.\d+)+\S*", said)
-        found.append((tool, version[0].rstrip(",)") if version else "unknown"))
-    # Which compresses images, and of which other versions make other bytes.
-    found.append(("libzstd", ".".join(map(str, zstandard.ZSTD_VERSION))))
-    return tuple(found)
+    # Of libzstd, which compresses images, other versions make other bytes.
+    own = (("mmdebstrap", bootstrapper_version()), ("libzstd", ".".join(map(str, zstandard.ZSTD_VERSION))))
+    return (own[0], *tool_versions(_TOLD_TOOLS), own[1])

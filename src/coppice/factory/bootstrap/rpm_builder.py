@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
-from coppice.errors import ToolFailedError
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.assembly import Assembly
 from coppice.factory.bootstrap.filesystem import Ext4
@@ -42,8 +40,9 @@ from coppice.factory.model import BuilderOutput, BuildInput
 from coppice.factory.outputs import write_images
 from coppice.factory.provision.hook import prepare_provision
 from coppice.factory.provision.inputs import provision_inputs
+from coppice.factory.tool_versions import tool_versions
 from coppice.factory.workplace import workplace
-from coppice.process import find_tool, run
+from coppice.process import find_tool
 
 if TYPE_CHECKING:
     from coppice.definition.model import Definition
@@ -71,8 +70,7 @@ _NEEDED_TOOLS = (
     "mcopy",
     "qemu-img",
 )
-_VERSIONS = ("dnf", "rpm", "qemu-img")
-_VERSION_SECONDS = 30.0
+_TOLD_TOOLS = ("dnf", "rpm", "qemu-img")
 BUILDER = "bootstrap-rpm 1"
 """What decides, beside the definition and the packages, what comes out."""
 
@@ -118,7 +116,7 @@ def build_rpm(definition: Definition, into: Path, options: BuildOptions, monitor
     return BuilderOutput(
         images=images,
         packages=packages,
-        tools=_tool_versions(),
+        tools=tool_versions(_TOLD_TOOLS),
         inputs=inputs,
         tree=into / TREE,
         log=into / LOG_NAME,
@@ -298,15 +296,3 @@ def base_key(release: RpmRelease, found: tuple[tuple[str, str], ...], keys: str)
         "builder": BUILDER,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _tool_versions() -> tuple[tuple[str, str], ...]:
-    found = []
-    for tool in _VERSIONS:
-        try:
-            said = run((tool, "--version"), timeout_seconds=_VERSION_SECONDS).combined
-        except ToolFailedError:
-            said = ""
-        version = re.search(r"\d+(?:\.\d+)+\S*", said)
-        found.append((tool, version[0].rstrip(",)") if version else "unknown"))
-    return tuple(found)

@@ -17,24 +17,24 @@ from coppice.factory.bootstrap.changes import Script, capability_name, with_fold
 from coppice.factory.bootstrap.disk import Names
 from coppice.factory.bootstrap.dpkg import STATUS, read_packages
 from coppice.factory.bootstrap.filesystem import Ext4
+from coppice.factory.bootstrap.indices import index_inputs
 from coppice.factory.bootstrap.layers import Stage, apply_layer
 from coppice.factory.bootstrap.listing import OVERLAY, Kind, Listing, Node
 from coppice.factory.bootstrap.overlay_model import Symlink
 from coppice.factory.bootstrap.suites import find_suite, sources
 from coppice.factory.build_log import LOG_NAME, BuildLog
 from coppice.factory.image_start.content import read_content
-from coppice.factory.image_start.indices import index_inputs
 from coppice.factory.image_start.layer import ImageLayerMaker
 from coppice.factory.image_start.overlay import overlay_of, packages_of, with_own
 from coppice.factory.image_start.release import check_release
 from coppice.factory.image_start.root import find_root, grow_root
 from coppice.factory.image_start.supported import check_supported
 from coppice.factory.image_start.taking import start_input, take_start
-from coppice.factory.image_start.tools import tool_versions
 from coppice.factory.model import BuilderOutput
 from coppice.factory.outputs import write_images
 from coppice.factory.provision.hook import prepare_provision
 from coppice.factory.provision.inputs import provision_inputs
+from coppice.factory.tool_versions import tool_versions
 from coppice.factory.workplace import workplace
 from coppice.process import find_tool
 
@@ -142,9 +142,8 @@ class _Run:
         self.task.note("writing the file system")
         self._write(root, content, self._finished(content.listing, after, stage, suite.epoch), stage, suite.epoch)
         installed = read_packages(status)
-        return installed, index_inputs(
-            sources(suite, self.options.mirror, self.definition.snapshot), made, self.options
-        )
+        lines = sources(suite, self.options.mirror, self.definition.snapshot)
+        return installed, index_inputs(lines, (made,), self.options)
 
     def _sized(self, root: Root) -> Root:
         has, wanted = self.start.raw.stat().st_size, self.definition.disk_size_bytes

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _VERSION_SECONDS = 30.0
-_ASKED = {"debugfs": "-V"}
+_ASKED = {"debugfs": "-V", "mke2fs": "-V"}
 
 
 def tool_versions(tools: Iterable[str]) -> tuple[tuple[str, str], ...]:
