@@ -36,6 +36,7 @@ echo "I: making the base"
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/usr/bin" "$root/usr/lib/grub/i386-pc" \\
   "$root/boot/grub/i386-pc" "$root/boot/grub/x86_64-efi" "$root/var/lib/dpkg" "$root/data" "$root/run" "$root/tmp" \\
   "$root/etc/ssh" "$root/var/log"
+echo "VERSION_CODENAME=bookworm" > "$root/etc/os-release"
 for name in base cloud-init openssh-server nftables; do
   printf 'Package: %s\\nStatus: install ok installed\\nArchitecture: amd64\\nVersion: 1\\n\\n' "$name"
 done > "$root/var/lib/dpkg/status"
