@@ -2,11 +2,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import pytest
 
+from coppice.cli import definition_check
 from coppice.cli.main import main
+from coppice.definition.read import read_definition
+from coppice.errors import DefinitionError
+from coppice.factory.packer import look_over
 
 pytestmark = pytest.mark.unit
 
@@ -152,3 +158,19 @@ def test_the_schema_is_printed_as_it_is(run):
     text = run("schema", as_json=False)
     jsonschema.Draft202012Validator.check_schema(json.loads(text))
     assert run("schema")["data"] == json.loads(text)
+
+
+def test_of_variants_each_is_what_programs_said_of_it(monkeypatch):
+    shipped = read_definition(Path(__file__).parents[3] / "definitions" / "debian-12")
+    good, bad = (replace(shipped, builder="packer", name=f"debian-12-{each}", variant=each) for each in ("good", "bad"))
+
+    def look(definition):
+        if definition.variant == "bad":
+            raise DefinitionError("it is not taken")
+        return ("packer",)
+
+    monkeypatch.setattr(look_over, "look_over", look)
+    asked, wrong = definition_check._asked([good, bad])
+    assert asked == {good.reference: ("packer",)}
+    assert [each.message for each in wrong] == ["it is not taken"]
+    assert good.path == bad.path
