@@ -8,6 +8,7 @@ The tables at the top are the rules; the code below only applies them.
 from __future__ import annotations
 
 import ast
+import gc
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,7 +162,11 @@ def layer_of(name: str) -> str:
 
 def check(source_root: Path) -> list[Finding]:
     """Return every broken rule in the product below ``source_root`` (the directory that holds ``coppice/``)."""
-    modules = read_modules(source_root)
+    return findings_in(read_modules(source_root))
+
+
+def findings_in(modules: dict[str, Module]) -> list[Finding]:
+    """Return every broken rule in these modules, which are the whole product."""
     findings: list[Finding] = []
     for module in modules.values():
         for rule in RULES:
@@ -173,17 +178,26 @@ def check(source_root: Path) -> list[Finding]:
 
 def read_modules(source_root: Path) -> dict[str, Module]:
     """Parse every Python file of the product."""
-    modules: dict[str, Module] = {}
-    for path in sorted((source_root / PRODUCT).rglob("*.py")):
-        parts = list(path.relative_to(source_root).with_suffix("").parts)
-        is_package = parts[-1] == "__init__"
-        name = ".".join(parts[:-1] if is_package else parts)
-        text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text, str(path))
-        modules[name] = Module(name, str(path), text, tree, is_package, tuple(ast.walk(tree)))
-    for module in modules.values():
-        module.imports.extend(_imports(module, modules.keys()))
-    return modules
+    known = {
+        ".".join(path.relative_to(source_root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((source_root / PRODUCT).rglob("*.py"))
+    }
+    # Hundreds of thousands of nodes stay, and none of them is garbage: to look for it again and again takes seconds.
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return {name: read_module(name, path, path.read_text(encoding="utf-8"), known) for name, path in known.items()}
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+def read_module(name: str, path: Path, text: str, known: Collection[str]) -> Module:
+    """Parse the text of one Python file; ``known`` are the names of all modules of the product."""
+    tree = ast.parse(text, str(path))
+    module = Module(name, str(path), text, tree, path.stem == "__init__", tuple(ast.walk(tree)))
+    module.imports.extend(_imports(module, known))
+    return module
 
 
 def _imports(module: Module, known: Collection[str]) -> Iterator[Import]:
