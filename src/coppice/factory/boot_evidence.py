@@ -7,16 +7,19 @@ import contextlib
 import json
 import shutil
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 
 if TYPE_CHECKING:
     import socket
+    from datetime import datetime
     from pathlib import Path
 
 CONSOLE = "console.log"
 SCREEN = "screen.png"
+KEPT_FOR = timedelta(days=30)
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _ANSWER_SECONDS = 20.0
 _LONGEST_ANSWER_BYTES = 1024 * 1024
@@ -83,3 +86,29 @@ def keep_failure(folder: Path, *, serial_log: Path, control: Control | None) -> 
             shutil.copyfile(picture, folder / SCREEN)
         kept.append(folder / SCREEN)
     return tuple(kept)
+
+
+def forget_failures(root: Path, now: datetime) -> tuple[Path, ...]:
+    """Remove what `keep_failure` kept more than `KEPT_FOR` ago; return the folders that went.
+
+    Args:
+        root: Where it is kept: a folder for each image, with one for each gate.
+        now: The time.
+
+    Raises:
+        StorageError: It could not be removed.
+    """
+    gone: list[Path] = []
+    with storage_errors("tidying up", root):
+        for folder in sorted(root.glob("*/*/")):
+            # Another run may tidy up at the same time.
+            with contextlib.suppress(FileNotFoundError):
+                # The newest file counts: a failure of the same gate writes in the place of the earlier one's.
+                newest = max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
+                if newest <= (now - KEPT_FOR).timestamp():
+                    shutil.rmtree(folder)
+                    gone.append(folder)
+        for folder in {each.parent for each in gone}:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    return tuple(gone)

@@ -2,7 +2,8 @@
 """From definitions to tested builds: definition → factory → boot tests, each gate once for the same bytes.
 
 An appliance is built upon its parent's built tree, so a parent is built before its children, once for all of them.
-Where they are made is a `Place`: this process, or a cluster (`coppice.workflows.cluster_build`).
+Where they are made is a `Place` (`coppice.workflows.place`): this process, or a cluster
+(`coppice.workflows.cluster_build`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from coppice.errors import DefinitionError, InterruptedRunError, NotFoundError
 from coppice.events.journal import Journal
@@ -19,6 +20,7 @@ from coppice.events.model import EventKind
 from coppice.execution.model import SilentBoard, Work
 from coppice.execution.pool import run_all
 from coppice.factory.boot import BootSettings, boot_gate, boot_test
+from coppice.factory.boot_evidence import forget_failures
 from coppice.factory.boot_model import BootLevel, covers, promise_of
 from coppice.factory.build import build, find_kept
 from coppice.factory.model import BuildOptions
@@ -38,29 +40,10 @@ if TYPE_CHECKING:
     from coppice.model.operating_system import Firmware
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
+    from coppice.workflows.place import Place
 
     Find = Callable[[str], Definition]
     """Returns the definition of a name."""
-
-
-class Place(Protocol):
-    """Where builds are made and booted."""
-
-    def make(
-        self,
-        definition: Definition,
-        *,
-        ancestors: tuple[BuildResult, ...],
-        fresh: bool,
-        monitor: Monitor,
-        stopped: Callable[[], bool],
-    ) -> BuildResult:
-        """Build a definition upon ``ancestors``, the nearest first, or find its build."""
-        ...
-
-    def test(self, result: BuildResult, *, monitor: Monitor, stopped: Callable[[], bool]) -> BuildResult:
-        """Have a build pass its boot tests; return it with what they said."""
-        ...
 
 
 MAX_PARENTS = 16
@@ -87,6 +70,7 @@ def build_appliance(
     boot: bool = True,
     find: Find = no_parents,
     stopped: Callable[[], bool] = lambda: False,
+    place: Place | None = None,
 ) -> BuildResult:
     """Build ``definition``, or find its build, and have it pass its boot tests; its parents are built where needed.
 
@@ -100,6 +84,7 @@ def build_appliance(
         boot: Run the boot tests that have not passed yet.
         find: Returns its parents.
         stopped: Asked now and then; when it says so, the boot tests end.
+        place: Where they are made; None: in this process.
 
     Raises:
         BuildError: It, or a parent, could not be built.
@@ -107,14 +92,14 @@ def build_appliance(
         NotFoundError: A parent is not there.
         ToolMissingError: A program is not installed.
     """
-    here = Here(settings=settings, clock=clock)
+    place = Here(settings=settings, clock=clock) if place is None else place
     made: tuple[BuildResult, ...] = ()
     for each in (*reversed(parents_of(definition, find)), definition):
         is_fresh = fresh and each is definition
-        result = here.make(each, ancestors=made, fresh=is_fresh, monitor=monitor, stopped=stopped)
+        result = place.make(each, ancestors=made, fresh=is_fresh, monitor=monitor, stopped=stopped)
         _record(result, database, clock)
         made = (result, *made)
-    return here.test(made[0], monitor=monitor, stopped=stopped) if boot else made[0]
+    return place.test(made[0], monitor=monitor, stopped=stopped) if boot else made[0]
 
 
 def build_appliances(
@@ -144,7 +129,7 @@ def build_appliances(
         find: Returns parents.
         fresh: Names of those that are built anew although the same build is there.
         boot: Run the boot tests that have not passed yet; parents that were not asked for are not booted.
-        at_once: Most at a time; None: as the settings say.
+        at_once: Most at a time; None: as many as the place can.
         place: Where they are made; None: in this process.
         board: Where it is shown what becomes of each, parents that were not asked for among them; None: nowhere.
 
@@ -178,7 +163,7 @@ def build_appliances(
         return Work(name=name, do=do, needs=frozenset({parents[0].name} if parents else ()))
 
     board.plan({name: above[name][0].name if above[name] else None for name in everything})
-    most = settings.factory.builds_at_once if at_once is None else at_once
+    most = place.at_once if at_once is None else at_once
     ended = run_all([work_of(each) for each in everything.values()], at_once=most, on_ended=board.end)
     by_name = {each.name: each for each in ended}
     lost = [each for each in ended if each.name not in wanted and each.error is not None]
@@ -263,6 +248,7 @@ def boot_everywhere(
         InterruptedRunError: ``stopped`` said so.
     """
     root = factory_root(settings)
+    forget_failures(root / "failures", clock.now())
     boot_settings = BootSettings(
         timeout_seconds=settings.factory.boot_timeout_seconds,
         acceleration_file=root / "acceleration.json",
@@ -302,7 +288,11 @@ def factory_root(settings: Settings) -> Path:
     return settings.state_directory / "factory"
 
 
-def build_options(settings: Settings, ancestors: tuple[BuildResult, ...] = ()) -> BuildOptions:
+def build_options(
+    settings: Settings,
+    ancestors: tuple[BuildResult, ...] = (),
+    starts: StartImages | None = None,
+) -> BuildOptions:
     """Return what the settings say of a build that is built upon ``ancestors``, the nearest first."""
     keyring = settings.factory.keyring
     return BuildOptions(
@@ -311,7 +301,7 @@ def build_options(settings: Settings, ancestors: tuple[BuildResult, ...] = ()) -
         timeout_seconds=settings.factory.build_timeout_seconds,
         keyring=None if keyring is None else Path(keyring).expanduser().absolute(),
         ancestors=ancestors,
-        starts=StartImages(settings=settings),
+        starts=StartImages(settings=settings) if starts is None else starts,
     )
 
 
@@ -322,10 +312,17 @@ class Here:
     Attributes:
         settings: Where and how.
         clock: For dates.
+        starts: Where images come from that builds start from; None: as the settings say.
     """
 
     settings: Settings
     clock: Clock
+    starts: StartImages | None = None
+
+    @property
+    def at_once(self) -> int:
+        """How many builds run side by side."""
+        return self.settings.factory.builds_at_once
 
     def make(
         self,
@@ -340,7 +337,7 @@ class Here:
         return build(
             definition,
             root=factory_root(self.settings),
-            options=build_options(self.settings, ancestors),
+            options=build_options(self.settings, ancestors, self.starts),
             clock=self.clock,
             monitor=monitor,
             fresh=fresh,
