@@ -24,7 +24,7 @@ from coppice.conversion.model import ConversionLimits
 from coppice.conversion.unpack import opened_disk
 from coppice.definition.read import read_definition
 from coppice.errors import BootTestError, BuildError, InterruptedRunError
-from coppice.factory import audit
+from coppice.factory import audit, boot_guest
 from coppice.factory.acceleration import Measurement, _probe, remember
 from coppice.factory.boot import BootSettings, Promise, boot_test, failure_folder
 from coppice.factory.bootstrap import disk as disks
@@ -242,6 +242,23 @@ def test_an_image_that_does_not_boot_fails_in_time_and_leaves_no_machine_behind(
     assert raw.read_bytes() == bytes(1024 * 1024)
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not [words for words in running if str(tmp_path).encode() in words]
+
+
+def test_a_machine_that_floods_its_console_is_ended(tmp_path, monkeypatch):
+    # mov dx, 0x3f8; mov al, "A"; out dx, al; jmp to the last but one: a boot sector that writes to the port for ever.
+    endless = bytes.fromhex("baf803b041eeebfd").ljust(510, b"\0") + b"\x55\xaa"
+    raw = tmp_path / "flood.raw"
+    raw.write_bytes(endless.ljust(1024 * 1024, b"\0"))
+    remember(tmp_path / "a.json", Measurement(acceleration=Acceleration.TCG, reason="test"))
+    settings = BootSettings(
+        timeout_seconds=300, work_directory=tmp_path / "work", acceleration_file=tmp_path / "a.json"
+    )
+    monkeypatch.setattr(boot_guest, "CONSOLE_LIMIT_BYTES", 16 * 1024)
+    image = describe_image(raw, DiskFormat.RAW)
+    with pytest.raises(BootTestError, match="writes more to its serial console") as caught:
+        boot_test(image, firmware=Firmware.BIOS, promise=PROMISE, settings=settings, monitor=SILENT, clock=CLOCK)
+    assert "AAAA" in (caught.value.details or "")
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_a_boot_test_that_is_stopped_ends_at_once(tmp_path):

@@ -277,6 +277,7 @@ class _Test:
             if guest.running.has_ended():
                 way = "log in" if guest.login else "reach it"
                 raise self._failure(guest, f"the machine ended before anyone could {way}", guest.running.complaints())
+            self._bear(guest)
             if self._left() <= 0:
                 way = "login by SSH" if guest.login else "answer at its port"
                 raise self._failure(guest, f"no {way} within {self._settings.timeout_seconds:.0f} s", None)
@@ -291,7 +292,12 @@ class _Test:
         except (ToolFailedError, ToolTimeoutError) as problem:
             raise self._failure(guest, f"looking around in it failed: {problem.message}", problem.details) from problem
 
+    def _bear(self, guest: Guest) -> None:
+        if guest.floods_console():
+            raise self._failure(guest, "it writes more to its serial console than anyone would read", None)
+
     def _hold(self, guest: Guest, look: Look, said: str | None) -> None:
+        self._bear(guest)
         if look.wrong:
             raise self._failure(guest, look.wrong[0], "\n".join([*look.wrong, *([said] if said else [])]))
 

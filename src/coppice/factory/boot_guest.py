@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from coppice.factory.machine import Network, RunningMachine
 
 CONSOLE_LOG = "serial.log"
+CONSOLE_LIMIT_BYTES = 64 * 1024 * 1024
+"""Most that a machine may write to its serial console; the whole boot of a talkative one is a hundredth of it."""
 _POLL_SECONDS = 1.0
 _LOGIN_SECONDS = 120.0
 _PROMPT = re.compile(rb"login: ?")
@@ -72,6 +74,10 @@ class Guest:
             return self.login.answers() and self.login.works(max(1.0, min(_LOGIN_SECONDS, left_seconds())))
         return self.port is not None and self.port.answers(_POLL_SECONDS)
 
+    def floods_console(self) -> bool:
+        """Tell whether it wrote more to its serial console than it may."""
+        return self.console.exists() and self.console.stat().st_size > CONSOLE_LIMIT_BYTES
+
     def told_on_console(self, pattern: re.Pattern[str]) -> str | None:
         """Return the last that the console told in the pattern's first group; None: it did not."""
         text = self._console_bytes().decode("utf-8", errors="replace")
@@ -87,7 +93,8 @@ class Guest:
 
     def _console_bytes(self) -> bytes:
         try:
-            return self.console.read_bytes()
+            with self.console.open("rb") as log:
+                return log.read(CONSOLE_LIMIT_BYTES)
         except FileNotFoundError:
             return b""
 
