@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import DateTime, create_engine, event
+from sqlalchemy import DateTime, column, create_engine, event, inspect, select, table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect, Engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_VERSIONS = "alembic_version"
 _BUSY_TIMEOUT_SECONDS = 30
 
 
@@ -130,7 +131,24 @@ def _engine(url: str) -> Engine:
     return engine
 
 
+def newest_schema() -> str:
+    """Return the newest schema's number: the last of the lineage, whose files are named for theirs."""
+    return max(path.name for path in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+def _is_newest(engine: Engine) -> bool:
+    # What nearly every command finds. To load Alembic only to see it takes a third of a command's start.
+    with engine.begin() as connection:
+        if not inspect(connection).has_table(_VERSIONS):
+            return False
+        return connection.execute(select(column("version_num")).select_from(table(_VERSIONS))).all() == [
+            (newest_schema(),)
+        ]
+
+
 def _upgrade(engine: Engine) -> None:
+    if _is_newest(engine):
+        return
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import sys
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 import coppice.cache.tables
@@ -16,7 +18,7 @@ import coppice.cloud.tables
 import coppice.events.tables
 import coppice.schedule.tables
 import coppice.subscription.tables  # noqa: F401 - declares its tables
-from coppice.database import Base, Database
+from coppice.database import MIGRATIONS, Base, Database, newest_schema
 from coppice.errors import DatabaseError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
@@ -38,6 +40,17 @@ def test_the_lineage_gives_exactly_the_declared_tables(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     engine.dispose()
+
+
+def test_the_newest_schema_is_the_head_of_the_lineage_and_who_has_it_opens_without_reading_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert newest_schema() == ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    Database(url_of(tmp_path / "c.db")).close()
+    monkeypatch.setitem(sys.modules, "alembic.script", None)
+    Database(url_of(tmp_path / "c.db")).close()
+    with pytest.raises(ImportError):
+        Database(url_of(tmp_path / "new.db"))
 
 
 @pytest.mark.threat("T85")
