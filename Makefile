@@ -5,6 +5,8 @@ BIN := .venv/bin
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?=
 NOT_UNIT := tests --ignore=tests/unit
+# Where the surroundings forbid it, each worker and each command that a test starts would compile all of the product.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format unit integration e2e soak bench docs lock clean all-tools python-only

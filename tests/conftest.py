@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
+    from xdist.workermanage import WorkerController
 
 TOGETHER = {
     "contract/test_cloud_libvirt.py": "libvirt",
@@ -36,6 +37,9 @@ TOGETHER = {
 }
 """Modules whose tests share what is costly to make: all of them run in one process."""
 
+FIRST = ("demonstration", "hostile", "glance", "openstack", "libvirt", "publishers", "transports", "cluster")
+"""What takes longest comes first: were it last, one process would be at it while the other has nothing left to do."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("coppice"):
@@ -45,7 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
-    """Give tests to processes one by one, but for those that belong together.
+    """Give tests to processes module by module, but for modules that belong together; the longest of all first.
+
+    What a module makes for all of its tests (a build, a server, a template of a site) is made once so, and not in each
+    process; and no two processes wait for one another's lock upon the same build.
 
     The marks that pytest-xdist knows for this do not reach it with the pytest of today (9.2): it writes them into a
     test's name, which is made anew each time that it is asked for.
@@ -54,9 +61,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
         return None
     from xdist.scheduler import LoadScopeScheduling
 
+    # By the number of tests, as it would be else, the few that kill runs and move clocks would come last.
+    config.option.loadscopereorder = False
+
     class TogetherScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0].removeprefix("tests/")
-            return TOGETHER.get(module, nodeid)
+            return TOGETHER.get(module, module)
+
+        def _assign_work_unit(self, node: WorkerController) -> None:
+            first = next((scope for scope in FIRST if scope in self.workqueue), None)
+            if first is not None:
+                self.workqueue.move_to_end(first, last=False)
+            super()._assign_work_unit(node)
 
     return TogetherScheduling(config, log)
