@@ -22,7 +22,7 @@ from coppice.cli.context import Context
 from coppice.cli.main import main
 from coppice.database import Database
 from coppice.definition.model import Definition, RebuildPolicy
-from coppice.errors import BootTestError, BuildError, LockedError, NotFoundError, UntrustedSignerError
+from coppice.errors import BootTestError, BuildError, ClusterError, LockedError, NotFoundError, UntrustedSignerError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
 from coppice.factory import build as factory_building
@@ -47,7 +47,7 @@ from coppice.testing.used_clouds import UsedDirectory
 from coppice.workflows import build as building
 from coppice.workflows import rebuild as rebuilding
 from coppice.workflows.add import add_build
-from coppice.workflows.build import build_appliance
+from coppice.workflows.build import Here, build_appliance
 from coppice.workflows.rebuild import LOCK, rebuild
 from coppice.workflows.staleness import Appraiser
 
@@ -579,6 +579,70 @@ def test_two_runs_do_not_rebuild_at_once(site):
         site.rebuild()
 
 
+class Elsewhere:
+    """A place that is not this process: it notes what is made in it."""
+
+    def __init__(self, site) -> None:
+        self._here = Here(settings=site.desk.settings, clock=site.desk.clock)
+        self.at_once = 3
+        self.made = []
+        self.tested = []
+
+    def make(self, wanted, **words):
+        self.made.append(wanted.name)
+        return self._here.make(wanted, **words)
+
+    def test(self, result, **words):
+        self.tested.append(result.definition.name)
+        return self._here.test(result, **words)
+
+
+@contextlib.contextmanager
+def not_there():
+    raise ClusterError("the cluster's scheduler cannot be reached")
+    yield
+
+
+def test_what_is_stale_is_built_and_booted_in_the_place_that_was_asked_for(site, monkeypatch):
+    site.add("base", "web", "other")
+    before = site.desk.listed()
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    place, asked = Elsewhere(site), []
+    run_all = rebuilding.run_all
+    monkeypatch.setattr(rebuilding, "run_all", lambda works, **words: asked.append(words) or run_all(works, **words))
+    report = site.rebuild(place=contextlib.nullcontext(place))
+    assert report.errors == ()
+    assert sorted(place.tested) == ["base", "other", "web"]
+    # A child is built upon the build of its parent, which is asked for once more.
+    assert sorted(place.made) == ["base", "base", "other", "web"]
+    assert all(after != before[name] for name, after in site.desk.listed().items())
+    assert [each["at_once"] for each in asked] == [3]
+
+
+def test_nobody_asks_for_the_cluster_where_nothing_is_to_be_built(site):
+    site.add("base")
+    assert site.rebuild(place=not_there()).errors == ()
+    site.update("openssl", "3.0.1-1+deb12u1")
+    assert site.rebuild(dry_run=True, place=not_there()).errors == ()
+
+
+def test_a_cluster_that_is_not_there_keeps_back_builds_and_nothing_that_is_built(site):
+    site.add("base")
+    before = site.desk.listed()
+    site.update("openssl", "3.0.1-1+deb12u1")
+    site.rebuild(publish=False)
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u2")
+    StandIn.built.clear()
+    report = site.rebuild(place=not_there())
+    assert [type(each) for each in report.errors] == [ClusterError]
+    assert (report.ended, StandIn.built) == ((), [])
+    assert site.desk.listed() != before
+    # It is no fault of the appliance: the next run does not wait.
+    assert site.choices() == {"base": Choice.REBUILD}
+
+
 def test_an_endorser_of_a_list_signs_what_is_rebuilt(site):
     site.add("base")
     site.update("openssl", "3.0.1-1+deb12u1")
@@ -685,7 +749,9 @@ def test_what_is_named_can_be_built_now_and_only_then(site, coppice):
     code, said = coppice("rebuild", "--now")
     assert (code, said["errors"][0]["code"]) == (2, "usage")
     assert coppice("rebuild", "base")[1]["data"]["rebuilt"] == []
-    code, said = coppice("rebuild", "base", "--now", "--no-publish")
+    code, said = coppice("rebuild", "base", "--now", "--on", "cluster")
+    assert (code, said["errors"][0]["code"]) == (3, "settings-invalid")
+    code, said = coppice("rebuild", "base", "--now", "--no-publish", "--on", "here")
     assert (code, said["data"]["rebuilt"][0]["is_new"], said["data"]["published"]) == (0, True, None)
     assert coppice("rebuild", "nobody")[0] == 12
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from coppice.definition.model import Definition
     from coppice.execution.model import Ended
     from coppice.factory.model import BuildResult
-    from coppice.workflows.build import Place
 
 
 @verb(
@@ -58,8 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--on",
     type=click.Choice(["here", "cluster"]),
-    default="here",
-    help="Where: in this process, or on the workers of the Dask cluster of `[cluster]`.",
+    help="Where: in this process, or on the workers of the Dask cluster of `[cluster]` (default: `factory.builds_on`).",
 )
 @click.option("--verify", is_flag=True, help="Build each a second time, and see that the same bytes come out.")
 @pass_context
@@ -71,7 +69,7 @@ def command(
     boot_test: bool,
     thorough: bool,
     at_once: int | None,
-    on: str,
+    on: str | None,
     verify: bool,
 ) -> Result:
     """Build the definitions NAME... and boot what was built.
@@ -122,11 +120,11 @@ def _build(
     boot: bool,
     thorough: bool,
     at_once: int | None,
-    on: str,
+    on: str | None,
 ) -> tuple[Ended[BuildResult], ...]:
     from coppice.cli.board import shown_board
-    from coppice.workflows.build import Here, build_appliances
-    from coppice.workflows.cluster_build import on_cluster
+    from coppice.workflows.build import build_appliances
+    from coppice.workflows.cluster_build import opened_place
 
     settings = context.settings
     if thorough:
@@ -134,10 +132,8 @@ def _build(
     with ExitStack() as stack:
         shown = shown_board(sys.stderr, context.monitor, silent=context.json or context.quiet, color=context.color)
         board = stack.enter_context(shown)
-        place: Place = Here(settings=settings, clock=context.clock)
-        if on == "cluster":
-            cluster = stack.enter_context(on_cluster(settings))
-            place, at_once = cluster, at_once or cluster.at_once
+        opened = opened_place(on or settings.factory.builds_on, settings=settings, clock=context.clock)
+        place = stack.enter_context(opened)
         return build_appliances(
             wanted,
             settings=settings,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
         "coppice rebuild",
         "coppice rebuild web-server --now",
         "coppice rebuild --no-publish",
-        exits="0 all done, or nothing to do; 1 some of it failed, or could not be found out; 11 every build failed; "
-        "12 no such appliance; 75 another run rebuilds",
+        "coppice rebuild --on cluster",
+        exits="0 all done, or nothing to do; 1 some of it failed, or could not be found out; "
+        "4 the cluster is not there; 11 every build failed; 12 no such appliance; 75 another run rebuilds",
     ),
 )
 @click.argument("names", nargs=-1, metavar="[NAME...]")
@@ -46,7 +48,12 @@ if TYPE_CHECKING:
     "--at-once",
     type=click.IntRange(min=1, max=64),
     metavar="N",
-    help="Most builds at a time (default: `factory.builds_at_once`).",
+    help="Most builds at a time (default: `factory.builds_at_once`; on a cluster, as many as its workers declare).",
+)
+@click.option(
+    "--on",
+    type=click.Choice(["here", "cluster"]),
+    help="Where: in this process, or on the workers of the Dask cluster of `[cluster]` (default: `factory.builds_on`).",
 )
 @pass_context
 def command(
@@ -57,26 +64,32 @@ def command(
     at_once_now: bool,
     publish: bool,
     at_once: int | None,
+    on: str | None,
 ) -> Result:
     """Build anew the appliances that are stale, all or those that are named, as their definitions say.
 
     Security updates do not wait; other changes do until the definition's interval is over. Parents are built before
     their children. What is built passes its gates before it comes into the catalogue, and the lists that carry it are
-    published. What fails stays as it was, and is tried again later.
+    published. What fails stays as it was, and is tried again later. With --on cluster, each is built and booted by a
+    worker that declares what it needs; all else is done here.
     """
+    from coppice.cli.board import shown_board
     from coppice.cli.build import definition_finder
     from coppice.cli.passphrase import asker
+    from coppice.workflows.cluster_build import check_place, opened_place
     from coppice.workflows.rebuild import RebuildReport, rebuild
 
     if at_once_now and not names:
         raise UsageError(
             "--now is for appliances that are named", resolution="Name them: `coppice rebuild NAME --now`."
         )
+    settings, place = context.settings, on or context.settings.factory.builds_on
+    check_place(place, settings)
     if context.existing_database() is None and not names:
         return _result(context, RebuildReport(appraisals=()), dry_run=dry_run)
     report = rebuild(
         names,
-        settings=context.settings,
+        settings=settings,
         database=context.database,
         clock=context.clock,
         monitor=context.monitor,
@@ -86,6 +99,8 @@ def command(
         dry_run=dry_run,
         at_once=at_once,
         ask=asker(),
+        place=opened_place(place, settings=settings, clock=context.clock),
+        board=shown_board(sys.stderr, context.monitor, silent=context.json or context.quiet, color=context.color),
     )
     if not dry_run:
         context.tell_hooks()
@@ -94,7 +109,7 @@ def command(
 
 def _result(context: Context, report: RebuildReport, *, dry_run: bool) -> Result:
     errors, done = report.errors, [each for each in report.ended if each.is_done]
-    lost = bool(report.ended) and not done
+    lost = not done and (bool(report.ended) or report.unreached is not None)
     data = {
         "dry_run": dry_run,
         "appliances": [describe_appraisal(each) for each in report.appraisals],

@@ -21,7 +21,8 @@ class FactorySettings:
     Attributes:
         mirror: Package mirror; None: the bootstrapper's own default.
         keyring: File of the keys that sign what the mirror has; None: the distribution's.
-        builds_at_once: How many builds run side by side.
+        builds_at_once: How many builds run side by side in one process.
+        builds_on: Where builds are made where nobody says: ``here`` or ``cluster``.
         default_disk_size_bytes: Of definitions that say none; None: they must.
         default_formats: Of definitions that say none; empty: as the definitions' own default.
         build_timeout_seconds: For one build.
@@ -34,6 +35,7 @@ class FactorySettings:
     boot_timeout_seconds: float
     keyring: str | None = None
     builds_at_once: int = 2
+    builds_on: str = "here"
     default_disk_size_bytes: int | None = None
     default_formats: tuple[str, ...] = ()
     boot_level: str = "standard"

@@ -18,6 +18,7 @@ from coppice.settings.quantities import shown
 from coppice.settings.section import Section
 from coppice.settings.values import (  # noqa: TC001 - pydantic reads the annotations
     BootLevelName,
+    BuildPlaceName,
     CachePolicy,
     Count,
     Days,
@@ -54,7 +55,14 @@ class FactorySection(Section):
     keyring: OptionalText = Field(
         default=None, description="File of the keys that sign what the mirror has; when unset, the distribution's."
     )
-    builds_at_once: Number = Field(default=2, description="How many builds run side by side.")
+    builds_at_once: Number = Field(
+        default=2, description="How many builds run side by side; on a cluster, as many as its workers declare."
+    )
+    builds_on: BuildPlaceName = Field(
+        default="here",
+        description="Where `coppice build` and `coppice rebuild` build when `--on` does not say: `here`, in their own "
+        "process, or on the workers of the Dask cluster of `[cluster]`.",
+    )
     default_disk_size_bytes: OptionalSize = Field(
         default=None, description="Size of the disk of definitions that say none, and whose parents say none."
     )
@@ -71,7 +79,7 @@ class FactorySection(Section):
 
 
 class ClusterSection(Section):
-    """The Dask cluster that builds can run on (`coppice build --on cluster`)."""
+    """The Dask cluster that builds can run on (`factory.builds_on`, `--on cluster`)."""
 
     scheduler: OptionalText = Field(
         default=None,

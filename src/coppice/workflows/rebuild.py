@@ -7,37 +7,41 @@ taken up, and a version that is in the catalogue and not yet published is publis
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coppice.catalogue.appliances import Appliances
-from coppice.errors import CoppiceError
+from coppice.errors import ClusterError, CoppiceError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
-from coppice.execution.model import Work
+from coppice.execution.model import SilentBoard, Work
 from coppice.execution.pool import run_all
 from coppice.factory.staleness import Choice, FailedTry, Trigger
 from coppice.factory.staleness_notes import RebuildNotes, read_notes, write_notes
 from coppice.schedule.lock import run_lock
 from coppice.workflows.add import add_build
-from coppice.workflows.build import build_appliance, factory_root, find_kept_build, parents_of
+from coppice.workflows.build import Here, build_appliance, factory_root, find_kept_build, parents_of
 from coppice.workflows.old_builds import forget_old_builds
 from coppice.workflows.rebuild_publish import PublishedRebuilds, publish_rebuilt
 from coppice.workflows.staleness import Appraiser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from coppice.catalogue.model import ApplianceVersion
     from coppice.clock import Clock
     from coppice.database import Database
-    from coppice.execution.model import Ended
+    from coppice.execution.model import Board, Ended
     from coppice.factory.model import BuildResult
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
     from coppice.workflows.build import Find
+    from coppice.workflows.place import Place
     from coppice.workflows.staleness import Appraisal
 
 LOCK = "locks/rebuild.lock"
@@ -71,16 +75,19 @@ class RebuildReport:
         appraisals: Every appliance that was looked at, and what was to be done.
         ended: What became of those that were to be built anew.
         published: What became of publishing them; None: nothing was to be published.
+        unreached: Why nothing could be built where it was to be; None: it could, or nothing was to be.
     """
 
     appraisals: tuple[Appraisal, ...]
     ended: tuple[Ended[Rebuilt], ...] = ()
     published: PublishedRebuilds | None = None
+    unreached: ClusterError | None = None
 
     @property
     def errors(self) -> tuple[CoppiceError, ...]:
         """Everything that failed, or could not be found out; each once."""
-        found = [problem for each in self.appraisals for problem in each.errors]
+        found: list[CoppiceError] = [] if self.unreached is None else [self.unreached]
+        found += [problem for each in self.appraisals for problem in each.errors]
         found += [each.error for each in self.ended if each.error is not None]
         found += self.published.errors if self.published is not None else ()
         return tuple({id(problem): problem for problem in found}.values())
@@ -99,6 +106,8 @@ def rebuild(
     dry_run: bool = False,
     at_once: int | None = None,
     ask: Callable[[str], str] | None = None,
+    place: AbstractContextManager[Place] | None = None,
+    board: AbstractContextManager[Board] | None = None,
 ) -> RebuildReport:
     """Build anew what its policy says, and publish it.
 
@@ -112,8 +121,10 @@ def rebuild(
         waits: Whether intervals, failed tries and policies that are switched off count.
         publish: Whether the lists that carry what was built are published.
         dry_run: Only look and decide.
-        at_once: Most builds at a time; None: as the settings say.
+        at_once: Most builds at a time; None: as many as the place can.
         ask: Asks a person for a passphrase; None: there is nobody to ask.
+        place: Opens where builds are made, when something is to be built; None: in this process.
+        board: Opens where it is shown what becomes of each, likewise; None: nowhere.
 
     Raises:
         NotFoundError: There is no such appliance.
@@ -125,16 +136,38 @@ def rebuild(
         return RebuildReport(appraisals=appraiser.appraise(names, waits=waits))
     with run_lock(settings.state_directory / LOCK):
         appraisals = appraiser.appraise(names, waits=waits)
-        shop = _Shop(appraiser=appraiser, settings=settings, database=database, clock=clock, monitor=monitor, find=find)
-        most = settings.factory.builds_at_once if at_once is None else at_once
-        ended = run_all(shop.works(appraisals), at_once=most, on_ended=shop.note)
+        shop = partial(_Shop, appraiser=appraiser, settings=settings, database=database, clock=clock, find=find)
+        here, silent = nullcontext(Here(settings=settings, clock=clock)), nullcontext(SilentBoard(monitor))
+        ended, unreached = _build(appraisals, shop, here if place is None else place, board or silent, at_once)
         published = None
         if publish:
             published = publish_rebuilt(
                 appraisals, settings=settings, database=database, clock=clock, monitor=monitor, ask=ask
             )
         forget_old_builds(settings, clock)
-    return RebuildReport(appraisals=appraisals, ended=ended, published=published)
+    return RebuildReport(appraisals=appraisals, ended=ended, published=published, unreached=unreached)
+
+
+def _build(
+    appraisals: Sequence[Appraisal],
+    shop: Callable[..., _Shop],
+    place: AbstractContextManager[Place],
+    board: AbstractContextManager[Board],
+    at_once: int | None,
+) -> tuple[tuple[Ended[Rebuilt], ...], ClusterError | None]:
+    """Build what was decided; return what became of it, and why nothing could be built."""
+    chosen = [each for each in appraisals if each.decision.choice is Choice.REBUILD]
+    if not chosen:
+        return (), None
+    try:
+        with place as opened, board as shown:
+            at_work = shop(place=opened, board=shown)
+            works = at_work.works(chosen)
+            shown.plan({each.name: next(iter(each.needs), None) for each in works})
+            return run_all(works, at_once=opened.at_once if at_once is None else at_once, on_ended=at_work.note), None
+    except ClusterError as problem:
+        # That is no fault of an appliance; and what an earlier run could not publish does not wait for a cluster.
+        return (), problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,17 +178,18 @@ class _Shop:
     settings: Settings
     database: Database
     clock: Clock
-    monitor: Monitor
     find: Find
+    place: Place
+    board: Board
 
-    def works(self, appraisals: Sequence[Appraisal]) -> list[Work[Rebuilt]]:
+    def works(self, chosen: Sequence[Appraisal]) -> list[Work[Rebuilt]]:
         """Return the work, each piece after that of what it is built upon."""
-        chosen = [each for each in appraisals if each.decision.choice is Choice.REBUILD]
         by_definition = {each.definition.name: each for each in chosen if each.definition is not None}
         return [self._work(each, by_definition) for each in chosen]
 
     def note(self, ended: Ended[Rebuilt]) -> None:
         """Note that a build failed; it is tried again later each time."""
+        self.board.end(ended)
         if ended.error is None:
             return
         root, now = factory_root(self.settings), self.clock.now()
@@ -193,10 +227,11 @@ class _Shop:
             settings=self.settings,
             database=self.database,
             clock=self.clock,
-            monitor=self.monitor,
+            monitor=self.board.begin(appraisal.name),
             fresh=not self._has_fresh_build(appraisal),
             find=self.find,
             stopped=stopped,
+            place=self.place,
         )
         root, now, before = factory_root(self.settings), self.clock.now(), appraisal.version
         notes = read_notes(root, appraisal.name)

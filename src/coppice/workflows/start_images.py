@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -37,7 +37,7 @@ from coppice.workflows.image_limits import limits_of
 from coppice.workflows.start_checksums import vouched_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from coppice.catalogue.model import ApplianceVersion
     from coppice.definition.model import Start
@@ -51,7 +51,7 @@ _UNUSED_SECONDS = 60 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Published:
+class VouchedImage:
     """A file that was vouched for.
 
     Attributes:
@@ -73,9 +73,21 @@ class StartImages:
 
     Attributes:
         settings: Bounds, and where what was fetched is kept.
+        known: What was found in the catalogue before, by what it is called in a definition.
     """
 
     settings: Settings
+    known: Mapping[str, VouchedImage] = field(default_factory=dict)
+
+    def catalogued(self, start: Start | None) -> dict[str, VouchedImage]:
+        """Return what the catalogue has of ``start``, for one that cannot look into it.
+
+        Raises:
+            NotFoundError: There is no such appliance, or no such version of it.
+        """
+        if start is None or not start.catalogue:
+            return {}
+        return {start.catalogue: self._in_catalogue(start.catalogue)}
 
     def identity(self, start: Start) -> str:
         """Return the digest that the catalogue has of what it names; empty for what it does not name.
@@ -114,7 +126,9 @@ class StartImages:
                     context=problem.context,
                 ) from problem
 
-    def _in_catalogue(self, reference: str) -> _Published:
+    def _in_catalogue(self, reference: str) -> VouchedImage:
+        if reference in self.known:
+            return self.known[reference]
         name, _, version = reference.partition("@")
         with closing(Database(self.settings.database_url)) as database:
             versions = Catalogue(database).versions(name)
@@ -127,14 +141,14 @@ class StartImages:
             )
         return _held(found[-1])
 
-    def _at_address(self, start: Start, monitor: Monitor) -> _Published:
+    def _at_address(self, start: Start, monitor: Monitor) -> VouchedImage:
         if start.checksum:
             checksum = Checksum.parse(start.checksum)
         else:
             checksum = vouched_for(start, self._read_small, self._place / "seen", monitor)
         local = file_of(start.url)
         name = unquote(urlsplit(start.url).path).rpartition("/")[2]
-        return _Published(name=name, url="" if local else start.url, checksum=checksum, path=local)
+        return VouchedImage(name=name, url="" if local else start.url, checksum=checksum, path=local)
 
     def _read_small(self, url: str, limit_bytes: int) -> bytes:
         local = file_of(url)
@@ -151,7 +165,7 @@ class StartImages:
         return self.settings.state_directory / "factory" / "starts"
 
     @contextmanager
-    def _fetched(self, published: _Published, monitor: Monitor) -> Iterator[Path]:
+    def _fetched(self, published: VouchedImage, monitor: Monitor) -> Iterator[Path]:
         """Yield the file, fetched now or before; while the block runs nobody takes it away."""
         checksum = published.checksum
         path = self._place / f"{checksum.algorithm}-{checksum.hexdigest}"
@@ -167,7 +181,7 @@ class StartImages:
             self._forget_unused()
             yield path
 
-    def _fetch(self, published: _Published, path: Path, monitor: Monitor) -> None:
+    def _fetch(self, published: VouchedImage, path: Path, monitor: Monitor) -> None:
         limit = self.settings.transfer.image_size_limit_bytes
         client = Client(self.settings.transfer)
         digest, done = new_digest(published.checksum.algorithm), 0
@@ -189,7 +203,7 @@ class StartImages:
                 task.reach(done, body.end)
         _compare(published, digest.hexdigest())
 
-    def _laid_out(self, published: _Published, path: Path, into: Path, monitor: Monitor) -> StartDisk:
+    def _laid_out(self, published: VouchedImage, path: Path, into: Path, monitor: Monitor) -> StartDisk:
         limits = limits_of(self.settings.conversion)
         raw = into / RAW_NAME
         # A link may lead elsewhere by the time that the next one follows it.
@@ -235,17 +249,17 @@ def file_of(url: str) -> Path | None:
     return Path(unquote(url.removeprefix("file://"))) if url.startswith("file://") else None
 
 
-def _held(version: ApplianceVersion) -> _Published:
+def _held(version: ApplianceVersion) -> VouchedImage:
     if version.path is None or not isinstance(version.image, Image):
         raise NotFoundError(
             f"version {version.version} of {version.appliance.name} is listed by reference: its image is not here",
             resolution="Start from its address instead: start.url, with its checksum.",
         )
     name = f"{version.appliance.name} {version.version}"
-    return _Published(name=name, url="", checksum=version.image.checksum, path=version.path)
+    return VouchedImage(name=name, url="", checksum=version.image.checksum, path=version.path)
 
 
-def _compare(published: _Published, hexdigest: str) -> None:
+def _compare(published: VouchedImage, hexdigest: str) -> None:
     if hexdigest == published.checksum.hexdigest:
         return
     raise ChecksumMismatchError(
