@@ -71,4 +71,4 @@ def _counts(appraisal: Appraisal) -> tuple[object, object]:
         return "unknown", "unknown"
     # What is not known of one repository may hide more.
     more = "+" if appraisal.errors else ""
-    return f"{len(known.updates)}{more}", f"{known.security}{more}"
+    return f"{len(known.updates)}{more}", f"{known.security}{more or ('+' if known.undeclared else '')}"

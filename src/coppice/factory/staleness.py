@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from coppice.formats.deb_version import DebVersion
+from coppice.formats.rpm_advisories import worst
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -73,14 +74,16 @@ class PackageUpdate:
     Attributes:
         name: Of the package.
         installed: The version in the image.
-        available: The highest version that there is.
-        is_security: Whether one of the higher versions is a security update.
+        available: The highest version that there is; with a name before it, that of the package that takes its place.
+        is_security: Whether one of the higher versions is a security update; None: its repository does not say.
+        severity: How grave, where that is said: ``low``, ``moderate``, ``important`` or ``critical``; else empty.
     """
 
     name: str
     installed: str
     available: str
-    is_security: bool
+    is_security: bool | None
+    severity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +151,12 @@ class Evidence:
     @property
     def security(self) -> int:
         """How many packages have a security update, as far as is known."""
-        return sum(each.is_security for each in self.updates or ())
+        return sum(each.is_security is True for each in self.updates or ())
+
+    @property
+    def undeclared(self) -> int:
+        """Of how many packages with updates it is not known whether these are security updates."""
+        return sum(each.is_security is None for each in self.updates or ())
 
     @property
     def state(self) -> str:
@@ -241,10 +249,13 @@ def _triggers(evidence: Evidence, now: datetime) -> list[tuple[Trigger, str]]:
     security, others = evidence.security, len(evidence.updates or ()) - evidence.security
     if security:
         names = [each.name for each in evidence.updates or () if each.is_security]
-        found.append((Trigger.SECURITY, f"{_packages(security)} with security updates: {_shown(names)}"))
+        said = f"{_packages(security)} with security updates{_grave(evidence.updates)}: {_shown(names)}"
+        found.append((Trigger.SECURITY, said))
     if others:
         names = [each.name for each in evidence.updates or () if not each.is_security]
-        found.append((Trigger.UPDATES, f"{_packages(others)} with updates: {_shown(names)}"))
+        silent = evidence.undeclared
+        hint = f"; of {silent} it is not said whether they are security updates" if silent else ""
+        found.append((Trigger.UPDATES, f"{_packages(others)} with updates: {_shown(names)}{hint}"))
     if evidence.changed_keys:
         found.append((Trigger.DEFINITION, f"its definition changed: {_shown(evidence.changed_keys)}"))
     if evidence.parent:
@@ -279,6 +290,11 @@ def _due(evidence: Evidence, triggers: tuple[Trigger, ...]) -> tuple[datetime, s
         tries = "once" if failed.count == 1 else f"{failed.count} times"
         why = f"it failed {tries}, last with {failed.code}; it is tried again on {due:%Y-%m-%d %H:%M} UTC"
     return due, why
+
+
+def _grave(updates: Iterable[PackageUpdate] | None) -> str:
+    gravest = worst(each.severity for each in updates or ())
+    return f", up to {gravest}" if gravest else ""
 
 
 def _packages(count: int) -> str:

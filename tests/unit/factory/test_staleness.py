@@ -198,6 +198,17 @@ def test_what_the_security_archive_has_and_the_image_has_too_is_no_update():
     assert found == ()
 
 
+def test_how_grave_security_updates_are_and_of_how_many_that_is_not_said_is_in_the_reasons():
+    grave = replace(SECURITY, severity="critical")
+    said = decide(evidence(updates=(replace(SECURITY, name="vim", severity="low"), grave)), NOW).reasons
+    assert said == ("2 packages with security updates, up to critical: vim, openssl",)
+    silent = evidence(updates=(PLAIN, replace(PLAIN, name="bash", is_security=None)))
+    assert (silent.security, silent.undeclared) == (0, 1)
+    found = decide(silent, NOW)
+    assert (found.choice, found.triggers) == (Choice.LATER, (Trigger.UPDATES,))
+    assert "of 1 it is not said whether they are security updates" in found.reasons[0]
+
+
 def test_a_package_of_two_architectures_is_one_update():
     both = [package("libc6", "2.36-1"), replace(package("libc6", "2.36-1"), architecture="i386")]
     assert len(find_updates(both, [repository(libc6="2.36-2")])) == 1
