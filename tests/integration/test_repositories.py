@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import random
 import re
 import shutil
@@ -34,6 +32,7 @@ from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
 from coppice.testing.behaviours import conditional
 from coppice.testing.openpgp import GnuPg
+from coppice.testing.repodata import packer_of
 from coppice.testing.repository import PackageMirror
 from coppice.testing.server import LoopbackServer
 from coppice.workflows.packed_index import unpacked
@@ -218,10 +217,10 @@ def test_a_mirror_that_does_not_answer_is_told_of_once_a_run(settings):
 
 
 @pytest.mark.threat("T65")
-@pytest.mark.parametrize("name", ["Packages.xz", "Packages.gz", "Packages"])
+@pytest.mark.parametrize("name", ["Packages.xz", "Packages.gz", "primary.xml.zst", "Packages"])
 def test_what_unpacks_to_too_much_or_not_at_all_is_refused(name):
     zeros = bytes(4 * 1024 * 1024)
-    pack = {"Packages.xz": lzma.compress, "Packages.gz": gzip.compress}.get(name, bytes)
+    pack = packer_of(name.rpartition(".")[2])
     assert sum(map(len, unpacked(pack(zeros), name))) == len(zeros)
     with pytest.raises(DocumentError, match="more than"):
         list(unpacked(pack(zeros), name, limit_bytes=len(zeros) - 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ``Packages`` file as repositories pack it, unpacked piece by piece, within bounds."""
+"""A file of a package repository's index as repositories pack it, unpacked piece by piece, within bounds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUFFIXES = (".xz", ".gz", "")
-"""Of packed files, those that take the least bytes first."""
+"""Of packed ``Packages``, those that take the least bytes first."""
 PACKED_LIMIT_BYTES = 128 * 1024 * 1024
 UNPACKED_LIMIT_BYTES = 1024 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _MEMORY_BYTES = 128 * 1024 * 1024
+_ZSTD_BYTES = 512
+"""So many packed bytes at a time: four of them may unpack to 128 KiB, and none are held back."""
 
 
 def unpacked(content: bytes, path: str, *, limit_bytes: int = UNPACKED_LIMIT_BYTES) -> Iterator[bytes]:
@@ -45,6 +47,8 @@ def _pieces(content: bytes, path: str) -> Iterator[bytes]:
             yield from _xz(content, path)
         elif path.endswith(".gz"):
             yield from _gzip(content, path)
+        elif path.endswith(".zst"):
+            yield from _zstd(content, path)
         else:
             yield from (content[at : at + _PIECE_BYTES] for at in range(0, len(content), _PIECE_BYTES))
     except (lzma.LZMAError, zlib.error, EOFError) as problem:
@@ -72,5 +76,23 @@ def _gzip(content: bytes, path: str) -> Iterator[bytes]:
         if not piece and not rest and not unpacker.eof:
             raise DocumentError(f"{path} is cut off")
         yield piece
+    if unpacker.unused_data:
+        raise DocumentError(f"{path} has something after its end")
+
+
+def _zstd(content: bytes, path: str) -> Iterator[bytes]:
+    # Not every run reads what is packed so.
+    import zstandard
+
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_MEMORY_BYTES).decompressobj()
+    try:
+        for at in range(0, len(content), _ZSTD_BYTES):
+            if unpacker.eof:
+                raise DocumentError(f"{path} has something after its end")
+            yield unpacker.decompress(content[at : at + _ZSTD_BYTES])
+    except zstandard.ZstdError as problem:
+        raise DocumentError(f"{path} cannot be unpacked: {problem}") from problem
+    if not unpacker.eof:
+        raise DocumentError(f"{path} is cut off")
     if unpacker.unused_data:
         raise DocumentError(f"{path} has something after its end")

@@ -7,41 +7,30 @@ is at its address is an error, and what an error hides is unknown.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from coppice import atomic
 from coppice.clock import to_rfc3339
-from coppice.errors import (
-    ChecksumMismatchError,
-    CoppiceError,
-    DocumentError,
-    ExpiredListError,
-    KeyringError,
-    OlderListError,
-    StorageError,
-    UnreadableFileError,
-)
+from coppice.errors import CoppiceError, DocumentError, ExpiredListError, KeyringError, OlderListError
 from coppice.factory.staleness import Repository
 from coppice.formats.deb_version import DebVersion
-from coppice.formats.debian_index import RELEASE_LIMIT_BYTES, read_packages, read_release
-from coppice.http import Client, Validators
+from coppice.formats.debian_index import read_packages, read_release
+from coppice.model.checksum import Checksum
 from coppice.subscription.openpgp import Keyring
-from coppice.workflows.packed_index import PACKED_LIMIT_BYTES, SUFFIXES, unpacked
+from coppice.workflows.index_places import Shelf, client_of_mirrors, place_at, vouched_bytes
+from coppice.workflows.packed_index import SUFFIXES, unpacked
 
 if TYPE_CHECKING:
     from coppice.clock import Clock
-    from coppice.formats.debian_index import IndexedFile, Release
+    from coppice.formats.debian_index import Release
     from coppice.monitor import Monitor
     from coppice.settings.model import Settings
+    from coppice.workflows.index_places import Place
 
-FETCH_SECONDS = 600.0
+INDEX = "InRelease"
 _SOURCE = re.compile(r"deb (?:\[[^\]]*\] )?(\S+) ([a-z0-9][A-Za-z0-9+./-]*) (\S+(?: \S+)*)")
-_LOCAL = re.compile(r"(?:file|copy):(?://(?=/))?(/.*)")
 _KEYRINGS = {
     "debian": ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"),
     "ubuntu": ("/usr/share/keyrings/ubuntu-archive-keyring.gpg",),
@@ -93,14 +82,7 @@ class Repositories:
         self._settings = settings
         self._clock = clock
         self._monitor = monitor
-        # Its address comes from the settings or the distribution, and from nobody else: it may be on a private network,
-        # as it may be for the package manager of a build. What comes from there is believed for its signature alone.
-        bounds = replace(
-            settings.transfer,
-            total_timeout_seconds=min(FETCH_SECONDS, settings.transfer.total_timeout_seconds),
-            allow_private_addresses=True,
-        )
-        self._client = Client(bounds, clock=clock)
+        self._client = client_of_mirrors(settings, clock)
         self._known: dict[tuple[Source, str], Repository] = {}
         self._failed: dict[tuple[Source, str], CoppiceError] = {}
 
@@ -145,8 +127,8 @@ class Repositories:
         return Keyring.load(there[:1])
 
     def _read(self, source: Source, architecture: str, keyring: Keyring) -> Repository:
-        shelf = _Shelf(self._settings.state_directory / "factory" / "indices", source)
-        place = self._place(source)
+        shelf = Shelf(self._settings.state_directory, source.name, index=INDEX)
+        place = place_at(f"{source.uri}/dists/{source.suite}", self._client, index=INDEX)
         document, validators = place.index(shelf)
         text, _ = keyring.verify_index(document, what=f"the index of {source.name}")
         release = read_release(text)
@@ -159,130 +141,22 @@ class Repositories:
                 known = versions.get(name)
                 if known is None or DebVersion(version) > DebVersion(known):
                     versions[name] = version
-        shelf.keep(document, release, validators, kept)
+        shelf.keep(document, validators, kept, date=to_rfc3339(release.date))
         return Repository(name=source.name, is_security=release.is_security, made_at=release.date, versions=versions)
 
-    def _place(self, source: Source) -> _Place:
-        local = _LOCAL.fullmatch(source.uri)
-        if local is not None:
-            return _Folder(Path(local[1]) / "dists" / source.suite)
-        return _Web(self._client, f"{source.uri}/dists/{source.suite}")
-
-    def _check_dates(self, source: Source, release: Release, shelf: _Shelf) -> None:
+    def _check_dates(self, source: Source, release: Release, shelf: Shelf) -> None:
         until = release.valid_until
         if until is not None and until <= self._clock.now():
             raise ExpiredListError(
                 f"the index of {source.name} counts until {to_rfc3339(until)} only",
                 resolution="Its mirror is not kept up to date any more: name another, or set this machine's clock.",
             )
-        seen = shelf.seen_date()
+        seen = shelf.fact("date")
         if seen is not None and to_rfc3339(release.date) < seen:
             raise OlderListError(
                 f"the index of {source.name} is of {to_rfc3339(release.date)}, and one of {seen} was seen before",
                 resolution="Its mirror has gone back, or somebody answers in its name: name another.",
             )
-
-
-class _Place(Protocol):
-    """Where the files of a suite are."""
-
-    def index(self, shelf: _Shelf) -> tuple[bytes, Validators]:
-        """Return ``InRelease``, not yet verified."""
-        ...
-
-    def file(self, path: str, size_bytes: int) -> bytes:
-        """Return the file at ``path``, not yet verified."""
-        ...
-
-
-class _Web:
-    def __init__(self, client: Client, base: str) -> None:
-        self._client, self._base = client, base
-
-    def index(self, shelf: _Shelf) -> tuple[bytes, Validators]:
-        kept = shelf.document()
-        fetched = self._client.get_if_changed(
-            f"{self._base}/InRelease",
-            limit_bytes=RELEASE_LIMIT_BYTES,
-            validators=shelf.validators() if kept is not None else None,
-        )
-        return (kept if fetched.body is None and kept is not None else fetched.body or b""), fetched.validators
-
-    def file(self, path: str, size_bytes: int) -> bytes:
-        return self._client.get_bytes(f"{self._base}/{path}", limit_bytes=size_bytes)
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def index(self, shelf: _Shelf) -> tuple[bytes, Validators]:
-        return self.file("InRelease", RELEASE_LIMIT_BYTES), Validators()
-
-    def file(self, path: str, size_bytes: int) -> bytes:
-        try:
-            with (self._path / path).open("rb") as stream:
-                return stream.read(size_bytes + 1)
-        except OSError as problem:
-            raise UnreadableFileError(
-                f"cannot read {self._path / path}: {problem.strerror}",
-                resolution="Set `factory.mirror` to where the packages are.",
-                context={"path": str(self._path / path)},
-            ) from problem
-
-
-class _Shelf:
-    """What is kept of a suite between runs: the index that was verified last, and what it vouches for."""
-
-    def __init__(self, root: Path, source: Source) -> None:
-        self._folder = root / hashlib.sha256(source.name.encode()).hexdigest()[:32]
-
-    def document(self) -> bytes | None:
-        return self._bytes("InRelease", RELEASE_LIMIT_BYTES)
-
-    def validators(self) -> Validators:
-        facts = self._facts()
-        return Validators(etag=facts.get("etag"), last_modified=facts.get("last_modified"))
-
-    def seen_date(self) -> str | None:
-        return self._facts().get("date")
-
-    def packed(self, digest: str) -> bytes | None:
-        return self._bytes(digest, PACKED_LIMIT_BYTES)
-
-    def put(self, digest: str, content: bytes) -> None:
-        atomic.write_bytes(self._folder / digest, content)
-
-    def keep(self, document: bytes, release: Release, validators: Validators, digests: set[str]) -> None:
-        atomic.write_bytes(self._folder / "InRelease", document)
-        facts = {
-            "date": to_rfc3339(release.date),
-            "etag": validators.etag,
-            "last_modified": validators.last_modified,
-        }
-        atomic.write_text(self._folder / "facts.json", json.dumps(facts) + "\n")
-        for path in self._folder.iterdir():
-            if path.name not in {"InRelease", "facts.json", *digests} and not path.name.startswith("."):
-                with atomic.storage_errors("removing", path):
-                    path.unlink(missing_ok=True)
-
-    def _facts(self) -> dict[str, str]:
-        content = self._bytes("facts.json", RELEASE_LIMIT_BYTES)
-        try:
-            found = json.loads(content or b"{}")
-        except ValueError:
-            return {}
-        return {key: each for key, each in found.items() if isinstance(each, str)} if isinstance(found, dict) else {}
-
-    def _bytes(self, name: str, limit_bytes: int) -> bytes | None:
-        path = self._folder / name
-        try:
-            with atomic.storage_errors("reading", path), path.open("rb") as stream:
-                return stream.read(limit_bytes + 1)
-        except StorageError as problem:
-            if isinstance(problem.__cause__, FileNotFoundError):
-                return None
-            raise
 
 
 def _require_suite(source: Source, release: Release) -> None:
@@ -301,36 +175,15 @@ def _require_suite(source: Source, release: Release) -> None:
         )
 
 
-def _packages(place: _Place, shelf: _Shelf, release: Release, folder: str, kept: set[str]) -> dict[str, str]:
+def _packages(place: Place, shelf: Shelf, release: Release, folder: str, kept: set[str]) -> dict[str, str]:
     path = next((f"{folder}/Packages{end}" for end in SUFFIXES if f"{folder}/Packages{end}" in release.files), None)
     if path is None:
         raise DocumentError(
             f"the index has no packages of {folder}", details=f"looked for: Packages, packed as {', '.join(SUFFIXES)}"
         )
     entry = release.files[path]
-    content = shelf.packed(entry.sha256)
-    if content is None or not _is(content, entry):
-        content = _fetch(place, release, path, entry)
-        shelf.put(entry.sha256, content)
-    kept.add(entry.sha256)
-    return read_packages(unpacked(content, path))
-
-
-def _fetch(place: _Place, release: Release, path: str, entry: IndexedFile) -> bytes:
-    if entry.size_bytes > PACKED_LIMIT_BYTES:
-        raise DocumentError(f"{path} has {entry.size_bytes} bytes, and {PACKED_LIMIT_BYTES} are read at most")
     # By its digest it can be had though a newer state is being written just now.
     where = f"{path.rpartition('/')[0]}/by-hash/SHA256/{entry.sha256}" if release.by_hash else path
-    content = place.file(where, entry.size_bytes)
-    if not _is(content, entry):
-        raise ChecksumMismatchError(
-            f"{path} is not what the index vouches for",
-            details=f"vouched for: {entry.size_bytes} bytes, sha256 {entry.sha256}\n"
-            f"found:       {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}",
-            resolution="The mirror is being written, or is damaged: try again later.",
-        )
-    return content
-
-
-def _is(content: bytes, entry: IndexedFile) -> bool:
-    return len(content) == entry.size_bytes and hashlib.sha256(content).hexdigest() == entry.sha256
+    content = vouched_bytes(place, shelf, where, Checksum("sha256", entry.sha256), entry.size_bytes, what=path)
+    kept.add(entry.sha256)
+    return read_packages(unpacked(content, path))
