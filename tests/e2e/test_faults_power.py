@@ -69,7 +69,7 @@ def test_no_file_comes_to_its_name_before_its_bytes_and_no_row_before_its_file(s
     assert lost_by_power(lines, roots) == []
 
 
-@pytest.mark.parametrize("points", [pytest.param(15, id="15"), pytest.param(120, id="120", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("points", [pytest.param(9, id="9"), pytest.param(120, id="120", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("command", [("sync",), ("cache", "fetch", "--refresh")])
 def test_a_machine_that_comes_up_after_a_loss_of_power_has_nothing_broken_and_goes_on(
     site, kit, tmp_path, command, points

@@ -226,7 +226,7 @@ def check(tmp_path: Path, points: int, seed: int) -> None:
 
 
 def test_clouds_killed_at_some_changes_lose_nothing_and_are_ended_by_the_next_run(tmp_path: Path):
-    check(tmp_path, 8, seed=1)
+    check(tmp_path, 5, seed=1)
 
 
 @pytest.mark.soak

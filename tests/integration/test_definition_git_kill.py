@@ -118,7 +118,7 @@ def added_after_kills(place, number):
 
 @pytest.mark.threat("T79")
 def test_a_source_that_was_killed_while_it_was_added_is_added_by_the_next_run(place):
-    assert added_after_kills(place, 4) > 20
+    assert added_after_kills(place, 3) > 20
 
 
 @pytest.mark.soak

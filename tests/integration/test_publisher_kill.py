@@ -39,7 +39,7 @@ AREA = "kill"
 LARGE = {"s3": 5_500_000, "oci": 2_500_000}
 """More than one part of an S3 upload (5 MiB at least), and several chunks of an OCI upload; two megabytes elsewhere."""
 SMALL = 100_000
-POINTS, MANY_POINTS = 3, 100
+POINTS, MANY_POINTS = 2, 100
 TRIES = 10
 
 # Has everything loaded, and forks a child for each publication: that child is killed.
