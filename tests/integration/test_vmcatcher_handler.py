@@ -6,13 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from coppice.cli.main import main
+from coppice.clock import SystemClock
 from coppice.testing.authority import Authority
 from coppice.testing.server import conditional, serve
 from coppice.testing.simulator import Simulator
@@ -113,7 +113,9 @@ def replaced(site: Site, image: dict[str, Any], data: bytes, version: str) -> No
     )
 
 
-def test_a_handler_is_told_of_a_new_list_an_update_a_withdrawal_and_an_expired_list_in_their_order(site: Site) -> None:
+def test_a_handler_is_told_of_a_new_list_an_update_a_withdrawal_and_an_expired_list_in_their_order(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = site.publisher.add_image(title="Debian 12", data=b"one", ad_group="general")
     second = site.publisher.add_image(title="$(touch pwned)\n`id`", data=b"two")
     one, two = first["dc:identifier"], second["dc:identifier"]
@@ -160,7 +162,7 @@ def test_a_handler_is_told_of_a_new_list_an_update_a_withdrawal_and_an_expired_l
 
     # An image is withdrawn; and the list ends soon.
     site.publisher.images.remove(second)
-    site.publisher.expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=15)
+    site.publisher.expires = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     site.publish("3")
     site.run("subscription", "refresh")
     site.run("cache", "fetch")
@@ -172,8 +174,8 @@ def test_a_handler_is_told_of_a_new_list_an_update_a_withdrawal_and_an_expired_l
     ]
     assert set(site.images()) == {one}
 
-    # The list has expired, and its source is silent.
-    time.sleep(max(0.0, (site.publisher.expires - datetime.now(UTC)).total_seconds() + 1))
+    # Two hours on the list has expired, and its source is silent.
+    monkeypatch.setattr(SystemClock, "now", lambda _: datetime.now(UTC) + timedelta(hours=2))
     site.run("cache", "fetch")
     assert site.told() == [
         ("ProcessPrefix", "-", "-"),
