@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.test_bootstrap_builds import BASE, DEFINITION, made, raw_of, stand_in
+from tests.integration.test_bootstrap_builds import BASE, DEFINITION, made, raw_of, stand_in, tree_of
 
 from coppice.conversion.model import ConversionLimits
 from coppice.conversion.ova import ova_layout, verify_manifest
@@ -76,6 +76,32 @@ def boot_code(raw):
         return stream.read(440)
 
 
+# What mmdebstrap does first: programs for this machine. Then the tree's hooks run, as in its own order.
+EXTRACT = """\
+mkdir -p "$root/lib/x86_64-linux-gnu" "$root/usr/lib/x86_64-linux-gnu" "$root/bin"
+cp -L /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6 "$root/lib/x86_64-linux-gnu/"
+cp /usr/bin/dash /usr/bin/echo "$root/bin/"
+"""
+WITH_TWINS = """\
+hooks() {
+  for word; do
+    case "$word" in "--$kind-hook="*twins*) sh -c "${word#*=}" exec "$root" || exit 1 ;; esac
+  done
+}
+mkdir -p "$root/usr/lib"
+ln -s usr/bin "$root/bin"
+ln -s usr/lib "$root/lib"
+cp "$root/usr/bin/arm" "$root/usr/bin/dash"
+kind=essential
+hooks "$@"
+cp "$root/usr/bin/arm" "$root/usr/bin/echo"
+chroot "$root" /bin/dash -c '/usr/bin/echo "$0"; /usr/bin/arm' > "$root/data/said"
+kind=customize
+hooks "$@"
+chroot "$root" /bin/dash >> "$root/data/said"
+"""
+
+
 @pytest.fixture
 def for_arm(stand_in, tmp_path):
     """A stand-in whose trees run a program for arm64 while they are made."""
@@ -109,6 +135,23 @@ def test_a_tree_for_arm_runs_its_own_programs_and_this_machine_is_as_before(tmp_
     options = BuildOptions(work_directory=tmp_path / "work", cache_directory=tmp_path / "caches")
     assert verify_build(result, options=options, monitor=SILENT).is_identical
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_is_the_same_on_all_processors_is_not_emulated_and_nothing_of_it_is_left(tmp_path, for_arm, stand_in):
+    text = (stand_in / "mmdebstrap").read_text()
+    extracts = 'case "$word" in --variant=extract) kind=extract ;; esac'
+    text = text.replace("for word; do\n", f"for word; do\n  {extracts}\n", 1)
+    text = text.replace("*/space/root)", "*/space/root | */space/twins.extracted)")
+    (stand_in / "mmdebstrap").write_text(text)
+    (stand_in / "extract.sh").write_text(EXTRACT)
+    with (stand_in / "base.sh").open("a") as script:
+        script.write(WITH_TWINS)
+    result = made(tmp_path, FOR_ARM)
+    found, disk = tree_of(result, tmp_path)
+    # echo was the tree's own when the shell called it: it came after the hook. The shell was not, until the other hook.
+    assert disk.content(found["/data/said"]) == b"arm\narm\narm\n"
+    assert {disk.content(found[f"/usr/bin/{name}"]) for name in ("arm", "dash", "echo")} == {arm_program()}
+    assert [path for path in found if "x86_64-linux-gnu" in path or "twins" in path] == []
 
 
 def test_for_secure_boot_the_firmware_starts_what_is_signed_and_that_finds_the_menu(tmp_path, stand_in):

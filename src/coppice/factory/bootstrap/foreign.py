@@ -24,6 +24,11 @@ _MOUNT_SECONDS = 60.0
 _MOST_RULE_BYTES = 1920
 
 
+def is_foreign(processor: Processor, *, machine: str | None = None) -> bool:
+    """Tell whether programs for ``processor`` are emulated here; ``machine``: as `emulation_rule`."""
+    return processor.architecture.value != (machine or platform.machine())
+
+
 def emulation_rule(
     processor: Processor, *, machine: str | None = None, rules: Path = RULES, known: Path = KNOWN
 ) -> str:
@@ -40,7 +45,7 @@ def emulation_rule(
         BuildError: It cannot be used for trees.
     """
     architecture = processor.architecture.value
-    if architecture == (machine or platform.machine()) or _is_known(known / f"qemu-{architecture}"):
+    if not is_foreign(processor, machine=machine) or _is_known(known / f"qemu-{architecture}"):
         return ""
     find_tool(f"qemu-{architecture}-static")
     try:

@@ -21,6 +21,7 @@ from pathlib import Path
 from coppice.atomic import partial_path
 from coppice.errors import CoppiceError
 from coppice.factory.bootstrap.foreign import make_known
+from coppice.factory.bootstrap.twins import find_home, make_twins
 from coppice.factory.lock import locked
 from coppice.process import run
 
@@ -54,6 +55,7 @@ class Order:
         seconds: For mmdebstrap.
         is_mapped: Whether users in here are those of a namespace, which cannot do all that the machine's own root can.
         emulator: What makes the emulator of the tree's processors known in here; empty: nothing has to.
+        twins: What extracts programs that run in place of emulated ones, without the target; empty: none do.
     """
 
     space: str
@@ -69,6 +71,7 @@ class Order:
     seconds: float
     is_mapped: bool
     emulator: str = ""
+    twins: tuple[str, ...] = ()
 
     def document(self) -> bytes:
         """Return it as JSON."""
@@ -78,8 +81,8 @@ class Order:
 def main() -> int:
     """Carry out the order on standard input; what the programs say goes to standard output as it comes."""
     values = json.loads(sys.stdin.buffer.read())
-    for name in ("layers", "command", "arguments"):
-        values[name] = tuple(values[name])
+    for name in ("layers", "command", "arguments", "twins"):
+        values[name] = tuple(values.get(name, ()))
     try:
         make(Order(**values))
     except CoppiceError as problem:
@@ -106,6 +109,10 @@ def make(order: Order) -> None:
     else:
         # mmdebstrap's helpers change to other users, who must be able to reach their own tree.
         space.chmod(0o755)
+    sources = "".join(f"{line}\n" for line in order.arguments).encode()
+    home = find_home(os.uname().machine)
+    if order.twins and home is not None:
+        make_twins(order.twins, home, space, sources=sources, seconds=order.seconds, say=_say)
     root = space / ROOT
     root.mkdir(mode=0o755)
     if order.layers:
@@ -130,7 +137,7 @@ def make(order: Order) -> None:
         # Not among its arguments: an address may hold a password, and all can read what a process was called with.
         [*order.command, root, "-"],
         timeout_seconds=order.seconds,
-        input_bytes="".join(f"{line}\n" for line in order.arguments).encode(),
+        input_bytes=sources,
         env=environment,
         on_output=_say,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, NoSpaceError, ToolFailedError, ToolTimeoutError
-from coppice.factory.bootstrap.foreign import emulation_rule
+from coppice.factory.bootstrap.foreign import emulation_rule, is_foreign
 from coppice.factory.bootstrap.inside import INDEX, Order
 from coppice.factory.bootstrap.processors import BIOS_CORE
 from coppice.factory.bootstrap.room import room_in_memory
 from coppice.factory.bootstrap.shortcuts import AFTER, BEFORE
 from coppice.factory.bootstrap.suites import Family
+from coppice.factory.bootstrap.twins import extraction, find_home, hiding, showing
 from coppice.process import run
 from coppice.process.own_users import among_own_users
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from coppice.factory.bootstrap.processors import Processor
     from coppice.factory.bootstrap.suites import Suite
+    from coppice.factory.bootstrap.twins import Home
 
 ROOT_PARTITION = 3
 _NAMESPACE_SECONDS = 30.0
@@ -145,6 +148,10 @@ class TreeMaker:
             BuildError: It could not be made.
         """
         hooks = [*AFTER, _INITIAL_FILE_SYSTEMS, *_grub_hooks(self.suite.processor)]
+        show = () if self._home is None else (showing(self._home),)
+        if self._home is not None:
+            # Once more: the own ones of some came with the other packages.
+            hooks = [*show, *hooks, hiding(self._home)]
         if self.suite.family is Family.UBUNTU:
             hooks.append(_LINKS)
         if not self.suite.has_resolved:
@@ -154,6 +161,7 @@ class TreeMaker:
             "--variant=minbase",
             f"--include={','.join(self.suite.base_packages)}",
             *(f"--extract-hook={hook}" for hook in BEFORE),
+            *(f"--essential-hook={hook}" for hook in show),
             *(f"--customize-hook={hook}" for hook in hooks),
         )
 
@@ -188,6 +196,11 @@ class TreeMaker:
             on_failure=on_failure,
         )
 
+    @property
+    def _home(self) -> Home | None:
+        """This machine, where its own programs can do for some of a base's emulated ones; None: they cannot."""
+        return find_home(platform.machine()) if is_foreign(self.suite.processor) else None
+
     def _make(self, layers: tuple[str, ...], *options: str, on_failure: Callable[[], None] = lambda: None) -> Made:
         emulator = emulation_rule(self.suite.processor)
         # An emulator is made known in a user namespace alone, of which root then has one, too.
@@ -212,6 +225,10 @@ class TreeMaker:
     def _order(
         self, layers: tuple[str, ...], options: tuple[str, ...], *, is_mapped: bool, memory_bytes: int, emulator: str
     ) -> Order:
+        components = f"--components={self.suite.components.replace(' ', ',')}"
+        keyring = () if self.keyring is None else (f"--keyring={self._readable(self.keyring)}",)
+        # What a child installs may replace them.
+        home = None if layers else self._home
         return Order(
             space=str(self.work / "space"),
             memory_bytes=memory_bytes,
@@ -221,12 +238,12 @@ class TreeMaker:
                 "--mode=root",
                 "--format=directory",
                 f"--architectures={self.suite.processor.name}",
-                f"--components={self.suite.components.replace(' ', ',')}",
+                components,
                 f"--skip={','.join(_SKIPPED)}",
                 # Layers keep this file; what is left out of packages is added to it before they are installed.
                 "--dpkgopt=force-unsafe-io",
                 f'--aptopt=Dir::Cache::srcpkgcache "{Path(INDEX).name}/srcpkgcache.bin"',
-                *(() if self.keyring is None else (f"--keyring={self._readable(self.keyring)}",)),
+                *keyring,
                 *options,
                 self.suite.name,
             ),
@@ -239,6 +256,7 @@ class TreeMaker:
             seconds=self.timeout_seconds,
             is_mapped=is_mapped,
             emulator=emulator,
+            twins=() if home is None else extraction(home, self.suite.name, components, *keyring),
         )
 
     def _readable(self, keyring: Path) -> Path:
