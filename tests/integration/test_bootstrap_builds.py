@@ -364,7 +364,7 @@ def test_a_build_that_is_killed_leaves_no_process_and_no_mount_and_the_next_one_
 def test_the_doctor_says_whether_this_user_can_build(monkeypatch):
     found = check_builds(Role.ALL)
     assert (found.verdict, found.found) == (Verdict.OK, "as root" if os.geteuid() == 0 else "in a user namespace")
-    monkeypatch.setattr("coppice.factory.bootstrap.tree._own_namespaces", lambda **_: ("false",))
+    monkeypatch.setattr("coppice.factory.bootstrap.tree.own_namespaces", lambda **_: ("false",))
     assert check_builds(Role.ALL).verdict is Verdict.MISSING
     assert check_builds(Role.SITE).verdict is Verdict.NOTE
     assert "/etc/subuid" in (check_builds(Role.ALL).remedy or "")

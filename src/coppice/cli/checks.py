@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 FREE_SPACE_WANTED_BYTES = 10 * 1024**3
 _EARLIEST_SANE_YEAR = 2026
 _EMULATORS = {"qemu-aarch64-static", "qemu-x86_64-static"}
-_OPTIONAL_TOOLS = {"openssl", "git", "gpgv", "bwrap", "mdir", "xfs_db", "btrfs", "dnf", "rpm", "rpmkeys", *_EMULATORS}
+_BTRFS_TOOLS = {"btrfs", "mkfs.btrfs"}
+_OPTIONAL_TOOLS = (
+    {"openssl", "git", "gpgv", "bwrap", "mdir", "xfs_db", "dnf", "rpm", "rpmkeys"} | _EMULATORS | _BTRFS_TOOLS
+)
 _SITE_TOOLS = {"qemu-img"}
 """What a machine needs that subscribes and registers, and builds nothing."""
 

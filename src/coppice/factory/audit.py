@@ -7,20 +7,18 @@ may except something by the check's name, the path and a reason.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.atomic import storage_errors
 from coppice.errors import AuditError, BuildError, ToolFailedError
 from coppice.factory.audit_accounts import ACCOUNT_CHECKS
 from coppice.factory.audit_contents import CONTENT_CHECKS
 from coppice.factory.audit_leftovers import LEFTOVER_CHECKS
 from coppice.factory.audit_model import Subject, weigh
 from coppice.factory.audit_network import NETWORK_CHECKS
-from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.evidence.inventory import Inventory, take_inventory
 from coppice.factory.evidence.ownership import ownership_of
+from coppice.factory.evidence.root import open_root
 from coppice.factory.files import qemu_format
 from coppice.factory.model import Outcome, Verdict
 from coppice.factory.qcow2 import read_qcow2
@@ -40,10 +38,7 @@ GATE = "audit"
 CHECKS: tuple[Check, ...] = (*ACCOUNT_CHECKS, *LEFTOVER_CHECKS, *NETWORK_CHECKS, *CONTENT_CHECKS)
 """The checklist."""
 _TOOL_SECONDS = 300.0
-_SECTOR_BYTES = 512
 _EXECUTABLE = 0o111
-_EXT_MAGIC_AT = 1080
-_EXT_MAGIC = b"\x53\xef"
 _MOST_TOLD = 100
 
 
@@ -118,7 +113,7 @@ def read_subject(raw: Path, definition: Definition, work: Path) -> Subject:
     Raises:
         BuildError: It cannot be looked into.
     """
-    disk = Ext4Disk(raw, _root_offset_bytes(raw), work)
+    disk = open_root(raw, work)
     tree = disk.tree()
     ownership = ownership_of(tree)
     programs = (node for node in tree if node.is_file and node.mode & _EXECUTABLE)
@@ -188,19 +183,3 @@ def _as_raw(image: BuiltImage, work: Path) -> Path:
     except ToolFailedError as problem:
         raise BuildError(f"{image.path.name} cannot be read: {problem.message}", details=problem.details) from problem
     return raw
-
-
-def _root_offset_bytes(raw: Path) -> int:
-    try:
-        said = run(["sfdisk", "--json", raw], timeout_seconds=_TOOL_SECONDS).text()
-        table = json.loads(said)["partitiontable"]
-        sector_bytes = int(table.get("sectorsize", _SECTOR_BYTES))
-        extents = [(int(row["size"]), int(row["start"]) * sector_bytes) for row in table["partitions"]]
-    except (ToolFailedError, ValueError, KeyError) as problem:
-        raise BuildError("the image has no partition table that could be read", details=str(problem)) from problem
-    with storage_errors("reading", raw), raw.open("rb") as stream:
-        for _, start in sorted(extents, reverse=True):
-            stream.seek(start + _EXT_MAGIC_AT)
-            if stream.read(len(_EXT_MAGIC)) == _EXT_MAGIC:
-                return start
-    raise BuildError("the image has no ext4 partition: its files cannot be audited")

@@ -54,6 +54,7 @@ TOOLS: dict[str, Tool] = {
         Tool(name="mdir", package="mtools", purpose="looking into FAT file systems of images"),
         Tool(name="xfs_db", package="xfsprogs", purpose="looking into XFS file systems of images"),
         Tool(name="btrfs", package="btrfs-progs", purpose="looking into btrfs file systems of images"),
+        Tool(name="mkfs.btrfs", package="btrfs-progs", purpose="making a btrfs file system without mounting it"),
         Tool(name="packer", package="packer", purpose="appliances that are built in a running machine"),
         Tool(name="openssl", package="openssl", purpose="a second opinion on signatures"),
         Tool(name="git", package="git", purpose="definitions that come from git"),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -251,6 +252,34 @@ def test_each_kind_of_processors_has_a_kernel_and_a_loader_of_its_own():
     assert not {"linux-image-cloud-amd64", "grub-pc-bin", "grub-efi-amd64-bin"} & set(arm.base_packages)
     assert {"grub-pc-bin", "grub-efi-amd64-bin"} <= set(find_suite("bookworm").base_packages)
     assert parent_key(arm, (), "b 1") != parent_key(find_suite("bookworm"), (), "b 1")
+
+
+def hooks_of(monkeypatch, make, **facts):
+    """Return the hooks that make GRUB's images, of what ``make`` does with a maker."""
+    told = []
+    monkeypatch.setattr(TreeMaker, "_make", lambda _self, _layers, *options, **_: told.extend(options))
+    maker = TreeMaker(
+        suite=find_suite("bookworm"),
+        sources=(),
+        work=Path("/nowhere"),
+        timeout_seconds=1,
+        on_output=lambda _text: None,
+        **facts,
+    )
+    make(maker)
+    return [option for option in told if "grub-mkimage" in option]
+
+
+def test_grub_reads_btrfs_where_the_root_is_of_it_and_the_base_of_all_appliances_stays_as_it_is(monkeypatch):
+    for make in (TreeMaker.make_base, lambda maker: maker.make_child((), (), None)):
+        plain = hooks_of(monkeypatch, make)
+        assert len(plain) == 2
+        assert not any("btrfs" in hook for hook in plain)
+    assert hooks_of(monkeypatch, TreeMaker.make_base, root_modules=("btrfs",)) == hooks_of(
+        monkeypatch, TreeMaker.make_base
+    )
+    with_btrfs = hooks_of(monkeypatch, lambda maker: maker.make_child((), (), None), root_modules=("btrfs",))
+    assert [hook.endswith(" gzio btrfs") for hook in with_btrfs] == [True, True]
 
 
 def test_the_keys_of_a_mirror_are_laid_where_the_package_managers_own_user_can_read_them(tmp_path):

@@ -27,6 +27,7 @@ def test_what_the_builder_does_is_not_refused():
     check_supported(DEFINITION, BuildOptions())
     every = (DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHD, DiskFormat.OVA)
     check_supported(replace(DEFINITION, formats=every), BuildOptions())
+    check_supported(replace(DEFINITION, file_system=FileSystemKind.BTRFS), BuildOptions())
     check_supported(replace(DEFINITION, boot=Boot(secure_boot=True)), BuildOptions())
     check_supported(replace(DEFINITION, operating_system=FOR_ARM, firmware=(Firmware.UEFI,)), BuildOptions())
     snapshots = BuildOptions(mirror="http://mirror.example/{snapshot}/debian")
@@ -36,7 +37,7 @@ def test_what_the_builder_does_is_not_refused():
 @pytest.mark.parametrize(
     ("change", "said", "key"),
     [
-        ({"file_system": FileSystemKind.XFS}, "no root of xfs", "build.file-system"),
+        ({"file_system": FileSystemKind.XFS}, "no root of xfs: mkfs.xfs would lose", "ext4 or btrfs"),
         ({"is_encrypted": True}, "no encrypted root", "build.encrypted"),
         ({"platforms": {"qemu": {"cpu": "host"}}}, r"hypervisors \(qemu\)", "platform"),
         ({"formats": (DiskFormat.OVA, DiskFormat.QCOW2)}, "begins with ova", "before it"),

@@ -326,6 +326,12 @@ def test_a_menu_that_waits_for_days_is_refused():
 def test_the_root_file_system_is_mounted_as_what_it_is():
     assert text_of("/etc/fstab") == f"UUID={ROOT} / ext4 defaults,errors=remount-ro 0 1\n"
     assert text_of("/etc/fstab", file_system=FileSystemKind.XFS) == f"UUID={ROOT} / xfs defaults 0 0\n"
+    assert text_of("/etc/fstab", file_system=FileSystemKind.BTRFS) == f"UUID={ROOT} / btrfs defaults 0 0\n"
+
+
+def test_what_a_root_of_btrfs_grows_by_is_installed_with_it_alone():
+    assert "btrfs-progs" in packages_for(replace(PLAIN, file_system=FileSystemKind.BTRFS))
+    assert "btrfs-progs" not in packages_for(PLAIN)
 
 
 def test_secure_boot_brings_the_signed_programs_along():

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
+from coppice.definition.model import FileSystemKind
 from coppice.errors import BuildError
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.boot_loader import BootLoader
+from coppice.factory.bootstrap.btrfs import Btrfs
 from coppice.factory.bootstrap.changes import EMPTY, Script, capability_name, with_folders
 from coppice.factory.bootstrap.dpkg import STATUS
 from coppice.factory.bootstrap.filesystem import Ext4
@@ -76,6 +78,13 @@ class Assembly:
         staging.mkdir()
         self._stage = Stage(staging, _NEVER_KEPT.leaves_out, (self.record, *self._loader.files))
         self._raw = (self.disk_directory or self.work) / "disk.raw"
+        made = self._make_btrfs if self.definition.file_system is FileSystemKind.BTRFS else self._make_ext4
+        listing, after = made()
+        write_listing(self.tree / LISTING, listing)
+        write_listing(self.tree / DISK, after)
+        return self._raw
+
+    def _make_ext4(self) -> tuple[Listing, Listing]:
         parent = self._parent_disk()
         self.note("reading the tree")
         script = Script(self.suite.epoch, self._staged)
@@ -91,14 +100,7 @@ class Assembly:
         self.note("writing the file system")
         root = self._root()
         if parent is None:
-            processor = self.suite.processor
-            disks.partition(
-                self._raw,
-                self.definition.disk_size_bytes,
-                self._names,
-                architecture=processor.architecture,
-                has_bios=processor.has_bios,
-            )
+            self._partition()
             root.make()
         else:
             self._take_parents_disk()
@@ -106,9 +108,43 @@ class Assembly:
             self._write_boot_loader(after)
         root.change(commands)
         root.clear()
-        write_listing(self.tree / LISTING, listing)
-        write_listing(self.tree / DISK, after)
-        return self._raw
+        return listing, after
+
+    def _make_btrfs(self) -> tuple[Listing, Listing]:
+        # Nothing writes into such a file system from outside: a child's is made anew, too.
+        self.note("reading the tree")
+        listing = Listing()
+        for number, layer in enumerate(layer_paths(self.tree)):
+            listing = apply_layer(listing, layer, epoch=self.suite.epoch, number=number, stage=self._stage)
+        after = self._finished(listing)
+        for node in after.values():
+            if node.kind is Kind.FILE:
+                self._staged(node.digest)
+        self.note("writing the file system")
+        self._partition()
+        self._write_boot_loader(after)
+        work = self.work / "btrfs"
+        with storage_errors("making", work):
+            work.mkdir()
+        root = Btrfs(
+            disk=self._raw,
+            offset_bytes=disks.ROOT_START_BYTES,
+            size_bytes=disks.root_size_bytes(self.definition.disk_size_bytes),
+            uuid=self._names.uuid("root"),
+            epoch=self.suite.epoch,
+        )
+        root.make(after, self._stage.directory, work)
+        return listing, after
+
+    def _partition(self) -> None:
+        processor = self.suite.processor
+        disks.partition(
+            self._raw,
+            self.definition.disk_size_bytes,
+            self._names,
+            architecture=processor.architecture,
+            has_bios=processor.has_bios,
+        )
 
     def content(self, path: str) -> bytes | None:
         """Return the content of one of the files that the build looks into; None: it is the parent's."""
@@ -142,6 +178,9 @@ class Assembly:
         assert parent.tree is not None  # noqa: S101 - looked at before anything was built
         if parent.definition.disk_size_bytes != self.definition.disk_size_bytes:
             self.note("the disk has another size than the parent's: it is written anew")
+            return None
+        if parent.definition.file_system is not self.definition.file_system:
+            self.note("the root has another file system than the parent's: it is written anew")
             return None
         return read_listing(parent.tree / DISK)
 

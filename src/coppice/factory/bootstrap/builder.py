@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import zstandard
 
+from coppice.definition.model import FileSystemKind
 from coppice.factory.bootstrap.assembly import Assembly
+from coppice.factory.bootstrap.btrfs import TOOLS as BTRFS_TOOLS
 from coppice.factory.bootstrap.dpkg import STATUS, read_packages
 from coppice.factory.bootstrap.indices import index_inputs
 from coppice.factory.bootstrap.layers import adopt_layers, keep_layer, layer_name, layer_paths
@@ -49,17 +51,14 @@ _NEEDED_TOOLS = (
     "mmdebstrap",
     "tar",
     "zstd",
-    "mke2fs",
-    "debugfs",
-    "dumpe2fs",
-    "e2fsck",
     "sfdisk",
     "mkfs.vfat",
     "mmd",
     "mcopy",
     "qemu-img",
 )
-_TOLD_TOOLS = ("mke2fs", "qemu-img")
+_EXT4_TOOLS = ("mke2fs", "debugfs", "dumpe2fs", "e2fsck")
+_GRUB_MODULES = {FileSystemKind.BTRFS: ("btrfs",)}
 
 
 class BootstrapBuilder:
@@ -83,7 +82,8 @@ class BootstrapBuilder:
 
             return build_rpm(definition, into, options, monitor)
         check_supported(definition, options)
-        for tool in _NEEDED_TOOLS:
+        is_btrfs = definition.file_system is FileSystemKind.BTRFS
+        for tool in (*_NEEDED_TOOLS, *(BTRFS_TOOLS if is_btrfs else _EXT4_TOOLS)):
             find_tool(tool)
         deadline = time.monotonic() + options.timeout_seconds
         with (
@@ -102,7 +102,7 @@ class BootstrapBuilder:
         return BuilderOutput(
             images=images,
             packages=packages,
-            tools=_tool_versions(),
+            tools=_tool_versions("mkfs.btrfs" if is_btrfs else "mke2fs"),
             inputs=inputs,
             tree=into / TREE,
             log=into / LOG_NAME,
@@ -217,10 +217,11 @@ class _Run:
             keyring=self.options.keyring,
             packages=None if caches is None else caches / "packages" / self.suite.family.value,
             lists=None if caches is None else caches / "lists" / parent_key(self.suite, lines, builder)[:16],
+            root_modules=_GRUB_MODULES.get(self.definition.file_system, ()),
         )
 
 
-def _tool_versions() -> tuple[tuple[str, str], ...]:
+def _tool_versions(maker: str) -> tuple[tuple[str, str], ...]:
     # Of libzstd, which compresses images, other versions make other bytes.
     own = (("mmdebstrap", bootstrapper_version()), ("libzstd", ".".join(map(str, zstandard.ZSTD_VERSION))))
-    return (own[0], *tool_versions(_TOLD_TOOLS), own[1])
+    return (own[0], *tool_versions((maker, "qemu-img")), own[1])

@@ -67,6 +67,9 @@ def packages_for(definition: Definition) -> tuple[str, ...]:
     signed = find_processor(definition.operating_system.architecture).signed_loader
     if definition.boot.secure_boot and signed is not None:
         wanted.update(signed.packages)
+    if definition.file_system is FileSystemKind.BTRFS:
+        # By it cloud-init has the root grow into its disk.
+        wanted.add("btrfs-progs")
     return tuple(sorted(wanted))
 
 

@@ -33,8 +33,8 @@ def check_supported(definition: Definition, options: BuildOptions) -> None:
     sources(suite, options.mirror, definition.snapshot)
     _check_boot(definition, suite)
     check_formats(definition, "bootstrap")
-    if definition.file_system is not FileSystemKind.EXT4:
-        raise _refused(definition, f"makes no root of {definition.file_system}, only of ext4", "build.file-system")
+    if definition.file_system is FileSystemKind.XFS:
+        raise _no_xfs(definition)
     if definition.is_encrypted:
         # A key that an image brings, or that a machine makes and keeps, lies beside what it locks.
         raise BuildError(
@@ -83,6 +83,15 @@ def _check_boot(definition: Definition, suite: Suite) -> None:
             f"{definition.name}: secure boot is UEFI's, and build.firmware does not have it",
             resolution='Add "uefi" to build.firmware, or leave boot.secure-boot out.',
         )
+
+
+def _no_xfs(definition: Definition) -> BuildError:
+    # Of what mkfs.xfs writes without mounting anything, hard links, times and capabilities of files are not a part.
+    return BuildError(
+        f"{definition.name}: the bootstrap builder makes no root of xfs: mkfs.xfs would lose hard links, times and "
+        "capabilities of its files",
+        resolution=f"Set build.file-system to ext4 or btrfs in {definition.path}.",
+    )
 
 
 def check_size(definition: Definition) -> None:

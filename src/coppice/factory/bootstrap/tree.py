@@ -130,6 +130,7 @@ class TreeMaker:
         keyring: Keys that sign the sources; None: the distribution's.
         packages: A directory where packages are kept for other builds; None: they are not.
         lists: Likewise for the indices of these sources.
+        root_modules: What GRUB needs beside ext4 to read the root of what is built.
     """
 
     suite: Suite
@@ -140,6 +141,7 @@ class TreeMaker:
     keyring: Path | None = None
     packages: Path | None = None
     lists: Path | None = None
+    root_modules: tuple[str, ...] = ()
 
     def make_base(self) -> Made:
         """Make a tree with the base packages, and the boot loader's images.
@@ -188,7 +190,7 @@ class TreeMaker:
         if provision is not None:
             hooks.append(provision)
         # The boot loader may be newer now. Where it is not, the same bytes come out, and nothing changes.
-        hooks += [_INITIAL_FILE_SYSTEMS, *_grub_hooks(self.suite.processor)]
+        hooks += [_INITIAL_FILE_SYSTEMS, *_grub_hooks(self.suite.processor, self.root_modules)]
         return self._make(
             tuple(str(layer) for layer in layers),
             "--variant=custom",
@@ -269,7 +271,7 @@ class TreeMaker:
 
     def _carry_out(self, order: Order) -> None:
         Path(order.space).mkdir(exist_ok=True)
-        argv = [*_own_namespaces(is_mapped=order.is_mapped), sys.executable, "-P", "-m", _INSIDE]
+        argv = [*own_namespaces(is_mapped=order.is_mapped), sys.executable, "-P", "-m", _INSIDE]
         # The time is up in there first, so that what took too long is told.
         seconds = self.timeout_seconds + _NAMESPACE_SECONDS
         run(argv, timeout_seconds=seconds, input_bytes=order.document(), on_output=self.on_output)
@@ -305,13 +307,21 @@ def can_make_trees() -> bool:
         ToolMissingError: ``unshare`` is not installed.
     """
     try:
-        run([*_own_namespaces(is_mapped=os.geteuid() != 0), "true"], timeout_seconds=_NAMESPACE_SECONDS)
+        run([*own_namespaces(is_mapped=os.geteuid() != 0), "true"], timeout_seconds=_NAMESPACE_SECONDS)
     except (ToolFailedError, ToolTimeoutError):
         return False
     return True
 
 
-def _own_namespaces(*, is_mapped: bool) -> tuple[str, ...]:
+def own_namespaces(*, is_mapped: bool) -> tuple[str, ...]:
+    """Return what stands before a command that is to be run in namespaces of its own.
+
+    Args:
+        is_mapped: Whether in a user namespace as well.
+
+    Raises:
+        ToolMissingError: ``unshare`` is not installed.
+    """
     # A namespace of processes ends all that was started in it when its first process ends, and that one ends with us.
     words: tuple[str, ...] = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     if is_mapped and os.geteuid() == 0:
@@ -327,13 +337,13 @@ def _own_namespaces(*, is_mapped: bool) -> tuple[str, ...]:
     return private
 
 
-def _grub_hooks(processor: Processor) -> tuple[str, ...]:
+def _grub_hooks(processor: Processor, root_modules: tuple[str, ...] = ()) -> tuple[str, ...]:
     # The tree's own grub-mkimage fits the tree's own modules, whatever release this machine runs. A prefix without a
     # disk means the disk that the firmware started from, so another disk with the same file system cannot interfere.
     prefix = f"(,gpt{ROOT_PARTITION})/boot/grub"
 
     def mkimage(platform: str, output: str, modules: Sequence[str]) -> str:
-        words = ("grub-mkimage", "-O", platform, "-o", output, "-p", prefix, *modules)
+        words = ("grub-mkimage", "-O", platform, "-o", output, "-p", prefix, *modules, *root_modules)
         return f'mkdir -p "$1"{os.path.dirname(output)} && chroot "$1" {shlex.join(words)}'  # noqa: PTH120 - a guest's path
 
     if not processor.has_bios:

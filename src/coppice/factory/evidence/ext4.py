@@ -135,7 +135,7 @@ class Ext4Disk:
         with storage_errors("reading", self._raw), self._raw.open("rb") as disk:
             for node in sorted(files, key=self._first_block):
                 if node.inode not in by_inode:
-                    by_inode[node.inode] = _digests(
+                    by_inode[node.inode] = digests_of(
                         self._pieces(node, disk), md5=node.inode in with_md5, sha1=node.inode in with_sha1
                     )
         return {node.path: by_inode[node.inode] for node in files}
@@ -159,16 +159,16 @@ class Ext4Disk:
         for extent in self._extents.get(node.inode, ()):
             start = extent.logical * self._block_bytes
             gap = min(left, start - at)
-            yield from _zeros(gap)
+            yield from zeros(gap)
             left, at = left - gap, at + gap
             length = min(left, extent.blocks * self._block_bytes)
             if extent.is_written:
                 disk.seek(self._offset_bytes + extent.physical * self._block_bytes)
                 yield from _read(disk, length, node.path)
             else:
-                yield from _zeros(length)
+                yield from zeros(length)
             left, at = left - length, at + length
-        yield from _zeros(left)
+        yield from zeros(left)
 
     def _follow(self, nodes: dict[str, Node]) -> None:
         links = [node for node in nodes.values() if node.is_link]
@@ -249,7 +249,8 @@ def _extents(said: str) -> Iterator[_Extent]:
         yield _Extent(logical=int(match[1]), physical=int(match[2]), blocks=int(match[3]), is_written=match[4] is None)
 
 
-def _digests(pieces: Iterable[bytes], *, md5: bool, sha1: bool) -> Digests:
+def digests_of(pieces: Iterable[bytes], *, md5: bool, sha1: bool) -> Digests:
+    """Return the digests of a content that comes in pieces."""
     sha256 = hashlib.sha256()
     others = {
         name: hashlib.new(name, usedforsecurity=False) for name, wanted in (("md5", md5), ("sha1", sha1)) if wanted
@@ -261,7 +262,8 @@ def _digests(pieces: Iterable[bytes], *, md5: bool, sha1: bool) -> Digests:
     return Digests(sha256=sha256.hexdigest(), **{name: each.hexdigest() for name, each in others.items()})
 
 
-def _zeros(length: int) -> Iterator[bytes]:
+def zeros(length: int) -> Iterator[bytes]:
+    """Give that many zeros, in pieces."""
     while length > 0:
         yield bytes(min(length, _CHUNK_BYTES))
         length -= _CHUNK_BYTES
