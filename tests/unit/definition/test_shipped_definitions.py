@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import pytest
 
 from coppice.definition.lint import lint
 from coppice.definition.model import FileSystemKind
-from coppice.definition.read import find_definition, find_lineage, resolve_definition
+from coppice.definition.read import find_definition, find_lineage, list_references, resolve_definition
 from coppice.factory.bootstrap.overlay import check_definition
 from coppice.factory.bootstrap.rpm_releases import find_release, is_rpm_release
 from coppice.factory.bootstrap.rpm_supported import check_rpm_supported
 from coppice.factory.bootstrap.suites import find_suite
+from coppice.factory.bootstrap.supported import check_supported
 from coppice.factory.model import BuildOptions
 from coppice.factory.provision.templates import content_of
+from coppice.model.operating_system import Firmware
 
 pytestmark = pytest.mark.unit
 
@@ -46,12 +49,15 @@ LINEAGE = {
     "web-server": ("web-server", "hardened", "debian-12"),
 }
 NAMES = sorted(LINEAGE)
+FOR_ARM = ("debian-12@arm64", "debian-13@arm64")
 
 
 def test_the_set_is_the_one_that_is_documented():
     page = (ROOT / "docs" / "reference" / "shipped-definitions.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `([a-z0-9.-]+)` \| [^|]+ \| (-|`[a-z0-9.-]+`) \|", page, re.MULTILINE))
     assert sorted(path.name for path in SHIPPED.iterdir()) == NAMES
+    assert {name for name in list_references(SHIPPED) if "@" in name} == set(FOR_ARM)
+    assert set(re.findall(r"^\| `([a-z0-9.-]+@[a-z0-9]+)` \|", page, re.MULTILINE)) == set(FOR_ARM)
     assert {name: parent.strip("`") for name, parent in told.items()} == {
         name: (*chain, "-")[1] for name, chain in LINEAGE.items()
     }
@@ -76,7 +82,26 @@ def test_a_shipped_definition_asks_for_nothing_that_its_builder_does_not_do(name
     assert (definition.is_encrypted, definition.platforms, definition.snapshot) == (False, {}, "")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FOR_ARM)
+def test_a_variant_for_arm_differs_from_its_definition_in_what_it_must_alone(name):
+    plain, variant = (find_definition(SHIPPED, each) for each in (name.partition("@")[0], name))
+    check_supported(variant, BuildOptions(mirror="http://mirror.example/debian"))
+    assert (variant.name, variant.parent) == (name.replace("@", "-"), None)
+    assert (variant.operating_system.architecture, variant.firmware) == ("aarch64", (Firmware.UEFI,))
+    assert variant.title == f"{plain.title} for ARM"
+    same = replace(
+        variant,
+        name=plain.name,
+        variant="",
+        title=plain.title,
+        description=plain.description,
+        operating_system=plain.operating_system,
+        firmware=plain.firmware,
+    )
+    assert same == plain
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FOR_ARM])
 def test_a_shipped_definition_has_nothing_that_lint_finds(name):
     # Debian 11 gets no updates any more; that is what its date says.
     found = lint(resolve_definition(SHIPPED, name), date(2026, 5, 1))
