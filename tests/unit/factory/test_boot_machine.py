@@ -123,6 +123,10 @@ def test_a_machine_for_arm_is_another_board():
     assert words[0] == "qemu-system-aarch64"
     assert words[words.index("-machine") + 1] == "virt"
     assert "virtio-gpu-pci" in words
+    # Return addresses are signed by a cipher that is fast to emulate.
+    assert words[words.index("-cpu") + 1] == "max,pauth-impdef=on"
+    kvm = qemu_command(machine(architecture=Architecture.AARCH64, acceleration=Acceleration.KVM))
+    assert kvm[kvm.index("-cpu") + 1] == "host"
 
 
 def test_secure_boot_has_variables_that_only_the_firmware_writes():
