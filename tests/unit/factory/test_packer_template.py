@@ -217,6 +217,9 @@ def test_everything_that_listens_is_bound_to_loopback():
     assert forward == "user,id=user.0,hostfwd=tcp:127.0.0.1:{{ .SSHHostPort }}-:22"
     assert builder["host_port_min"] == builder["host_port_max"] == 2201
     assert builder["boot_command"] == ["url=http://10.0.2.2:8001/a", "<enter>"]
+    # Other users of this machine reach its loopback, too. Who has the password is told by a file of this user's.
+    assert builder["vnc_use_password"] is True
+    assert builder["qmp_socket_path"] == "qmp"
     virtualbox = read_options(replace(PLAIN, platforms={"virtualbox": QEMU}))
     (builder,) = rendered(virtualbox)["builders"]
     assert builder["vrdp_bind_address"] == builder["http_bind_address"] == "127.0.0.1"
@@ -233,6 +236,8 @@ def test_a_machine_with_uefi_gets_its_firmware_and_one_from_a_disk_its_seed():
     assert any("file.filename=/w/v,,ars" in each for each in words)
     assert "-device virtio-blk-pci,drive=seed" in words
     assert builder["disk_image"] is True
+    assert builder["disable_vnc"] is True
+    assert builder.keys().isdisjoint({"vnc_bind_address", "vnc_use_password", "qmp_socket_path"})
     assert "http_directory" not in builder
     assert "boot_command" not in builder
 

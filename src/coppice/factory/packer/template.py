@@ -220,7 +220,6 @@ def _qemu(options: QemuOptions, hardware: Hardware, start: Start, places: Places
         # The image is written anew from what is on the disk.
         "skip_compaction": True,
         "net_device": "virtio-net-pci",
-        "vnc_bind_address": _LOOPBACK,
     }
     forward = f"hostfwd=tcp:{_LOOPBACK}:{{{{ .SSHHostPort }}}}-:22"
     words = [
@@ -235,6 +234,9 @@ def _qemu(options: QemuOptions, hardware: Hardware, start: Start, places: Places
         said["disable_vnc"] = True
         file = f"if=none,id=system,format=qcow2,discard=unmap,file={_word(places.output / DISK_NAME)}"
         words += [["-drive", file], ["-device", "virtio-blk-pci,drive=system,bootindex=0"]]
+    else:
+        # Packer makes the password up, and tells QEMU by a socket where both work: a whole path might be too long.
+        said |= {"vnc_bind_address": _LOOPBACK, "vnc_use_password": True, "qmp_socket_path": "qmp"}
     if places.seed is not None:
         file = f"driver=raw,node-name=seed,read-only=on,file.driver=file,file.filename={_word(places.seed)}"
         words += [["-blockdev", file], ["-device", "virtio-blk-pci,drive=seed"]]
