@@ -307,10 +307,11 @@ def test_a_machine_without_gpgv_says_so(gnupg: GnuPg, jane: ThrowAwayKey, keep, 
 
 
 @pytest.mark.threat("T12")
-def test_no_mutation_of_a_signed_text_is_taken_for_another_one(gnupg: GnuPg, jane: ThrowAwayKey, keep):
+@pytest.mark.parametrize("number", [pytest.param(60, id="60"), pytest.param(1500, id="1500", marks=pytest.mark.soak)])
+def test_no_mutation_of_a_signed_text_is_taken_for_another_one(gnupg: GnuPg, jane: ThrowAwayKey, keep, number: int):
     ring, signed = keep(jane), gnupg.clear_sign(TEXT, jane)
     random_source = random.Random(7)  # noqa: S311 - mutations, no secret
-    for _ in range(150):
+    for _ in range(number):
         changed = bytearray(signed)
         for _ in range(random_source.randint(1, 3)):
             at = random_source.randrange(len(changed))
