@@ -19,6 +19,7 @@ from coppice.clock import SystemClock
 from coppice.definition.model import AuditException, Definition, Firewall, OpenPort
 from coppice.errors import AuditError, BuildError
 from coppice.factory.audit import CHECKS, GATE, audit, judge, read_subject
+from coppice.factory.bootstrap.overlay_cloud import BAKED_SCRIPT
 from coppice.factory.model import BuiltImage, Outcome
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
@@ -333,6 +334,15 @@ def test_what_a_definition_opens_may_listen(disk):
     plant(disk, (f"symlink {WANTS}/apache2.service /usr/lib/systemd/system/apache2.service",), "")
     opened = replace(DEFINITION, firewall=Firewall(open_ports=(OpenPort(port=80),)))
     assert look(disk, opened).verdict.outcome is Outcome.PASSED
+
+
+def test_a_script_that_is_baked_in_for_cloud_init_is_none_of_its_notes(disk):
+    folders = ("scripts", "scripts/per-instance", "scripts/vendor")
+    disk.change(*(f"mkdir /var/lib/cloud/{each}" for each in folders), *disk.put(BAKED_SCRIPT, b"#!/bin/sh\n"))
+    assert look(disk).verdict.outcome is Outcome.PASSED
+    disk.change(*disk.put("/var/lib/cloud/scripts/vendor/part-001", b"#!/bin/sh\n"))
+    with pytest.raises(AuditError, match="vendor/part-001"):
+        look(disk)
 
 
 def test_a_name_that_imitates_debugfs_is_no_way_around_the_audit(disk):

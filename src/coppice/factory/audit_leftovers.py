@@ -67,6 +67,8 @@ _PROXY_PLACES = any_of(
     "/root/.bashrc",
 )
 _RESUME = re.compile(r"^\s*RESUME\s*=\s*(?!none\b|auto\b)\S", re.MULTILINE)
+_BAKED_IN = ("/var/lib/cloud/seed/", *(f"/var/lib/cloud/scripts/per-{when}/" for when in ("boot", "instance", "once")))
+"""Folders that whoever makes an image fills, and cloud-init never does: what a cloud hands over lies elsewhere."""
 
 
 def _machine_ids(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -91,7 +93,7 @@ def _logs(subject: Subject) -> Iterator[tuple[str, str]]:
 
 def _cloud_state(subject: Subject) -> Iterator[tuple[str, str]]:
     for node in subject.tree.below("/var/lib/cloud"):
-        if not node.is_folder and not node.path.startswith("/var/lib/cloud/seed/"):
+        if not node.is_folder and not node.path.startswith(_BAKED_IN):
             yield node.path, "what cloud-init noted in a machine: it would not set up the next one"
 
 
