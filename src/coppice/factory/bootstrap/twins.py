@@ -138,10 +138,13 @@ def started_from_tree(program: bytes, home: Home) -> bytes:
 
 
 def showing(home: Home) -> str:
-    """Return a hook of mmdebstrap that shows them in the tree: those whose own ones are installed by then."""
+    """Return a hook of mmdebstrap that shows them in the tree: those whose own ones are installed by then.
+
+    Nothing is done where the linker would not be found, in a tree whose ``/lib`` is no link (yet).
+    """
     return f"""\
 twins="${{1%/*}}/{FOLDER}"
-if [ -d "$twins" ]; then
+if [ -d "$twins" ] && [ "$1/lib" -ef "$1/usr/lib" ]; then
   if [ ! -e "$1/usr{home.place}" ]; then
     mkdir "$1/usr/lib/{home.folder}" && mount --no-mtab --bind "$twins/lib" "$1/usr/lib/{home.folder}" || exit 1
   fi
