@@ -75,9 +75,9 @@ class Ended:
 class CommandLine:
     """``coppice`` with one settings file, in a home directory of its own.
 
-    What is started, what another program runs and what has an environment beyond settings is ``python -m coppice``. Any
-    other command runs in a process of its own, too, but one that was forked when all was loaded: most of a short
-    command's time is its start, and tests of this folder run many hundreds.
+    What is started, the service, what another program runs and what has an environment beyond settings are
+    ``python -m coppice``. Any other command runs in a process of its own, too, but one that was forked when all was
+    loaded: most of a short command's time is its start, and tests of this folder run many hundreds.
     """
 
     forge = None
@@ -101,9 +101,9 @@ class CommandLine:
     def run(self, *arguments, environ=None, before=()):
         """Run to the end; ``before``: a program that runs it."""
         argv = [*before, *self.argv(*arguments)]
-        is_plain = self.forge is not None and not before and all(name.startswith("COPPICE_") for name in environ or ())
+        own = before or "run" in arguments or not all(name.startswith("COPPICE_") for name in environ or ())
         # It runs one command at a time.
-        if is_plain and self.taken.acquire(blocking=False):
+        if not own and self.forge is not None and self.taken.acquire(blocking=False):
             try:
                 ended = self.forge.run(*argv[3:], environment=self.environment(environ))
             finally:
