@@ -318,8 +318,14 @@ class Kit:
 
 
 @pytest.fixture(scope="session")
-def kit(tmp_path_factory):
-    with CommandForge(tmp_path_factory.mktemp("forge")) as forge, pytest.MonkeyPatch.context() as patched:
+def forge(tmp_path_factory):
+    with CommandForge(tmp_path_factory.mktemp("forge")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def kit(forge):
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(CommandLine, "forge", forge)
         yield Kit
 

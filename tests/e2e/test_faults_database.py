@@ -14,17 +14,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from coppice.database import MIGRATIONS
-from coppice.testing.forked import CommandForge
 from coppice.testing.oracle import Oracle
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.threat("T85")]
 COMMANDS = (("sync",), ("cache", "fetch"), ("cache", "prune"), ("retire",))
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory):
-    with CommandForge(tmp_path_factory.mktemp("forge")) as made:
-        yield made
 
 
 class Struck:

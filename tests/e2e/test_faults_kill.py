@@ -110,9 +110,9 @@ def _spread(calls, number, seed, *, without=()):
 
 
 @pytest.fixture(scope="module")
-def seed(kit, tmp_path_factory):
+def seed(kit, forge, tmp_path_factory):
     directory = tmp_path_factory.mktemp("faults")
-    with LoopbackServer() as server, CommandForge(directory / "forge") as forge:
+    with LoopbackServer() as server:
         site = kit.Site(directory / "seed", server, cloud=HOOKS.format(root=directory / "seed"))
         site.subscribe()
         made = Seed(site=site, forge=forge, directory=directory)

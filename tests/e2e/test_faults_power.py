@@ -13,7 +13,6 @@ import re
 
 import pytest
 
-from coppice.testing.forked import CommandForge
 from coppice.testing.oracle import Oracle
 from coppice.testing.powercut import OPTIONS, Loss, PowerCut
 
@@ -58,12 +57,11 @@ def lost_by_power(lines, roots):
 
 
 @pytest.mark.parametrize("command", [("sync",), ("cache", "fetch", "--refresh")])
-def test_no_file_comes_to_its_name_before_its_bytes_and_no_row_before_its_file(site, kit, tmp_path, command):
+def test_no_file_comes_to_its_name_before_its_bytes_and_no_row_before_its_file(site, kit, forge, command):
     site.renew(site.first, kit.tiny_qcow2(site.root, seed=2), "2")
     site.next_version()
     site.publish()
-    with CommandForge(tmp_path / "forge") as forge:
-        lines = forge.trace("--config", str(site.settings), "--json", *command, environment=site.environment())
+    lines = forge.trace("--config", str(site.settings), "--json", *command, environment=site.environment())
     roots = (str(site.state), str(site.cloud))
     assert sum("rename(" in line and str(site.root) in line for line in lines) >= 3
     assert lost_by_power(lines, roots) == []
@@ -72,39 +70,37 @@ def test_no_file_comes_to_its_name_before_its_bytes_and_no_row_before_its_file(s
 @pytest.mark.parametrize("points", [pytest.param(9, id="9"), pytest.param(120, id="120", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("command", [("sync",), ("cache", "fetch", "--refresh")])
 def test_a_machine_that_comes_up_after_a_loss_of_power_has_nothing_broken_and_goes_on(
-    site, kit, tmp_path, command, points
+    site, kit, forge, command, points
 ):
-    with CommandForge(tmp_path / "forge") as forge:
+    def run(*arguments, strace=()):
+        argv = ("--config", str(site.settings), "--json", *arguments)
+        return forge.run(*argv, environment=site.environment(), strace=strace)
 
-        def run(*arguments, strace=()):
-            argv = ("--config", str(site.settings), "--json", *arguments)
-            return forge.run(*argv, environment=site.environment(), strace=strace)
-
-        site.renew(site.first, kit.tiny_qcow2(site.root, seed=2), "2")
-        site.next_version()
-        site.publish()
-        oracle = Oracle(state=site.state, cloud=site.cloud)
-        published = frozenset(hashlib.sha512(data).hexdigest() for data in site.publisher.files.values())
-        oracle.disks = published | {each.disk for each in oracle.registered()}
-        oracle.plant()
-        power = PowerCut([site.state, site.cloud])
-        trace = tmp_path / "trace"
-        assert run(*command, strace=[*OPTIONS, "-o", str(trace)]).code == 0
+    site.renew(site.first, kit.tiny_qcow2(site.root, seed=2), "2")
+    site.next_version()
+    site.publish()
+    oracle = Oracle(state=site.state, cloud=site.cloud)
+    published = frozenset(hashlib.sha512(data).hexdigest() for data in site.publisher.files.values())
+    oracle.disks = published | {each.disk for each in oracle.registered()}
+    oracle.plant()
+    power = PowerCut([site.state, site.cloud])
+    trace = site.root / "trace"
+    assert run(*command, strace=[*OPTIONS, "-o", str(trace)]).code == 0
+    oracle.check_after_fault()
+    power.follow(trace.read_text(encoding="ascii").splitlines())
+    expected = oracle.essence()
+    # Replayed to its end with nothing lost, it is what the run left.
+    power.restore(power.calls, Loss.NOTHING)
+    oracle.check_after_fault()
+    assert oracle.essence() == expected
+    chooser = random.Random(83)  # noqa: S311 - where power is lost
+    for number, cut in enumerate(sorted(chooser.sample(range(power.calls), points))):
+        loss = (Loss.DATA, Loss.ALL, Loss.SOME)[number % 3]
+        power.restore(cut, loss, seed=number)
         oracle.check_after_fault()
-        power.follow(trace.read_text(encoding="ascii").splitlines())
-        expected = oracle.essence()
-        # Replayed to its end with nothing lost, it is what the run left.
-        power.restore(power.calls, Loss.NOTHING)
-        oracle.check_after_fault()
-        assert oracle.essence() == expected
-        chooser = random.Random(83)  # noqa: S311 - where power is lost
-        for number, cut in enumerate(sorted(chooser.sample(range(power.calls), points))):
-            loss = (Loss.DATA, Loss.ALL, Loss.SOME)[number % 3]
-            power.restore(cut, loss, seed=number)
-            oracle.check_after_fault()
-            ended = run(*command)
-            assert ended.code == 0, (cut, loss, ended)
-            oracle.check_after_rerun(expected)
+        ended = run(*command)
+        assert ended.code == 0, (cut, loss, ended)
+        oracle.check_after_rerun(expected)
 
 
 def test_the_check_finds_what_was_not_flushed():

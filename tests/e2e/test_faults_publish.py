@@ -23,7 +23,7 @@ from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.model.version import Version
 from coppice.testing import images
 from coppice.testing.authority import Authority
-from coppice.testing.forked import CommandForge, injection
+from coppice.testing.forked import injection
 from coppice.testing.powercut import OPTIONS, Loss, PowerCut
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -112,10 +112,8 @@ class Publisher:
 
 
 @pytest.fixture(scope="module")
-def publisher(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("publisher")
-    with CommandForge(directory / "forge") as forge:
-        yield Publisher(directory, forge)
+def publisher(tmp_path_factory, forge):
+    return Publisher(tmp_path_factory.mktemp("publisher"), forge)
 
 
 def points_of(lines, number, seed):
