@@ -25,7 +25,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from build_by_kiwi import KiwiError, build_by_kiwi
+from build_by_kiwi import OWN_SPACE, KiwiError, build_by_kiwi
 from build_memory import peak_memory
 
 from coppice.clock import SystemClock
@@ -107,12 +107,13 @@ def bare(place: Path, packages: Path) -> float:
     """Return the CPU time of a bare bootstrap of the same packages into a tar file."""
     names = ",".join(package_names())
     copied = f'mkdir -p "$1"/var/cache/apt/archives && cp {packages}/*.deb "$1"/var/cache/apt/archives/'
-    argv = ["unshare", "--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar"]
+    # In memory as well, and gone with its processes when this program is ended.
+    argv = [*OWN_SPACE, "sh", "-c", 'mount -t tmpfs bare "$TMPDIR" && "$@"', "bare"]
+    argv += ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar"]
     argv += ["--architectures=amd64", "--components=main", f"--include={names}", f"--setup-hook={copied}"]
     argv += ["--skip=download/empty,essential/unlink", SUITE.name, str(place / "bare.tar"), *sources(SUITE, None)]
-    # In memory as well, where there is a place for it.
-    memory = Path("/dev/shm")  # noqa: S108 - made and removed by mmdebstrap, whose names are drawn by chance
-    work = memory if memory.is_dir() else place
+    work = place / "bare"
+    work.mkdir()
     started = cpu_seconds()
     subprocess.run(argv, check=True, capture_output=True, env={**os.environ, "TMPDIR": str(work)})
     (place / "bare.tar").unlink()

@@ -28,6 +28,8 @@ from xml.etree import ElementTree as ET
 
 VERSION = "11.1.6"
 SECONDS = 1800.0
+OWN_SPACE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Before a command: it ends when this program does, and all that it started or mounted with it."""
 _ENDING_SECONDS = 20.0
 _INSTALL_SECONDS = 600.0
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -132,9 +134,7 @@ def build_by_kiwi(
     (place / "space").mkdir(exist_ok=True)
     (place / "kiwi.log").unlink(missing_ok=True)
     environment = {**os.environ, "PATH": f"{_tools(place / 'tools')}:{_PATH}"}
-    # It ends when this program does, and all that it started ends with it.
-    argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    argv += ["sh", "-c", _INSIDE, "kiwi", str(place), "memory" if _has_room_in_memory() else "disk"]
+    argv = [*OWN_SPACE, "sh", "-c", _INSIDE, "kiwi", str(place), "memory" if _has_room_in_memory() else "disk"]
     began, since = _children_seconds(), time.monotonic()
     try:
         done = subprocess.run(
