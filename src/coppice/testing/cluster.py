@@ -52,13 +52,12 @@ class LocalCluster:
         file = self._directory / "scheduler.json"
         words = ["--host", f"{self._scheme}://{_LOOPBACK}:0", "--no-dashboard", "--no-show", "--scheduler-file", file]
         scheduler = self._start("scheduler", "distributed.cli.dask_scheduler", *map(str, words))
-        until = time.monotonic() + _START_SECONDS
-        while not self.address:
-            assert scheduler.poll() is None, (self._directory / "scheduler.log").read_text()
-            assert time.monotonic() < until, "the scheduler did not start"
-            with suppress(OSError, ValueError, KeyError):
-                self.address = json.loads(file.read_text())["address"]
-            time.sleep(0.05)
+        try:
+            self.address = self._address(scheduler, file)
+        except BaseException:
+            # Nobody leaves a block that was not entered.
+            self.kill(scheduler)
+            raise
         return self
 
     def __exit__(
@@ -100,6 +99,15 @@ class LocalCluster:
         with suppress(ProcessLookupError):
             os.killpg(program.pid, number)
         program.wait(timeout=30)
+
+    def _address(self, scheduler: subprocess.Popen[bytes], file: Path) -> str:
+        until = time.monotonic() + _START_SECONDS
+        while True:
+            assert scheduler.poll() is None, (self._directory / "scheduler.log").read_text()
+            assert time.monotonic() < until, "the scheduler did not start"
+            with suppress(OSError, ValueError, KeyError):
+                return str(json.loads(file.read_text())["address"])
+            time.sleep(0.05)
 
     @property
     def _scheme(self) -> str:
