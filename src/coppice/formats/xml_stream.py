@@ -64,7 +64,7 @@ class _Reading:
         self._reader, self._what = reader, what
         self._texts = reader.texts
         self._depth = self._elements = self._gap = 0
-        self._text: list[str] = []
+        self._text: list[str] | None = None
         self._error = expat.ExpatError
         self._parser: XMLParserType = expat.ParserCreate("UTF-8", _SEPARATOR)
         self._parser.buffer_text = True
@@ -102,15 +102,18 @@ class _Reading:
             self._refuse("has too many elements, or too deep ones")
         if self._depth == 1 and name != self._reader.root:
             self._refuse(f"is another document: it begins with {name[:80]!r}")
-        self._text = []
-        self._parser.CharacterDataHandler = self._text.append if name in self._texts else None
+        if name in self._texts:
+            self._text = []
+            self._parser.CharacterDataHandler = self._text.append
         self._reader.start(self._depth, name, attributes)
 
     def _end(self, name: str) -> None:
         self._gap = 0
-        self._parser.CharacterDataHandler = None
-        self._reader.end(self._depth, name, "".join(self._text).strip())
-        self._text = []
+        text = ""
+        if self._text is not None:
+            text, self._text = "".join(self._text).strip(), None
+            self._parser.CharacterDataHandler = None
+        self._reader.end(self._depth, name, text)
         self._depth -= 1
 
     def _refuse(self, found: str) -> NoReturn:

@@ -22,6 +22,7 @@ from coppice.factory.staleness_notes import read_notes
 from coppice.formats.definition import definition_document
 from coppice.workflows.build import factory_root, find_kept_build, parents_of
 from coppice.workflows.repositories import Repositories, Source, parse_source
+from coppice.workflows.rpm_repositories import RpmRepositories
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -86,6 +87,7 @@ class Appraiser:
         self._clock = clock
         self._find = find
         self._repositories = Repositories(settings, clock=clock, monitor=monitor)
+        self._rpm_repositories = RpmRepositories(settings, clock=clock, monitor=monitor)
 
     def appraise(self, names: Collection[str] = (), *, waits: bool = True) -> tuple[Appraisal, ...]:
         """Return what is to be done with each appliance of the catalogue.
@@ -131,6 +133,8 @@ class Appraiser:
         if definition.snapshot:
             # It is built from that state again, whatever there is today.
             return (), ()
+        if is_rpm_release(definition.suite):
+            return self._rpm_repositories.updates(packages, definition)
         errors: list[CoppiceError] = []
         known: list[Repository] = []
         system = definition.operating_system
@@ -156,11 +160,6 @@ class Appraiser:
         return find_updates(installed, known), tuple(errors)
 
     def _sources(self, definition: Definition) -> tuple[Source, ...]:
-        if is_rpm_release(definition.suite):
-            raise StateError(
-                f"whether packages of {definition.name} have updates is not known: RPM repositories are not read",
-                resolution="Build it anew by a timer of your own: coppice build NAME --fresh.",
-            )
         suite = find_suite(definition.suite, definition.operating_system.architecture)
         return tuple(parse_source(line) for line in sources(suite, self._settings.factory.mirror))
 

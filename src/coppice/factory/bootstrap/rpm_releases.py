@@ -61,6 +61,7 @@ class RpmRelease:
         updates_timer: The timer that starts it.
         database: The folder of the record of installed packages.
         processor: That it is for.
+        signs_indices: Whether its makers promise a signature of each repository's index.
     """
 
     name: str
@@ -77,6 +78,7 @@ class RpmRelease:
     updates_timer: str = "dnf-automatic.timer"
     database: str = "/var/lib/rpm"
     processor: Processor = X86_64
+    signs_indices: bool = False
 
     @property
     def record(self) -> str:
@@ -212,6 +214,11 @@ _NOT_HERE = ("almalinux-8", "rocky-8", "centos-stream-8", "opensuse-leap")
 def is_rpm_release(name: str) -> bool:
     """Tell whether a suite is a release of the RPM family, be it one that is built or not."""
     return name in _RELEASES or name.startswith(_NOT_HERE)
+
+
+def is_built_release(name: str) -> bool:
+    """Tell whether a suite is a release of the RPM family that is built."""
+    return name in _RELEASES
 
 
 def find_release(name: str) -> RpmRelease:
