@@ -143,7 +143,7 @@ def all_packed():
 
 
 @pytest.mark.threat("T69")
-@pytest.mark.parametrize(("packing", "disk", "wanted"), all_packed())
+@pytest.mark.parametrize(("packing", "disk", "wanted"), list(all_packed()))
 def test_a_packed_disk_is_the_same_disk(sources, tmp_path, packing, disk, wanted):
     packed = tmp_path / "packed"
     packed.write_bytes(PACKINGS[packing](f"disk.{disk}", (sources / disk).read_bytes()))
