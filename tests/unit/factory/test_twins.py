@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coppice.errors import ToolFailedError
+from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.bootstrap import tree, twins
 from coppice.factory.bootstrap.inside import Order
 from coppice.factory.bootstrap.suites import find_suite
@@ -150,3 +150,21 @@ def test_a_child_and_what_is_for_this_machine_have_none(tmp_path, made):
     assert [order.twins for order in made] == [(), ()]
     assert not [word for order in made for word in order.command if "twins" in word]
     assert Order.__dataclass_fields__["twins"].default == ()
+
+
+@pytest.mark.parametrize(
+    ("last", "advice"),
+    [
+        ("E: /usr/bin/mmdebstrap did not end within 60 s and was stopped", "build_timeout_seconds"),
+        ("E: dpkg died from signal: KILL", "--at-once"),
+        ("E: Unable to locate package jq", "lines above"),
+    ],
+)
+def test_who_ran_out_of_time_is_told_to_give_more(tmp_path, made, monkeypatch, last, advice):
+    def fails(maker, order):
+        raise ToolFailedError("failed", details=f"I: setting up\n{last}\n")
+
+    monkeypatch.setattr(TreeMaker, "_carry_out", fails)
+    with pytest.raises(BuildError, match=last.removeprefix("E: ")) as caught:
+        maker(tmp_path, "aarch64").make_base()
+    assert advice in (caught.value.resolution or "")

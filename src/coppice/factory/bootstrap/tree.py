@@ -45,6 +45,7 @@ _FULL = "No space left on device"
 _KILLED = re.compile(
     r"(?:ended by|died from|received|killed by) signal(?:: | )(?:9\b|KILL)|Cannot allocate memory|Out of memory"
 )
+_LATE = " did not end within "
 _LONGEST_COMPLAINT = 300
 
 _MODULES = (
@@ -283,15 +284,26 @@ class TreeMaker:
                 details=problem.details,
                 resolution="Free about 3 GiB there, or set another work directory, then run again.",
             )
-        was_killed = _KILLED.search(problem.details or "") is not None
+        complaint = _last_complaint(problem)
         return BuildError(
-            f"bootstrapping {self.suite.name} failed: {_last_complaint(problem)}",
+            f"bootstrapping {self.suite.name} failed: {complaint}",
             details=problem.details,
-            resolution="A program was killed, most likely since the memory ran out: build fewer at once "
-            "(--at-once), or have more memory."
-            if was_killed
-            else "The lines above say why: a package that does not exist, a mirror that cannot be reached …",
+            resolution=_advice(complaint, problem.details or ""),
         )
+
+
+def _advice(complaint: str, said: str) -> str:
+    if _LATE in complaint:
+        return (
+            "Give builds longer (factory.build_timeout_seconds), or the machine less to do at a time. What is for "
+            "other processors is emulated, and takes several times as long."
+        )
+    if _KILLED.search(said):
+        return (
+            "A program was killed, most likely since the memory ran out: build fewer at once (--at-once), or have more "
+            "memory."
+        )
+    return "The lines above say why: a package that does not exist, a mirror that cannot be reached …"
 
 
 def _last_complaint(problem: ToolFailedError | ToolTimeoutError) -> str:
