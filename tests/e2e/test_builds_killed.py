@@ -225,8 +225,8 @@ def test_a_real_build_that_is_killed_anywhere_leaves_nothing_that_runs_and_the_n
         assert left == [], (number, name, at)
         assert code in {-signal.SIGKILL, 0}, said
         told.append(f"{number + 1:2} {name:5} {at:6.1f} of {lasts:5.1f} s: {'killed' if code else 'done before'}")
-        # What a dead run had in hand is the next one's to sweep: never more than one run's.
-        assert len([each for each in trees_of(site) if each.startswith("coppice-work-")]) <= 1
+        # What a dead run had in hand is the next one's to sweep: never more than one run's, which works in two places.
+        assert len([each for each in trees_of(site) if each.startswith("coppice-work-")]) <= 2
     site.forget_builds(base=False)
     assert list(kept.glob("*.tar.zst")), "a layer that was finished is what the next run starts from"
     assert (digest(site, "base"), digest(site, "child")) == (base, child)
@@ -338,7 +338,7 @@ def test_a_real_build_for_which_there_is_too_little_room_says_so_and_is_whole_on
     small = f'mount -t tmpfs -o size=48m none "{site.home}" && cd / && exec "$@"'
     own = ("unshare", "--mount", "--propagation=private", "sh", "-c", small, "sh")
     ended = site.run("build", "base", "--no-boot-test", before=own)
-    assert ended.codes == ["no-space"], ended.document["errors"]
+    assert ended.codes == ["no-space"], ended.document["errors"][0]["details"]
     assert str(site.home) in ended.document["errors"][0]["message"]
     assert trees_of(site) == []
     assert digest(site, "base")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coppice.errors import BuildError
+from coppice.errors import BuildError, NoSpaceError, ToolFailedError
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.dpkg import read_packages
 from coppice.factory.bootstrap.filesystem import free_blocks
@@ -328,3 +328,24 @@ def test_a_mirrors_password_is_in_no_layer(tmp_path, monkeypatch, address, is_ke
     )
     assert [words[0] for words in started] == ["mmdebstrap", "tar"]
     assert ("--exclude=./etc/apt/sources.list" in started[1]) is not is_kept
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("tar: usr/bin/x: Cannot write: No space left on device", NoSpaceError),
+        # What tar says of an archive that it writes.
+        (
+            "tar: tree.tar: Wrote only 4096 of 10240 bytes\ntar: Error is not recoverable: exiting now",
+            NoSpaceError,
+        ),
+        ("E: Unable to locate package nothing-like-it", BuildError),
+    ],
+)
+def test_a_full_disk_is_told_from_other_failures_in_all_the_words_that_programs_have_for_it(tmp_path, said, kind):
+    maker = TreeMaker(
+        suite=find_suite("bookworm"), sources=(), work=tmp_path, timeout_seconds=1, on_output=lambda _text: None
+    )
+    error = maker._failed(ToolFailedError("mmdebstrap ended with status 2", details=said))
+    assert type(error) is kind
+    assert (str(tmp_path) in error.message) == (kind is NoSpaceError)

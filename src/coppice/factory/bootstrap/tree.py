@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 ROOT_PARTITION = 3
 _NAMESPACE_SECONDS = 30.0
 _INSIDE = "coppice.factory.bootstrap.inside"
-_FULL = "No space left on device"
+# tar writes what still goes onto a disk that gets full, and then says only that.
+_FULL = re.compile(r"No space left on device|Wrote only \d+ of \d+ bytes")
 _KILLED = re.compile(
     r"(?:ended by|died from|received|killed by) signal(?:: | )(?:9\b|KILL)|Cannot allocate memory|Out of memory"
 )
@@ -215,7 +216,7 @@ class TreeMaker:
             try:
                 self._carry_out(order)
             except ToolFailedError as problem:
-                if not memory_bytes or is_mapped or _FULL not in (problem.details or ""):
+                if not memory_bytes or is_mapped or not _FULL.search(problem.details or ""):
                     raise
                 self.on_output("The tree does not fit into the memory; it is made on the disk.\n")
                 self._carry_out(replace(order, memory_bytes=0))
@@ -278,7 +279,7 @@ class TreeMaker:
         run(argv, timeout_seconds=seconds, input_bytes=order.document(), on_output=self.on_output)
 
     def _failed(self, problem: ToolFailedError | ToolTimeoutError) -> BuildError | NoSpaceError:
-        if _FULL in (problem.details or ""):
+        if _FULL.search(problem.details or ""):
             return NoSpaceError(
                 f"no space left while bootstrapping {self.suite.name} in {self.work}",
                 details=problem.details,
