@@ -7,15 +7,19 @@ are built by rpmbuild, signed by a key that is made for them, and indexed by cre
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.process import find_tool
+from coppice.testing.repodata import updateinfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
+
+    from coppice.testing.repodata import MadeUpAdvisory
 
 KERNEL = "5.14.0-1.x86_64"
 _SECONDS = 120
@@ -208,6 +212,34 @@ class RpmRepository:
             for path in place.glob("*.rpm"):
                 (self._work / f"{path.name}.done").touch()
             _run("createrepo_c", "--quiet", str(place))
+
+    def advise(self, where: str, advisories: Iterable[MadeUpAdvisory]) -> None:
+        """Say in the index of a folder what its updates are for; the next that is added there makes it unsaid."""
+        said = self._work / "updateinfo.xml"
+        said.write_bytes(updateinfo(advisories))
+        _run("modifyrepo_c", "--mdtype=updateinfo", str(said), str(self.folder / where / "repodata"))
+
+    def sign_index(self, where: str) -> None:
+        """Lay a signature beside the index of a folder as it is now."""
+        index = self.folder / where / "repodata" / "repomd.xml"
+        Path(f"{index}.asc").unlink(missing_ok=True)
+        self._gpg("--local-user", self.fingerprint, "--armor", "--detach-sign", str(index))
+
+    def copy(self, folder: Path) -> RpmRepository:
+        """Return the same repository, with the same key, in another folder, which is not there yet."""
+        shutil.copytree(self.folder, folder)
+        found = RpmRepository.__new__(RpmRepository)
+        work = folder.with_name(f"{folder.name}-work")
+        work.mkdir()
+        for path in folder.rglob("*.rpm"):
+            (work / f"{path.name}.done").touch()
+        found.__dict__ |= {**self.__dict__, "folder": folder, "_work": work}
+        return found
+
+    @property
+    def uri(self) -> str:
+        """What `factory.mirror` is set to."""
+        return f"file://{self.folder}"
 
     def close(self) -> None:
         """End GnuPG's agent."""
