@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from coppice.cli.main import main
 from coppice.clock import SystemClock
 from coppice.database import Database
 from coppice.definition.read import find_definition
@@ -24,6 +25,10 @@ from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
 from coppice.settings.model import ClusterSettings
 from coppice.testing.cluster import LocalCluster
+from coppice.testing.desk import Desk
+from coppice.testing.openpgp import GnuPg
+from coppice.testing.repository import PackageMirror
+from coppice.workflows.add import add_build
 from coppice.workflows.build import build_appliances
 from coppice.workflows.cluster_build import on_cluster
 
@@ -40,7 +45,7 @@ from coppice.factory import build as building
 from coppice.factory.audit import AuditReport
 from coppice.factory.evidence.inventory import Inventory
 from coppice.factory.files import describe_image
-from coppice.factory.model import BuilderOutput, BuiltImage, Outcome, Verdict
+from coppice.factory.model import BuilderOutput, BuiltImage, Outcome, Package, Verdict
 from coppice.model.image import DiskFormat
 from coppice.workflows import build as workflow
 
@@ -58,7 +63,8 @@ class StandIn:
 
     def build(self, definition, into, options, monitor):
         note("built", definition.name)
-        if "broken" in definition.packages:
+        today = json.loads(os.environ.get("TODAY") and Path(os.environ["TODAY"]).read_text() or "{}")
+        if "broken" in definition.packages or definition.name in today.get("broken", ()):
             (into / "build.log").write_text("what it said before the end")
             raise BuildError("it is broken", details="what it said before the end")
         died = Path(os.environ["NOTES"] + ".died")
@@ -71,10 +77,15 @@ class StandIn:
             if "slow" in definition.packages:
                 time.sleep(1)
         path = into / f"{definition.name}.raw"
-        path.write_bytes(b"".join(upon) + definition.name.encode().ljust(512, b"."))
+        installed = today.get("installed", {})
+        said = "".join([definition.name, *installed.values()])
+        path.write_bytes(b"".join(upon) + said.encode().ljust(512, b"."))
         (into / "build.log").write_text("well")
         return BuilderOutput(
-            images=(describe_image(path, DiskFormat.RAW),), packages=(), tools=(), log=into / "build.log"
+            images=(describe_image(path, DiskFormat.RAW),),
+            packages=tuple(Package(name=n, version=v, architecture="amd64") for n, v in installed.items()),
+            tools=(),
+            log=into / "build.log",
         )
 
 
@@ -157,10 +168,12 @@ def cluster(modules, tmp_path_factory):
     notes = place / "notes"
     notes.touch()
     with LocalCluster(place / "cluster", path=[modules], preload=["cluster_stand_ins"]) as started:
-        started.worker("first", {"x86_64": 2}, extra={"NOTES": str(notes), "WHO": "first"})
-        started.worker("second", {"x86_64": 1, "kvm": 1}, extra={"NOTES": str(notes), "WHO": "second"})
+        started.notes, started.today = notes, place / "today.json"
+        started.today.write_text("{}")
+        shared = {"NOTES": str(notes), "TODAY": str(started.today)}
+        started.worker("first", {"x86_64": 2}, extra={**shared, "WHO": "first"})
+        started.worker("second", {"x86_64": 1, "kvm": 1}, extra={**shared, "WHO": "second"})
         started.wait_for_workers("first", "second")
-        started.notes = notes
         yield started
 
 
@@ -316,6 +329,79 @@ def test_a_scheduler_that_is_not_there_is_a_clear_error(tmp_path):
         opened_cluster(settings, shared=tmp_path),
     ):
         pass
+
+
+SITE = """
+[factory]
+mirror = "{mirror.uri}"
+keyring = "{mirror.keyring}"
+builds_on = "cluster"
+[cluster]
+scheduler = "{cluster.address}"
+"""
+FIRST, SECOND = "3.0.1-1", "3.0.1-1+deb12u1"
+
+
+@pytest.fixture
+def desk(cluster, stand_ins, tmp_path):
+    """Return a publisher whose appliances, of which one is in a list, were built on the cluster, and their mirror."""
+    with GnuPg() as gnupg:
+        mirror = PackageMirror(tmp_path / "mirror", gnupg, gnupg.make_key("Archive"))
+        mirror.main.add("openssl", FIRST)
+        mirror.publish()
+        desk = Desk(tmp_path / "desk")
+        file = desk.root / "coppice.toml"
+        said = file.read_text() + SITE.format(mirror=mirror, cluster=cluster)
+        file.write_text(f'definitions_directory = "{tmp_path}/definitions"\n{said}')
+        desk.settings = load_settings(config=file, environ={"HOME": str(tmp_path)}, options={})
+        find = lambda name: find_definition((tmp_path / "definitions",), name)  # noqa: E731 - as short as it is
+        cluster.today.write_text(json.dumps({"installed": {"openssl": FIRST}}))
+        where = {"settings": desk.settings, "database": desk.database, "clock": desk.clock}
+        desk.create()
+        for name, parent in (("base", None), ("web", "base"), ("other", None), ("of-other", "other")):
+            define(tmp_path, name, parent=parent)
+        wanted = [find(name) for name in ("base", "web", "other", "of-other")]
+        with on_cluster(desk.settings) as place:
+            ended = build_appliances(wanted, **where, monitor=SILENT, find=find, place=place)
+        for each in ended:
+            add_build(each.result, **where, name=each.name)
+            desk.selections.select("general", each.name)
+        desk.publish()
+        yield desk, mirror
+        desk.close()
+
+
+def test_the_service_has_the_workers_rebuild_what_is_stale_and_publishes_it_itself(
+    cluster, modules, desk, capsys, monkeypatch
+):
+    desk, mirror = desk
+    before = desk.listed()
+    mirror.security.add("openssl", SECOND)
+    mirror.security.publish()
+    cluster.today.write_text(json.dumps({"installed": {"openssl": SECOND}, "broken": ["other"]}))
+    begun = len(noted(cluster))
+    coppice = ["--config", str(desk.root / "coppice.toml"), "--json"]
+    assert main([*coppice, "rebuild", "--dry-run"]) == 0
+    decided = {
+        each["appliance"]: each["decision"] for each in json.loads(capsys.readouterr().out)["data"]["appliances"]
+    }
+    assert decided == dict.fromkeys(("base", "of-other", "other", "web"), "rebuild")
+    assert len(noted(cluster)) == begun
+    monkeypatch.setenv("PYTHONPATH", with_modules(modules))
+    assert main([*coppice, "run", "--once", "--job", "rebuild"]) == 1
+    done = noted(cluster)[begun:]
+    # What failed was not booted, and what is built upon it not even begun; nothing was done but by workers.
+    assert sorted(name for what, name, *_ in done if what == "built") == ["base", "other", "web"]
+    assert [name for what, name, *_ in done if what == "built" and name in {"base", "web"}] == ["base", "web"]
+    assert {(name, who) for what, name, who, _ in done if what == "booted"} == {("base", "second"), ("web", "second")}
+    after = desk.listed()
+    assert {name for name in after if after[name] != before[name]} == {"base", "web"}
+    told = [(str(event.kind), event.subject) for event in Journal(desk.database).events()]
+    assert ("ApplianceRebuildFailed", "other") in told
+    # The next run does what is left: the one that failed waits, and its child is built upon what is there.
+    capsys.readouterr()
+    assert main([*coppice, "rebuild", "--at-once", "1"]) == 0
+    assert [each["appliance"] for each in json.loads(capsys.readouterr().out)["data"]["rebuilt"]] == ["of-other"]
 
 
 def test_a_worker_that_dies_has_its_build_tried_once_more_and_the_journal_is_written_here(cluster, stand_ins, tmp_path):
