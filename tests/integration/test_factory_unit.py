@@ -80,7 +80,7 @@ ENTER = """
 set -eu
 cd {place}
 for file in passwd group subuid subgid; do
-    touch /etc/$file
+    [ -e /etc/$file ] || touch /etc/$file
     cp /etc/$file .
 done
 echo 'coppice:x:{user}:{user}::/var/lib/coppice:/usr/sbin/nologin' >> passwd
