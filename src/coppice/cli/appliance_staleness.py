@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def staleness(context: Context, names: tuple[str, ...]) -> Result:
     """Show how stale the appliances are, all or those that are named; nothing is built.
 
-    Package repositories are asked by their signed indices. What could not be found out is shown as unknown.
+    Package repositories are asked by their indices. What could not be found out is shown as unknown.
     """
     from coppice.cli.build import definition_finder
     from coppice.workflows.staleness import Appraiser
