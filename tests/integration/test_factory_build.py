@@ -24,7 +24,7 @@ from coppice.conversion.model import ConversionLimits
 from coppice.conversion.unpack import opened_disk
 from coppice.definition.read import read_definition
 from coppice.errors import BootTestError, BuildError, InterruptedRunError
-from coppice.factory import audit, boot_guest
+from coppice.factory import audit, boot, boot_guest
 from coppice.factory.acceleration import Measurement, _probe, remember
 from coppice.factory.boot import BootSettings, Promise, boot_test, failure_folder
 from coppice.factory.bootstrap import disk as disks
@@ -254,9 +254,16 @@ def test_a_machine_that_floods_its_console_is_ended(tmp_path, monkeypatch):
         timeout_seconds=300, work_directory=tmp_path / "work", acceleration_file=tmp_path / "a.json"
     )
     monkeypatch.setattr(boot_guest, "CONSOLE_LIMIT_BYTES", 16 * 1024)
+    machines = []
+    started = boot_guest.started
+    monkeypatch.setattr(
+        boot, "started", lambda machine, *more, **named: machines.append(machine) or started(machine, *more, **named)
+    )
     image = describe_image(raw, DiskFormat.RAW)
+    large = replace(PROMISE, minimum_ram_mib=1536)
     with pytest.raises(BootTestError, match="writes more to its serial console") as caught:
-        boot_test(image, firmware=Firmware.BIOS, promise=PROMISE, settings=settings, monitor=SILENT, clock=CLOCK)
+        boot_test(image, firmware=Firmware.BIOS, promise=large, settings=settings, monitor=SILENT, clock=CLOCK)
+    assert [each.memory_mib for each in machines] == [1536]
     assert "AAAA" in (caught.value.details or "")
     assert list((tmp_path / "work").iterdir()) == []
 

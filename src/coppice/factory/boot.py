@@ -245,7 +245,7 @@ class _Test:
             disk_format=DiskFormat.QCOW2,
             acceleration=self._acceleration,
             architecture=promise.architecture,
-            memory_mib=self._settings.memory_mib,
+            memory_mib=max(self._settings.memory_mib, promise.minimum_ram_mib),
             cores=self._settings.cores,
             uefi=own_uefi(folder, architecture=promise.architecture, is_secure=promise.is_signed) if is_uefi else None,
         )

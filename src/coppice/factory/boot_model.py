@@ -52,6 +52,7 @@ class Promise:
         pages: That it serves.
         tests: Run in it.
         is_signed: Whether it starts where only what is signed may.
+        minimum_ram_mib: Memory in MiB that it asks for at least; 0: it does not say.
     """
 
     user: str
@@ -65,6 +66,7 @@ class Promise:
     pages: tuple[Page, ...] = ()
     tests: tuple[GuestTest, ...] = ()
     is_signed: bool = False
+    minimum_ram_mib: int = 0
 
     def digest(self) -> str:
         """Return a short digest of all of it; what passed for one promise has not passed for another."""
@@ -77,7 +79,7 @@ class BootSettings:
     """How boot tests run on this machine.
 
     Attributes:
-        memory_mib: Memory of the guest in MiB.
+        memory_mib: Memory of the guest in MiB; an appliance that asks for more gets that.
         cores: Its processor cores.
         timeout_seconds: For one whole test.
         work_directory: Where it works; the system's temporary directory when None.
@@ -112,6 +114,7 @@ def promise_of(definition: Definition) -> Promise:
         pages=definition.pages,
         tests=definition.tests,
         is_signed=definition.boot.secure_boot,
+        minimum_ram_mib=definition.requirements.minimum_ram_mib or 0,
     )
 
 

@@ -11,6 +11,7 @@ from coppice.definition.model import Access, Contextualisation, GuestTest, Page
 from coppice.definition.read import read_definition
 from coppice.factory.boot_model import LEVEL, PROMISE, BootLevel, Promise, covers, promise_of
 from coppice.factory.model import Outcome, Verdict
+from coppice.model.requirements import Requirements
 
 pytestmark = pytest.mark.unit
 
@@ -35,6 +36,8 @@ def test_a_promise_is_what_the_definition_says():
     assert [each.port for each in promise.open_ports] == [22, 5432, 5432, 5432, 5432]
     assert {test.name for test in promise.tests} == {test.name for test in DATABASE.tests}
     assert not promise.has_script
+    assert promise.minimum_ram_mib == DATABASE.requirements.minimum_ram_mib
+    assert promise_of(replace(DATABASE, requirements=Requirements())).minimum_ram_mib == 0
 
 
 @pytest.mark.parametrize(("data", "has_script"), [(b"#!/bin/sh\n", True), (b"#cloud-config\n{}\n", False)])
@@ -55,6 +58,7 @@ def test_only_a_script_of_its_own_can_have_run(data, has_script):
         {"pages": (Page(name="web", port=80),)},
         {"tests": (GuestTest(name="more", script=b"true"),)},
         {"is_signed": True},
+        {"minimum_ram_mib": 4096},
     ],
 )
 def test_what_passed_for_one_promise_has_not_passed_for_another(change):
