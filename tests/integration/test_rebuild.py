@@ -25,6 +25,7 @@ from coppice.definition.model import Definition, RebuildPolicy
 from coppice.errors import BootTestError, BuildError, ClusterError, LockedError, NotFoundError, UntrustedSignerError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
+from coppice.execution.model import ENDED_WORKERS
 from coppice.factory import build as factory_building
 from coppice.factory import builders
 from coppice.factory.audit import AuditReport
@@ -641,6 +642,25 @@ def test_a_cluster_that_is_not_there_keeps_back_builds_and_nothing_that_is_built
     assert site.desk.listed() != before
     # It is no fault of the appliance: the next run does not wait.
     assert site.choices() == {"base": Choice.REBUILD}
+
+
+@pytest.mark.parametrize(
+    ("facts", "next_choice"), [({}, Choice.REBUILD), ({ENDED_WORKERS: 2}, Choice.LATER)], ids=["cluster", "build"]
+)
+def test_a_cluster_that_ends_while_it_builds_makes_no_appliance_wait(site, monkeypatch, facts, next_choice):
+    site.add("base")
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+    place = Elsewhere(site)
+
+    def gone(*_args, **_words):
+        raise ClusterError("the cluster's scheduler does not answer any more", context=facts)
+
+    monkeypatch.setattr(place, "make", gone)
+    report = site.rebuild(place=contextlib.nullcontext(place))
+    assert [type(each) for each in report.errors] == [ClusterError]
+    # A build over which workers end, one after the other, is another matter.
+    assert site.choices() == {"base": next_choice}
 
 
 def test_an_endorser_of_a_list_signs_what_is_rebuilt(site):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coppice.atomic import storage_errors
 from coppice.errors import ClusterError, InterruptedRunError
+from coppice.execution.model import ENDED_WORKERS
 from coppice.execution.relay import Relay
 from coppice.execution.scheduler import connect
 from coppice.execution.worker import LOCK, MOST_TRIES, STOP, TOKEN, begun_mark, code_version, describe, is_held, serve
@@ -313,6 +314,7 @@ def _lost(name: str) -> ClusterError:
     return ClusterError(
         f"{name} was begun {MOST_TRIES} times, and each time the worker that did it ended",
         resolution="Look at the workers' logs: too little memory is the usual reason. Then run again.",
+        context={ENDED_WORKERS: MOST_TRIES},
     )
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from coppice.monitor import Monitor
 
 Result = TypeVar("Result")
+ENDED_WORKERS = "ended_workers"
+"""In the context of an error of a cluster: how many workers ended over one piece of work, which is then to blame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from coppice.catalogue.appliances import Appliances
 from coppice.errors import ClusterError, CoppiceError
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
-from coppice.execution.model import SilentBoard, Work
+from coppice.execution.model import ENDED_WORKERS, SilentBoard, Work
 from coppice.execution.pool import run_all
 from coppice.factory.staleness import Choice, FailedTry, Trigger
 from coppice.factory.staleness_notes import RebuildNotes, read_notes, write_notes
@@ -170,6 +170,11 @@ def _build(
         return (), problem
 
 
+def _is_of_the_cluster(error: CoppiceError) -> bool:
+    """Tell whether ``error`` is the cluster's alone: its scheduler is gone, or no worker is left that could do it."""
+    return isinstance(error, ClusterError) and ENDED_WORKERS not in error.context
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shop:
     """Builds anew what was decided."""
@@ -188,9 +193,9 @@ class _Shop:
         return [self._work(each, by_definition) for each in chosen]
 
     def note(self, ended: Ended[Rebuilt]) -> None:
-        """Note that a build failed; it is tried again later each time."""
+        """Note that a build failed; it is tried again later each time. A cluster's end is no fault of an appliance."""
         self.board.end(ended)
-        if ended.error is None:
+        if ended.error is None or _is_of_the_cluster(ended.error):
             return
         root, now = factory_root(self.settings), self.clock.now()
         notes = read_notes(root, ended.name)
