@@ -30,7 +30,7 @@ GRANDCHILD = replace(PARENT, name="grandchild", parent="child", packages=("more"
 
 def opened(result, tmp_path):
     raw = raw_of(result, tmp_path / f"{result.definition.name}.raw")
-    return open_root(raw, tmp_path)
+    return open_root(raw, tmp_path, may_be_btrfs=result.definition.file_system is FileSystemKind.BTRFS)
 
 
 def test_each_generation_may_have_the_file_system_that_it_likes(tmp_path, stand_in):

@@ -9,8 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.integration.test_audit_faults import DEFINITION
 
+from coppice.definition.model import FileSystemKind
 from coppice.errors import BuildError, NoSpaceError
+from coppice.factory.audit import read_subject
 from coppice.factory.bootstrap import btrfs
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.btrfs import Btrfs, check_filled
@@ -94,7 +97,7 @@ def copied(raw: Path, into: Path) -> Path:
 
 def test_all_that_a_tree_has_arrives_in_the_file_system(made, tmp_path):
     raw, listing = made
-    disk = open_root(raw, tmp_path)
+    disk = open_root(raw, tmp_path, may_be_btrfs=True)
     assert isinstance(disk, BtrfsDisk)
     check_filled(disk, listing)
     tree = disk.tree()
@@ -168,7 +171,17 @@ def test_a_disk_that_looks_like_two_file_systems_is_not_audited(made, tmp_path):
         stream.seek(disks.ROOT_START_BYTES + 1080)
         stream.write(b"\x53\xef")
     with pytest.raises(BuildError, match="like ext4 and like btrfs"):
-        open_root(raw, tmp_path)
+        open_root(raw, tmp_path, may_be_btrfs=True)
+
+
+def test_btrfs_that_another_builder_brought_is_not_audited(made, tmp_path):
+    own = replace(DEFINITION, file_system=FileSystemKind.BTRFS)
+    for definition in (DEFINITION, *(replace(own, builder=name) for name in ("prebuilt", "image", "packer"))):
+        with pytest.raises(BuildError, match="is of btrfs: its files cannot be audited") as caught:
+            read_subject(made[0], definition, tmp_path)
+        assert str(disks.ROOT_START_BYTES) in caught.value.message
+        assert "ext4" in caught.value.resolution
+    assert read_subject(made[0], own, tmp_path).tree.get("/usr/su") is not None
 
 
 def test_damage_is_an_error_and_never_an_absence(made, tmp_path):

@@ -22,15 +22,16 @@ _EXT_MAGIC_AT = 1080
 _EXT_MAGIC = b"\x53\xef"
 
 
-def open_root(raw: Path, work: Path) -> Ext4Disk | BtrfsDisk:
+def open_root(raw: Path, work: Path, *, may_be_btrfs: bool = False) -> Ext4Disk | BtrfsDisk:
     """Return what reads the largest partition of ``raw`` with a file system that can be read.
 
     Args:
         raw: The disk.
         work: An empty directory for scripts.
+        may_be_btrfs: Whether a root of btrfs is read: only where this factory made it, and no stranger did.
 
     Raises:
-        BuildError: There is none.
+        BuildError: There is none, or it is one of btrfs that is not read.
     """
     for start in _starts(raw):
         with storage_errors("reading", raw), raw.open("rb") as stream:
@@ -40,11 +41,18 @@ def open_root(raw: Path, work: Path) -> Ext4Disk | BtrfsDisk:
         if is_ext and has_btrfs:
             # What is read must be what a machine would mount.
             raise BuildError("the image's root looks like ext4 and like btrfs: its files cannot be audited")
+        if has_btrfs and not may_be_btrfs:
+            raise BuildError(
+                f"the image's root, at byte {start} of its disk, is of btrfs: its files cannot be audited",
+                details="Btrfs is read only of what the builder 'bootstrap' made with build.file-system = \"btrfs\".",
+                resolution="Take an image with a root of ext4, or have the appliance made by the builder 'bootstrap'.",
+            )
         if has_btrfs:
             return BtrfsDisk(raw, start)
         if is_ext:
             return Ext4Disk(raw, start, work)
-    raise BuildError("the image has no ext4 or btrfs partition: its files cannot be audited")
+    kinds = "ext4 or btrfs" if may_be_btrfs else "ext4"
+    raise BuildError(f"the image has no {kinds} partition: its files cannot be audited")
 
 
 def _starts(raw: Path) -> list[int]:
