@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A root of btrfs, made by the machine's own ``mkfs.btrfs`` and read back by own code and by ``btrfs``."""
 
+import errno
 import hashlib
+import mmap
 import os
 import subprocess
 import uuid
@@ -11,12 +13,13 @@ from pathlib import Path
 import pytest
 from tests.integration.test_audit_faults import DEFINITION
 
+from coppice.atomic import storage_errors
 from coppice.definition.model import FileSystemKind
-from coppice.errors import BuildError, NoSpaceError
+from coppice.errors import BuildError, NoSpaceError, StorageError
 from coppice.factory.audit import read_subject
 from coppice.factory.bootstrap import btrfs
 from coppice.factory.bootstrap import disk as disks
-from coppice.factory.bootstrap.btrfs import Btrfs, check_filled
+from coppice.factory.bootstrap.btrfs import Btrfs, check_filled, copy_written
 from coppice.factory.bootstrap.listing import Kind, Node
 from coppice.factory.evidence.btrfs import BtrfsDisk
 from coppice.factory.evidence.root import open_root
@@ -154,6 +157,38 @@ def test_what_a_tool_loses_is_an_error(made, tmp_path):
         check_filled(disk, listing | {"/usr/more": listing["/usr/su"]})
     with pytest.raises(BuildError, match="/usr/su: nobody asked for it"):
         check_filled(disk, {path: node for path, node in listing.items() if path != "/usr/su"})
+
+
+def test_a_content_that_a_tool_mangles_is_an_error(made, tmp_path):
+    raw, listing = made
+    other = hashlib.sha256(bytes(len(SHORT))).hexdigest()
+    with pytest.raises(BuildError, match="/usr/su: its content is not the one that was given"):
+        check_filled(
+            BtrfsDisk(raw, disks.ROOT_START_BYTES), listing | {"/usr/su": replace(listing["/usr/su"], digest=other)}
+        )
+    # On the disk: one byte of a file that lies beside no name.
+    broken = copied(raw, tmp_path / "broken.raw")
+    with broken.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
+        at = view.find(LONG[:4096], disks.ROOT_START_BYTES)
+        view[at + 7] = 8
+    with pytest.raises(BuildError, match="/usr/p(ing|erl): its content"):
+        check_filled(BtrfsDisk(broken, disks.ROOT_START_BYTES), listing)
+
+
+def test_a_disk_that_fails_is_not_the_end_of_what_is_written(tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x" * 4096)
+    os.truncate(source, 2 * MIB)
+    target.write_bytes(bytes(4 * MIB))
+    copy_written(source, target, MIB)
+    assert target.read_bytes() == bytes(MIB) + b"x" * 4096 + bytes(3 * MIB - 4096)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(btrfs.os, "lseek", fail)
+    with pytest.raises(StorageError, match="failed"), storage_errors("writing", target):
+        copy_written(source, target, MIB)
 
 
 def test_a_root_that_is_too_small_is_told_by_what_helps(tmp_path, monkeypatch):

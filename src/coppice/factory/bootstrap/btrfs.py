@@ -7,6 +7,7 @@ settled, and what came out is read back: whatever it lost is an error.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -166,13 +167,20 @@ def _features() -> tuple[str, ...]:
 
 
 def copy_written(source: Path, target: Path, offset_bytes: int) -> None:
-    """Copy what is written of ``source`` to that place of ``target``; where nothing is written, nothing is."""
+    """Copy what is written of ``source`` to that place of ``target``; where nothing is written, nothing is.
+
+    Raises:
+        OSError: One of them failed.
+    """
     with source.open("rb") as reader, target.open("r+b") as writer:
         end, at = os.fstat(reader.fileno()).st_size, 0
         while at < end:
             try:
                 at = os.lseek(reader.fileno(), at, os.SEEK_DATA)
-            except OSError:
+            except OSError as problem:
+                if problem.errno != errno.ENXIO:
+                    raise
+                # Nothing more is written.
                 return
             stop = os.lseek(reader.fileno(), at, os.SEEK_HOLE)
             while at < stop:
@@ -187,8 +195,10 @@ def check_filled(disk: BtrfsDisk, listing: Listing) -> None:
     Raises:
         BuildError: It does not; ``details`` name what is otherwise.
     """
-    numbers = {node.path: node.inode for node in disk.tree()} | {"/": FIRST_INODE}
-    targets = {node.path: node.target for node in disk.tree() if node.is_link}
+    tree = disk.tree()
+    numbers = {node.path: node.inode for node in tree} | {"/": FIRST_INODE}
+    targets = {node.path: node.target for node in tree if node.is_link}
+    contents = disk.contents(tree)
     names = Counter(numbers.values())
     wrong = [f"{path}: nobody asked for it" for path in sorted(numbers.keys() - listing.keys())]
     for path, node in listing.items():
@@ -202,6 +212,8 @@ def check_filled(disk: BtrfsDisk, listing: Listing) -> None:
             links = 1 if node.kind is Kind.DIRECTORY else names[numbers[path]]
             if (targets.get(path, ""), links, *_facts(inode)) != (node.target, inode.links, *_wanted(node)):
                 wrong.append(f"{path}: its facts are not those that were given")
+            elif node.kind is Kind.FILE and contents[numbers[path]] != node.digest:
+                wrong.append(f"{path}: its content is not the one that was given")
     if wrong:
         raise BuildError(
             f"mkfs.btrfs did not write what it was given: {wrong[0]}",

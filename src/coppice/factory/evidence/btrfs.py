@@ -163,6 +163,19 @@ class BtrfsDisk:
                 )
         return {node.path: by_inode[node.inode] for node in files}
 
+    def contents(self, tree: GuestTree) -> dict[int, str]:
+        """Return the sha256 of every file's content, by the number of its inode.
+
+        Raises:
+            BuildError: A file cannot be read.
+        """
+        numbers = {node.inode for node in tree if node.is_file}
+        with self._open() as trees:
+            return {
+                number: digests_of(self._pieces(number, trees), md5=False, sha1=False).sha256
+                for number in sorted(numbers, key=self._first_address)
+            }
+
     def capable(self, nodes: Iterable[Node]) -> frozenset[str]:
         """Return the paths of those ``nodes`` that have capabilities: rights of root, in part."""
         return frozenset(node.path for node in nodes if CAPABILITY in self.inodes[node.inode].attributes)
