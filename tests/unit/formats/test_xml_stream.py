@@ -40,6 +40,74 @@ def test_elements_are_told_with_their_depth_their_attributes_and_the_text_that_i
     assert found.ends == [(2, "t", "é <"), (2, "u", ""), (2, "n b", ""), (1, "a", "")]
 
 
+def test_prefixes_stand_for_namespaces_from_their_element_to_its_end():
+    document = (
+        b'<a xmlns:p="one"><p:b c="1" p:c="2" xml:lang="en"/>'
+        b'<b xmlns="two" xmlns:p="three"><p:c/><c xmlns=""/><c/></b><p:b/><b/></a>'
+    )
+    found = told(document)
+    assert [name for _, name, _ in found.starts] == ["a", "one b", "two b", "three c", "c", "two c", "one b", "b"]
+    assert [name for _, name, _ in found.ends] == ["one b", "three c", "c", "two c", "two b", "one b", "b", "a"]
+    own = "http://www.w3.org/XML/1998/namespace lang"
+    assert found.starts[1][2] == {"c": "1", "one c": "2", own: "en"}
+    assert found.starts[2][2] == {}
+
+
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        (b"<a><p:b/></a>", "unbound prefix 'p'"),
+        (b'<a><b p:c=""/></a>', "unbound prefix 'p'"),
+        (b'<a><b xmlns:p="n"/><p:b/></a>', "unbound prefix 'p'"),
+        (b'<a xmlns:p="n" xmlns:q="n"><b p:c="" q:c=""/></a>', "twice"),
+        (b'<a xmlns:p=""/>', "namespace that is none"),
+        (b'<a xmlns:xml="n"/>', "namespace that is none"),
+        (b'<a xmlns:p="n m"/>', "namespace that is none"),
+        (b"<a><:b/></a>", "name that is none|not well-formed"),
+        (b'<a xmlns:p="n"><p:b:c/></a>', "name that is none"),
+    ],
+)
+def test_prefixes_that_stand_for_nothing_are_refused(document, why):
+    with pytest.raises(DocumentError, match=why):
+        told(document)
+
+
+def many(pattern, number):
+    return b"".join(pattern % at for at in range(number))
+
+
+@pytest.mark.threat("T65")
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        (b'<a xmlns:p="' + b"n" * 257 + b'"/>', "namespace of more than"),
+        (b'<a xmlns:p="' + b"n" * 100_000 + b'"/>', "namespace of more than|tag or comment"),
+        (b'<a xmlns="' + b"n" * 257 + b'"/>', "namespace of more than"),
+        (b"<a><" + b"b" * 257 + b"/></a>", "name of more than"),
+        (b"<a><b " + b"c" * 257 + b'=""/></a>', "name of more than"),
+        (b"<a>" + many(b"<b%d/>", 5_000) + b"</a>", "too many names"),
+        (b"<a>" + many(b'<b c%d=""/>', 5_000) + b"</a>", "too many names"),
+        (b"<a>" + many(b'<b xmlns:p%d="n"/>', 5_000) + b"</a>", "too many names"),
+        (b"<a><b " + many(b' c%d=""', 65) + b"/></a>", "too many attributes"),
+        (b"<a" + many(b' xmlns:p%d="n"', 40) + b"><b" + many(b' xmlns:q%d="n"', 40) + b"/></a>", "names of namespaces"),
+        (b"<a" + many(b' c%d=""', 20_000) + b"/>", "tag or comment"),
+        (b"<a><b/><b" + many(b' c%d=""', 20_000) + b"/></a>", "tag or comment"),
+        (b"<a><b/></b" + b" " * 200_000 + b"></a>", "tag or comment|mismatched"),
+        (b"<a>" + b"<!--" + b" " * 200_000 + b"--></a>", "tag or comment"),
+    ],
+)
+@pytest.mark.parametrize("size", [10_000, 1_000_000])
+def test_what_the_parser_would_keep_is_bounded(document, why, size):
+    with pytest.raises(DocumentError, match=why):
+        told(document, size=size)
+
+
+def test_long_texts_and_many_short_elements_are_no_long_tags():
+    assert len(told(b"<a>" + b"<b c='1'>x</b>\n" * 40_000 + b"</a>", size=100_000).starts) == 40_001
+    found = told(b"<a><t>" + b"x" * 1_000_000 + b"</t><u>" + b"y" * 1_000_000 + b"</u></a>", size=100_000)
+    assert found.ends[0] == (2, "t", "x" * 1_000_000)
+
+
 @pytest.mark.threat("T65")
 @pytest.mark.parametrize(
     ("document", "why"),
