@@ -171,7 +171,7 @@ def test_a_content_that_a_tool_mangles_is_an_error(made, tmp_path):
     with broken.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
         at = view.find(LONG[:4096], disks.ROOT_START_BYTES)
         view[at + 7] = 8
-    with pytest.raises(BuildError, match="/usr/p(ing|erl): its content"):
+    with pytest.raises(BuildError, match=r"/usr/p(ing|erl): its content"):
         check_filled(BtrfsDisk(broken, disks.ROOT_START_BYTES), listing)
 
 
@@ -198,6 +198,14 @@ def test_a_root_that_is_too_small_is_told_by_what_helps(tmp_path, monkeypatch):
     monkeypatch.setattr(btrfs, "room_in_memory", lambda **_: MIB)
     with pytest.raises(NoSpaceError, match="tree in memory"):
         root_disk(tmp_path / "lean")
+
+
+def test_a_build_whose_time_is_up_is_told_so(tmp_path):
+    with pytest.raises(
+        BuildError, match=r"root file system failed: .*mkfs\.btrfs did not end within"
+    ) as caught:
+        root_disk(tmp_path / "late", seconds=0.0)
+    assert "factory.build_timeout_seconds" in caught.value.resolution
 
 
 def test_a_disk_that_looks_like_two_file_systems_is_not_audited(made, tmp_path):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from coppice.definition.model import FileSystemKind
 from coppice.errors import BuildError
 from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.boot_loader import BootLoader
-from coppice.factory.bootstrap.btrfs import Btrfs
+from coppice.factory.bootstrap.btrfs import LONGEST_SECONDS, Btrfs
 from coppice.factory.bootstrap.changes import EMPTY, Script, capability_name, with_folders
 from coppice.factory.bootstrap.dpkg import STATUS
 from coppice.factory.bootstrap.filesystem import Ext4
@@ -50,6 +52,7 @@ class Assembly:
         like: Once it is made: the image whose disk it was made of; None: it was made from nothing.
         lays_over: Returns what is laid over the tree.
         record: Path of the file that says which packages are installed.
+        deadline: When it has to be made, on the monotonic clock.
     """
 
     definition: Definition
@@ -63,6 +66,7 @@ class Assembly:
     disk_directory: Path | None = None
     lays_over: Callable[..., Overlay] = make_overlay
     record: str = STATUS
+    deadline: float = math.inf
     like: Path | None = field(init=False, default=None)
     _stage: Stage = field(init=False)
     _raw: Path = field(init=False)
@@ -132,6 +136,7 @@ class Assembly:
             size_bytes=disks.root_size_bytes(self.definition.disk_size_bytes),
             uuid=self._names.uuid("root"),
             epoch=self.suite.epoch,
+            seconds=min(LONGEST_SECONDS, self.deadline - time.monotonic()),
         )
         root.make(after, self._stage.directory, work)
         return listing, after

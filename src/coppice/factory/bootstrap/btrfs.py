@@ -12,18 +12,19 @@ import os
 import re
 import stat
 import sys
+import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
-from coppice.errors import BuildError, NoSpaceError, ToolFailedError
+from coppice.errors import BuildError, NoSpaceError, ToolFailedError, ToolTimeoutError
 from coppice.factory.bootstrap.btrfs_inside import Filling
 from coppice.factory.bootstrap.btrfs_settled import Identity, settle
 from coppice.factory.bootstrap.listing import Kind, write_listing
 from coppice.factory.bootstrap.room import room_in_memory
-from coppice.factory.bootstrap.tree import own_namespaces
+from coppice.factory.bootstrap.tree import advice, last_complaint, own_namespaces
 from coppice.factory.evidence.btrfs import CAPABILITY, BtrfsDisk
 from coppice.factory.evidence.btrfs_nodes import FIRST_INODE
 from coppice.process import run
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 
 TOOLS = ("mkfs.btrfs", "btrfs")
 _INSIDE = "coppice.factory.bootstrap.btrfs_inside"
-_TOOL_SECONDS = 900.0
+LONGEST_SECONDS = 86400.0
+"""For the making of one, where nobody says less."""
+_LIST_SECONDS = 60.0
+_NAMESPACE_SECONDS = 30.0
 _PAGE_BYTES = 4096
 _SPARE_BYTES = 64 * 1024**2
 _MOST_TOLD = 20
@@ -58,6 +62,7 @@ class Btrfs:
         size_bytes: How long it is.
         uuid: Its name; the names of its parts follow from it.
         epoch: Seconds since 1970: no file is younger, and the file system is that old.
+        seconds: How long the making of it may take.
     """
 
     disk: Path
@@ -65,6 +70,7 @@ class Btrfs:
     size_bytes: int
     uuid: uuid.UUID
     epoch: int
+    seconds: float = LONGEST_SECONDS
 
     def make(self, listing: Listing, contents: Path, work: Path) -> None:
         """Make it, with all that ``listing`` says in it.
@@ -79,22 +85,21 @@ class Btrfs:
             NoSpaceError: It is too small for what is in it, or the memory for the tree.
             StorageError: The disk failed.
         """
+        deadline = time.monotonic() + self.seconds
         image = work / "root.btrfs"
         with storage_errors("making", image):
             work.chmod(0o711)
             with image.open("xb") as stream:
                 stream.truncate(self.size_bytes)
-        self._fill(image, listing, contents, work)
+        self._fill(image, listing, contents, work, deadline)
         if image.stat().st_size != self.size_bytes:
             # It made itself room.
             raise self._too_small(f"mkfs.btrfs made it {image.stat().st_size} bytes long")
         settle(image, self._identity)
         try:
-            run(["btrfs", "check", "--readonly", image], timeout_seconds=_TOOL_SECONDS)
-        except ToolFailedError as problem:
-            raise BuildError(
-                f"the root file system is not clean: {problem.message}", details=problem.details
-            ) from problem
+            run(["btrfs", "check", "--readonly", image], timeout_seconds=_left(deadline))
+        except (ToolFailedError, ToolTimeoutError) as problem:
+            raise _failed("the root file system is not clean", problem) from problem
         check_filled(BtrfsDisk(image, 0), listing)
         with storage_errors("writing", self.disk):
             copy_written(image, self.disk, self.offset_bytes)
@@ -105,7 +110,7 @@ class Btrfs:
         device, chunks, files = (uuid.uuid5(self.uuid, part) for part in ("device", "chunks", "files"))
         return Identity(device=device, chunks=chunks, files=files, epoch=self.epoch)
 
-    def _fill(self, image: Path, listing: Listing, contents: Path, work: Path) -> None:
+    def _fill(self, image: Path, listing: Listing, contents: Path, work: Path, deadline: float) -> None:
         space, facts = work / "space", work / "listing"
         with storage_errors("making", space):
             space.mkdir()
@@ -117,16 +122,16 @@ class Btrfs:
             contents=str(contents),
             command=("mkfs.btrfs", "-q", "-L", "root", "-U", str(self.uuid), *_features(), "--rootdir"),
             image=str(image),
+            seconds=_left(deadline),
         )
         argv = [*own_namespaces(is_mapped=os.geteuid() != 0), sys.executable, "-P", "-m", _INSIDE]
         try:
-            run(argv, timeout_seconds=_TOOL_SECONDS, input_bytes=filling.document())
-        except ToolFailedError as problem:
+            # The time is up in there first, so that what took too long is told.
+            run(argv, timeout_seconds=filling.seconds + _NAMESPACE_SECONDS, input_bytes=filling.document())
+        except (ToolFailedError, ToolTimeoutError) as problem:
             if _FULL.search(problem.details or ""):
                 raise self._too_small(problem.details) from problem
-            raise BuildError(
-                f"making the root file system failed: {problem.message}", details=problem.details
-            ) from problem
+            raise _failed("making the root file system failed", problem) from problem
 
     def _too_small(self, details: str | None) -> NoSpaceError:
         return NoSpaceError(
@@ -134,6 +139,17 @@ class Btrfs:
             details=details,
             resolution="Give the appliance a larger build.disk-size.",
         )
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _failed(what: str, problem: ToolFailedError | ToolTimeoutError) -> BuildError:
+    complaint = last_complaint(problem)
+    return BuildError(
+        f"{what}: {complaint}", details=problem.details, resolution=advice(complaint, problem.details or "")
+    )
 
 
 def _memory_for(listing: Listing) -> int:
@@ -159,9 +175,9 @@ def _memory_for(listing: Listing) -> int:
 def _features() -> tuple[str, ...]:
     """Return what leaves out the features that only newer kernels read."""
     try:
-        said = run(["mkfs.btrfs", "-O", "list-all"], timeout_seconds=_TOOL_SECONDS).combined
-    except ToolFailedError as problem:
-        raise BuildError(f"mkfs.btrfs does not say what it can: {problem.message}") from problem
+        said = run(["mkfs.btrfs", "-O", "list-all"], timeout_seconds=_LIST_SECONDS).combined
+    except (ToolFailedError, ToolTimeoutError) as problem:
+        raise _failed("mkfs.btrfs does not say what it can", problem) from problem
     left_out = [f"^{name}" for name in _DEFAULT_FEATURE.findall(said) if name not in _FEATURES]
     return ("-O", ",".join(left_out)) if left_out else ()
 

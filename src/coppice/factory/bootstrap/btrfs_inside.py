@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from coppice.factory.bootstrap.listing import Listing, Node
 
 _MOUNT_SECONDS = 60.0
-_MAKE_SECONDS = 900.0
 _CAPABILITY = "security.capability"
 
 
@@ -39,6 +38,7 @@ class Filling:
         contents: Directory with the contents, each by its sha256.
         command: What makes the file system; the tree's directory and the file that it is made in come last.
         image: That file; it is as long as the file system.
+        seconds: For the command.
     """
 
     space: str
@@ -47,6 +47,7 @@ class Filling:
     contents: str
     command: tuple[str, ...]
     image: str
+    seconds: float
 
     def document(self) -> bytes:
         """Return it as JSON."""
@@ -70,6 +71,7 @@ def fill(filling: Filling) -> None:
 
     Raises:
         ToolFailedError: A program failed.
+        ToolTimeoutError: It did not end in time.
         StorageError: The tree does not fit into the memory, or cannot be laid out.
     """
     space = Path(filling.space)
@@ -78,7 +80,7 @@ def fill(filling: Filling) -> None:
     root = space / "root"
     with storage_errors("laying out the tree in", space):
         lay_out(read_listing(Path(filling.listing)), root, Path(filling.contents))
-    done = run([*filling.command, root, filling.image], timeout_seconds=_MAKE_SECONDS)
+    done = run([*filling.command, root, filling.image], timeout_seconds=filling.seconds)
     print(done.combined, flush=True)  # noqa: T201 - read by the caller
 
 

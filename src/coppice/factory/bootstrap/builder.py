@@ -94,7 +94,7 @@ class BootstrapBuilder:
             run_of_it = _Run(definition=definition, into=into, options=options, work=work, task=task, log=log)
             inputs = run_of_it.make_tree(f"{self.name} {self.version}")
             task.reach(1)
-            raw, packages, like = run_of_it.make_disk(self.name)
+            raw, packages, like = run_of_it.make_disk(self.name, deadline=deadline)
             task.reach(3)
             task.note("compressing the image")
             images = write_images(raw, into, definition, deadline=deadline, like=like)
@@ -167,7 +167,7 @@ class _Run:
         lines = sources(self.suite, self.options.mirror, self.definition.snapshot)
         return (*inputs, *index_inputs(lines, made, self.options), *provision_inputs(self.definition))
 
-    def make_disk(self, builder: str) -> tuple[Path, tuple[Package, ...], Path | None]:
+    def make_disk(self, builder: str, *, deadline: float) -> tuple[Path, tuple[Package, ...], Path | None]:
         """Make the disk of the tree; return it, what is installed, and the image that it was made of."""
         assembly = Assembly(
             definition=self.definition,
@@ -179,6 +179,7 @@ class _Run:
             work=self.work,
             note=self.task.note,
             disk_directory=self.options.disk_directory,
+            deadline=deadline,
         )
         raw = assembly.make()
         status = assembly.content(STATUS)

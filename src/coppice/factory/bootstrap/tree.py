@@ -285,15 +285,22 @@ class TreeMaker:
                 details=problem.details,
                 resolution="Free about 3 GiB there, or set another work directory, then run again.",
             )
-        complaint = _last_complaint(problem)
+        complaint = last_complaint(problem)
         return BuildError(
             f"bootstrapping {self.suite.name} failed: {complaint}",
             details=problem.details,
-            resolution=_advice(complaint, problem.details or ""),
+            resolution=advice(complaint, problem.details or "")
+            or "The lines above say why: a package that does not exist, a mirror that cannot be reached …",
         )
 
 
-def _advice(complaint: str, said: str) -> str:
+def advice(complaint: str, said: str) -> str | None:
+    """Return what to do about a program that took too long, or was killed; None: it was neither.
+
+    Args:
+        complaint: The last that was said of what is wrong.
+        said: All that was said.
+    """
     if _LATE in complaint:
         return (
             "Give builds longer (factory.build_timeout_seconds), or the machine less to do at a time. What is for "
@@ -304,10 +311,10 @@ def _advice(complaint: str, said: str) -> str:
             "A program was killed, most likely since the memory ran out: build fewer at once (--at-once), or have more "
             "memory."
         )
-    return "The lines above say why: a package that does not exist, a mirror that cannot be reached …"
+    return None
 
 
-def _last_complaint(problem: ToolFailedError | ToolTimeoutError) -> str:
+def last_complaint(problem: ToolFailedError | ToolTimeoutError) -> str:
     """Return the last that was said of what is wrong; what ran it only knows that it failed."""
     said = [line.removeprefix("E: ") for line in (problem.details or "").splitlines() if line.startswith("E: ")]
     return said[-1][:_LONGEST_COMPLAINT] if said else problem.message
