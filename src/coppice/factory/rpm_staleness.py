@@ -55,11 +55,13 @@ class RpmFindings:
         updates: Packages with updates, by name.
         undecided: Packages of modules of which there is a higher version, be it of their stream or of another.
         unreadable: Packages whose installed version is none.
+        odd: Packages whose place another may take; which versions of them it does is said in a way that tells nobody.
     """
 
     updates: tuple[PackageUpdate, ...]
     undecided: tuple[str, ...]
     unreadable: tuple[str, ...]
+    odd: tuple[str, ...]
 
 
 def find_rpm_updates(
@@ -86,7 +88,10 @@ def find_rpm_updates(
             # The same package of two architectures is one update.
             found[name] = update if name not in found else _joined(found[name], update)
     return RpmFindings(
-        updates=tuple(found.values()), undecided=tuple(sorted(undecided)), unreadable=tuple(sorted(unreadable))
+        updates=tuple(found.values()),
+        undecided=tuple(sorted(undecided)),
+        unreadable=tuple(sorted(unreadable)),
+        odd=tuple(sorted({name for (name, _), version in installed.items() if comparison.is_odd(name, version)})),
     )
 
 
@@ -153,6 +158,12 @@ class _Comparison:
             available=f"{best.name} {best.version}" if taking else best.version,
             is_security=is_security,
             severity=worst(fix.severity for fix in fixes),
+        )
+
+    def is_odd(self, name: str, version: str) -> bool:
+        """Tell whether something may take the place of a package, and nobody can tell whether it does."""
+        return not is_modular(version) and any(
+            each.name == name and each.is_odd for _, offer in self._takers.get(name, ()) for each in offer.obsoletes
         )
 
     def _fixes(self, name: str) -> Iterator[SecurityFix]:

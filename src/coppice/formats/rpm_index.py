@@ -35,6 +35,7 @@ _ARCHITECTURE = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _OF_MODULE = re.compile(r"\.module[+_]", re.ASCII)
 _SOURCES = frozenset({"src", "nosrc"})
 _FLAGS = frozenset({"", "LT", "LE", "EQ", "GE", "GT"})
+_ODD = "?"
 _UNSAID = frozenset({"", "(none)"})
 
 
@@ -72,18 +73,23 @@ class Obsoleted:
 
     Attributes:
         name: Of them.
-        flag: ``LT``, ``LE``, ``EQ``, ``GE`` or ``GT``: of the version; empty: all versions.
-        version: The version; empty: all.
+        flag: ``LT``, ``LE``, ``EQ``, ``GE`` or ``GT``: of the version; empty: all versions; ``?``: nobody can tell.
+        version: The version; empty: all, or nobody can tell.
     """
 
     name: str
     flag: str
     version: str
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether it is said in a way that tells nobody which versions are meant."""
+        return self.flag == _ODD
+
     def has(self, version: RpmVersion) -> bool:
-        """Tell whether a package of that name and ``version`` is one of them."""
-        if not self.flag:
-            return True
+        """Tell whether a package of that name and ``version`` is one of them, for all that can be told."""
+        if not self.flag or self.is_odd:
+            return not self.flag
         bound = RpmVersion(self.version)
         # Where one of both says no release, RPM lets it go.
         if not (bound.has_release and version.has_release):
@@ -261,7 +267,7 @@ class _Primary:
 
     def start(self, depth: int, name: str, attributes: Mapping[str, str]) -> None:
         if self._is_within:
-            self._obsoletes.append(self._entry(attributes))
+            self._obsolete(attributes)
         elif depth == 4 and name == f"{_RPM}obsoletes":  # noqa: PLR2004 - metadata, package, format
             self._is_within = True
         elif depth == 3 and name == f"{_COMMON}version":  # noqa: PLR2004 - metadata, package
@@ -282,15 +288,22 @@ class _Primary:
         elif depth == 2 and name == f"{_COMMON}package":  # noqa: PLR2004 - below the root
             self._add()
 
-    def _entry(self, attributes: Mapping[str, str]) -> Obsoleted:
+    def _obsolete(self, attributes: Mapping[str, str]) -> None:
         self._left -= 1
-        flag = attributes.get("flags", "")
-        if self._left < 0 or flag not in _FLAGS:
-            raise DocumentError(f"primary.xml obsoletes too much, or oddly: {flag[:80]!r}")
-        version = ""
-        if flag:
-            version = written_version(attributes, epoch="epoch", version="ver", release="rel", what="primary.xml")
-        return Obsoleted(name=attributes.get("name", ""), flag=flag, version=version)
+        if self._left < 0:
+            raise DocumentError(f"primary.xml obsoletes more than {MAX_OBSOLETES} packages")
+        name, flag, version = attributes.get("name", ""), attributes.get("flags", ""), ""
+        # RPM goes by names of packages only; what is called otherwise takes the place of none.
+        if not _NAME.fullmatch(name):
+            return
+        if flag not in _FLAGS:
+            flag = _ODD
+        elif flag:
+            try:
+                version = written_version(attributes, epoch="epoch", version="ver", release="rel", what="primary.xml")
+            except DocumentError:
+                flag = _ODD
+        self._obsoletes.append(Obsoleted(name=name, flag=flag, version=version))
 
     def _add(self) -> None:
         name = checked_name(self._said.get(f"{_COMMON}name", ""), "primary.xml")

@@ -237,6 +237,12 @@ def _undecided(findings: RpmFindings, definition: Definition) -> Iterator[StateE
             f"whether packages have updates is not known, as the versions that are installed are none: "
             f"{_shown(findings.unreadable)}"
         )
+    if findings.odd:
+        yield StateError(
+            f"whether other packages take the place of some is not known, as their repository says it in an odd way: "
+            f"{_shown(findings.odd)}",
+            resolution=f"Build it anew by a timer of your own: coppice build {definition.name} --fresh.",
+        )
 
 
 def _shown(names: tuple[str, ...]) -> str:

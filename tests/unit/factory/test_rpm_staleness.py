@@ -60,6 +60,17 @@ def test_an_update_is_a_higher_version_by_rpms_rules_in_any_repository():
     assert found(packages, first, second) == {"bash": ("5.1.8-10.el9_1", False), "gcc": ("13.0-1", False)}
 
 
+def test_what_may_take_the_place_of_a_package_in_an_odd_way_leaves_that_package_alone_unknown():
+    odd = Obsoleted(name="old", flag="?", version="")
+    packages = [installed("old", "1-1"), installed("bash", "5-1")]
+    there = find_rpm_updates(packages, [repository(offer("new", "1-1", "noarch", odd), offer("bash", "6-1"))], "x86_64")
+    assert ([each.name for each in there.updates], there.odd) == (["bash"], ("old",))
+    # It does not matter what is for another processor, or goes with it already.
+    for taker in (offer("new", "1-1", "aarch64", odd), offer("bash", "5-1", "noarch", odd)):
+        assert find_rpm_updates(packages, [repository(taker)], "x86_64").odd == ()
+    assert find_rpm_updates(packages[1:], [repository(offer("new", "1-1", "noarch", odd))], "x86_64").odd == ()
+
+
 def test_what_was_put_back_by_the_repository_is_no_update():
     assert found([installed("bash", "5.2-1")], repository(offer("bash", "5.1-1"))) == {}
 

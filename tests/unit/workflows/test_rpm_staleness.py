@@ -140,6 +140,14 @@ def test_an_installed_version_that_is_none_is_told(look):
     assert "odd" in only_error(look((*INSTALLED, odd)), StateError).message
 
 
+def test_what_a_repository_says_in_an_odd_way_of_a_package_hides_no_update_of_another(look, mirror):
+    odd = primary((NEWER, package("new", "1-1", obsoletes=("bash",)))).replace(b'"bash"/>', b'"bash" flags="LT"/>')
+    write_files(mirror.folder / MORE, {"primary": ("repodata/primary.xml", odd)}, timestamp=NOW)
+    [update], [problem] = look()
+    assert update.name == "openssl"
+    assert "odd way: bash" in problem.message
+
+
 def test_repositories_of_another_release_are_told(look):
     others = [replace(each, name=f"other-{each.name}") for each in INSTALLED]
     assert "do not have most of its packages" in only_error(look(others), StateError).message
