@@ -59,7 +59,7 @@ class RepositoryIndex:
     """A ``repomd.xml``.
 
     Attributes:
-        made_at: When the newest of its files was made.
+        made_at: When the newest of the files that are read was made.
         files: Those that are read, by kind.
     """
 
@@ -224,11 +224,11 @@ class _Index:
 
     def _add(self) -> None:
         said, kind = self._said, self._kind
+        if kind not in {PRIMARY, UPDATEINFO}:
+            return
         instant = _INSTANT.fullmatch(said.get("timestamp", ""))
         if instant is not None:
             self.instants.append(int(instant[1]))
-        if kind not in {PRIMARY, UPDATEINFO}:
-            return
         if kind in self.files:
             raise DocumentError(f"repomd.xml says two things of {kind}")
         path = said.get("path", "")

@@ -148,6 +148,11 @@ class Shelf:
         self._folder = state_directory / "factory" / "indices" / hashlib.sha256(name.encode()).hexdigest()[:32]
         self._index = index
 
+    @property
+    def facts_path(self) -> Path:
+        """The file in which is noted what was seen of it."""
+        return self._folder / "facts.json"
+
     def document(self) -> bytes | None:
         """Return the index that was verified last; None: there is none."""
         return self._bytes(self._index, INDEX_LIMIT_BYTES)
@@ -172,14 +177,14 @@ class Shelf:
         """Keep an index that was verified, and of the files those of these ``digests`` alone."""
         atomic.write_bytes(self._folder / self._index, document)
         noted = {**facts, "etag": validators.etag, "last_modified": validators.last_modified}
-        atomic.write_text(self._folder / "facts.json", json.dumps(noted) + "\n")
+        atomic.write_text(self.facts_path, json.dumps(noted) + "\n")
         for path in self._folder.iterdir():
-            if path.name not in {self._index, "facts.json", *digests} and not path.name.startswith("."):
+            if path.name not in {self._index, self.facts_path.name, *digests} and not path.name.startswith("."):
                 with atomic.storage_errors("removing", path):
                     path.unlink(missing_ok=True)
 
     def _facts(self) -> dict[str, str]:
-        content = self._bytes("facts.json", INDEX_LIMIT_BYTES)
+        content = self._bytes(self.facts_path.name, INDEX_LIMIT_BYTES)
         try:
             found = json.loads(content or b"{}")
         except ValueError:

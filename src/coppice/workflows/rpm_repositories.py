@@ -9,6 +9,7 @@ machine. It is never believed when it is older than one that was seen.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from coppice.errors import (
     BuildError,
     CoppiceError,
     DocumentError,
+    FutureListError,
     OlderListError,
     StateError,
     UnsignedListError,
@@ -53,6 +55,8 @@ _KEPT_INDEX = "repomd.xml"
 _SIGNATURE_LIMIT_BYTES = 64 * 1024
 _SECURITY = "security"
 _MOST_SHOWN = 5
+_MOST_AHEAD = timedelta(days=1)
+"""Of this machine's clock: what was made later is not believed, or nothing would be newer for a long time."""
 
 
 class RpmRepositories:
@@ -60,13 +64,13 @@ class RpmRepositories:
 
     Args:
         settings: Bounds on what is fetched, the mirror, the keyring, and where indices are kept.
-        clock: For the client.
+        clock: For the client, and for what is said to be made later than now.
         monitor: Where progress is told.
     """
 
     def __init__(self, settings: Settings, *, clock: Clock, monitor: Monitor) -> None:
         self._settings = settings
-        self._monitor = monitor
+        self._clock, self._monitor = clock, monitor
         self._client = client_of_mirrors(settings, clock)
         self._known: dict[str, RpmRepository] = {}
         self._failed: dict[str, CoppiceError] = {}
@@ -106,7 +110,7 @@ class RpmRepositories:
 
         Raises:
             TransferError: It could not be had.
-            TrustError: Its index is not signed as it must be, or is older than one that was seen.
+            TrustError: Its index is not signed as it must be, is older than one that was seen, or of the future.
             DocumentError: It has not the form of one.
             ChecksumMismatchError: A file is not what the index says.
             UnreadableFileError: A file of this machine cannot be read.
@@ -132,7 +136,7 @@ class RpmRepositories:
         document, validators = place.index(shelf)
         is_signed = self._is_signed(release, place, shelf, document, what)
         index = read_index(document)
-        _require_newer(index, shelf, what)
+        self._require_date(index, shelf, what)
         files = _Files(place=place, shelf=shelf, index=index, what=what)
         packages = files.pieces(PRIMARY)
         if packages is None:
@@ -176,6 +180,20 @@ class RpmRepositories:
             return False
         return True
 
+    def _require_date(self, index: RepositoryIndex, shelf: Shelf, what: str) -> None:
+        made_at, seen = to_rfc3339(index.made_at), shelf.fact("date")
+        if index.made_at > self._clock.now() + _MOST_AHEAD:
+            raise FutureListError(
+                f"the index of {what} says that it is of {made_at}, which is more than a day ahead",
+                resolution="Look at this machine's clock; if it is right, name another mirror.",
+            )
+        if seen is not None and made_at < seen:
+            raise OlderListError(
+                f"the index of {what} is of {made_at}, and one of {seen} was seen before",
+                resolution="Its mirror has gone back, or somebody answers in its name: name another. If you know that "
+                f"what was seen was false, remove {shelf.facts_path}.",
+            )
+
     def _keyring(self, release: RpmRelease) -> Keyring:
         named = self._settings.factory.keyring
         keys = find_keys(release, None if named is None else Path(named).expanduser())
@@ -214,15 +232,6 @@ def _release(definition: Definition) -> RpmRelease:
         f"{system.architecture} are is not known here",
         resolution="Build it anew by a timer of your own: coppice build NAME --fresh.",
     )
-
-
-def _require_newer(index: RepositoryIndex, shelf: Shelf, what: str) -> None:
-    made_at, seen = to_rfc3339(index.made_at), shelf.fact("date")
-    if seen is not None and made_at < seen:
-        raise OlderListError(
-            f"the index of {what} is of {made_at}, and one of {seen} was seen before",
-            resolution="Its mirror has gone back, or somebody answers in its name: name another.",
-        )
 
 
 def _undecided(findings: RpmFindings, definition: Definition) -> Iterator[StateError]:

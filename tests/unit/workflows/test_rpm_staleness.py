@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from coppice.clock import SystemClock
+from coppice.clock import SystemClock, to_rfc3339
 from coppice.definition.read import read_definition
 from coppice.errors import (
     BuildError,
     ChecksumMismatchError,
     DocumentError,
+    FutureListError,
     OlderListError,
     StateError,
     UnreadableFileError,
@@ -37,7 +41,7 @@ INSTALLED = tuple(
     Package(name=name, version=version, architecture="x86_64", manager="rpm")
     for name, version in (("bash", "5.1.8-9.el9"), ("openssl", "1:3.0.7-24.el9"), ("kernel-core", "5.14.0-427.el9"))
 )
-NOW = 1_790_000_000
+NOW = 1_700_000_000
 
 
 def package(name, version, **other):
@@ -167,8 +171,19 @@ def test_an_index_that_is_older_than_one_that_was_seen_is_not_believed(look, mir
     mirror.more(NEWER, timestamp=NOW - 1)
     problem = only_error(look(), OlderListError)
     assert "AlmaLinux 9 appstream" in problem.message
+    [noted] = re.findall(r"remove (/\S+)\.$", problem.resolution)
+    assert json.loads(Path(noted).read_text())["date"] == to_rfc3339(datetime.fromtimestamp(NOW, UTC))
     mirror.more(NEWER, timestamp=NOW)
     assert look()[1] == ()
+
+
+@pytest.mark.threat("T35")
+def test_an_index_of_the_future_is_not_believed_and_shuts_nothing_out(look, mirror):
+    mirror.more(NEWER, timestamp=99_999_999_999)
+    assert "5138" in only_error(look(), FutureListError).message
+    mirror.more(NEWER, timestamp=NOW)
+    [update], errors = look()
+    assert (update.name, errors) == ("openssl", ())
 
 
 @pytest.mark.threat("T35")
