@@ -44,6 +44,15 @@ def client_of_mirrors(settings: Settings, clock: Clock) -> Client:
     return Client(bounds, clock=clock)
 
 
+def shelf_name(address: str) -> str:
+    """Return what a repository at ``address`` is called for good: its user information and last slashes may change."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return f"{address.rstrip('/')}/"
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2].lower()}{slash}{path}".rstrip("/") + "/"
+
+
 class Place(Protocol):
     """Where the files of a repository are."""
 
@@ -172,6 +181,12 @@ class Shelf:
     def put(self, digest: str, content: bytes) -> None:
         """Keep such a file."""
         atomic.write_bytes(self._folder / digest, content)
+
+    def note(self, **facts: str) -> None:
+        """Note what is verified of an index before all that it vouches for is read; the index itself is not kept."""
+        noted = {**self._facts(), **facts}
+        if noted != self._facts():
+            atomic.write_text(self.facts_path, json.dumps(noted) + "\n")
 
     def keep(self, document: bytes, validators: Validators, digests: set[str], **facts: str) -> None:
         """Keep an index that was verified, and of the files those of these ``digests`` alone."""

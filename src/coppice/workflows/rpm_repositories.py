@@ -32,7 +32,7 @@ from coppice.formats.openpgp import read_keyring
 from coppice.formats.rpm_advisories import read_advisories
 from coppice.formats.rpm_index import PRIMARY, UPDATEINFO, read_index, read_primary
 from coppice.subscription.openpgp import Keyring
-from coppice.workflows.index_places import Shelf, client_of_mirrors, place_at, vouched_bytes
+from coppice.workflows.index_places import Shelf, client_of_mirrors, place_at, shelf_name, vouched_bytes
 from coppice.workflows.packed_index import unpacked
 
 if TYPE_CHECKING:
@@ -131,12 +131,15 @@ class RpmRepositories:
         return self._known[address]
 
     def _read(self, release: RpmRelease, name: str, address: str, what: str) -> RpmRepository:
-        shelf = Shelf(self._settings.state_directory, address, index=_KEPT_INDEX)
+        shelf = Shelf(self._settings.state_directory, shelf_name(address), index=_KEPT_INDEX)
         place = place_at(address, self._client, index=INDEX)
         document, validators = place.index(shelf)
         is_signed = self._is_signed(release, place, shelf, document, what)
         index = read_index(document)
         self._require_date(index, shelf, what)
+        facts = {"date": to_rfc3339(index.made_at), **({"signed": "yes"} if is_signed else {})}
+        # What it vouches for may be damaged: still nothing older is believed from here on, and nothing unsigned.
+        shelf.note(**facts)
         files = _Files(place=place, shelf=shelf, index=index, what=what)
         packages = files.pieces(PRIMARY)
         if packages is None:
@@ -144,8 +147,7 @@ class RpmRepositories:
         offers = read_primary(packages)
         advisories = files.pieces(UPDATEINFO)
         fixes = {} if advisories is None else read_advisories(advisories)
-        signed = {"signed": "yes"} if is_signed else {}
-        shelf.keep(document, validators, files.kept, date=to_rfc3339(index.made_at), **signed)
+        shelf.keep(document, validators, files.kept, **facts)
         return RpmRepository(
             name=what,
             is_security=name == _SECURITY or name.endswith(f"-{_SECURITY}"),

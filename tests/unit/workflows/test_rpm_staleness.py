@@ -25,10 +25,12 @@ from coppice.errors import (
 )
 from coppice.factory.bootstrap import rpm_releases
 from coppice.factory.model import Package
+from coppice.http import Validators
 from coppice.monitor import SILENT
 from coppice.settings.load import load_settings
 from coppice.testing.repodata import MadeUpAdvisory, MadeUpPackage, packer_of, primary, write_files, write_repodata
 from coppice.workflows import packed_index
+from coppice.workflows.index_places import Shelf, shelf_name
 from coppice.workflows.rpm_repositories import RpmRepositories
 from coppice.workflows.staleness import Appraiser
 
@@ -175,6 +177,46 @@ def test_an_index_that_is_older_than_one_that_was_seen_is_not_believed(look, mir
     assert json.loads(Path(noted).read_text())["date"] == to_rfc3339(datetime.fromtimestamp(NOW, UTC))
     mirror.more(NEWER, timestamp=NOW)
     assert look()[1] == ()
+
+
+@pytest.mark.threat("T35")
+def test_an_index_counts_as_seen_though_what_it_vouches_for_is_damaged(look, mirror):
+    files = {"primary": ("repodata/p.xml", primary([NEWER])), "updateinfo": ("repodata/u.xml", b"<updates>")}
+    write_files(mirror.folder / MORE, files, timestamp=NOW + 1)
+    only_error(look(), DocumentError)
+    mirror.more(NEWER, timestamp=NOW)
+    only_error(look(), OlderListError)
+    mirror.more(NEWER, timestamp=NOW + 1)
+    assert look()[1] == ()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://mirror.example/alma/",
+        "https://mirror.example/alma",
+        "https://mirror.example/alma//",
+        "https://me:secret@mirror.example/alma/",
+        "https://me:se@cret@Mirror.example/alma/",
+    ],
+)
+def test_what_is_kept_of_a_repository_outlives_a_new_password(address):
+    assert shelf_name(address) == "https://mirror.example/alma/"
+
+
+def test_paths_are_no_user_information():
+    assert shelf_name("file:///srv/a@b/") == "file:///srv/a@b/"
+    assert shelf_name("https://mirror.example/a@b") == "https://mirror.example/a@b/"
+
+
+def test_what_is_noted_leaves_what_is_kept_as_it_is(tmp_path):
+    shelf = Shelf(tmp_path, "name", index="index")
+    shelf.note(date="1")
+    assert (shelf.document(), shelf.fact("date")) == (None, "1")
+    shelf.keep(b"one", Validators(etag='"e"'), set(), date="1", signed="yes")
+    shelf.note(date="2")
+    assert (shelf.document(), shelf.validators().etag) == (b"one", '"e"')
+    assert (shelf.fact("date"), shelf.fact("signed")) == ("2", "yes")
 
 
 @pytest.mark.threat("T35")
