@@ -12,6 +12,8 @@ from coppice.factory.bootstrap.dpkg import read_packages
 from coppice.factory.bootstrap.filesystem import free_blocks
 from coppice.factory.bootstrap.parents import MAX_AGE_SECONDS, obtain_parent, parent_key
 from coppice.factory.bootstrap.room import room_in_memory
+from coppice.factory.bootstrap.rpm_releases import find_release
+from coppice.factory.bootstrap.rpm_repositories import repositories
 from coppice.factory.bootstrap.suites import find_suite, sources
 from coppice.factory.bootstrap.tree import TreeMaker
 
@@ -55,6 +57,31 @@ def test_packages_of_a_directory_are_copied_because_they_cannot_be_seen_from_ins
 def test_a_mirror_that_is_no_address_is_refused(mirror):
     with pytest.raises(BuildError, match="not the address"):
         sources(find_suite("bookworm"), mirror)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "snapshot"),
+    [
+        ("https://me:s3cret@mirror.example/debian", "20260131T000000Z"),
+        ("https://me:s3cret@mirror.example/{snapshot}", ""),
+        ("https://me:s3cret@mirror.example/a b", ""),
+        ("https://me:a/s3cret@mirror.example/a b", ""),
+        ("https://me:a?s3cret@b@mirror.example/a b", ""),
+        ("ftp:me:s3cret@mirror.example/a", ""),
+        ("me:s3cret@mirror.example/a", ""),
+        ("s3cret:pw@mirror.example/a", ""),
+        ("scret:s3cret@mirror.example/a", ""),
+        ("//me:s3cret@mirror.example/a", ""),
+    ],
+)
+@pytest.mark.parametrize(
+    ("lines", "release"), [(sources, find_suite("bookworm")), (repositories, find_release("almalinux-9"))]
+)
+def test_no_message_tells_the_password_of_a_mirror(mirror, snapshot, lines, release):
+    with pytest.raises(BuildError) as caught:
+        lines(release, mirror, snapshot)
+    assert "s3cret" not in f"{caught.value.message} {caught.value.resolution} {caught.value.details}"
+    assert "…@mirror.example/" in caught.value.message
 
 
 def test_a_snapshot_is_a_path_of_the_archive_and_may_have_expired():

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError
+from coppice.factory.bootstrap.mirror import shown_mirror
 
 if TYPE_CHECKING:
     from coppice.factory.bootstrap.rpm_releases import RpmRelease
@@ -73,15 +74,15 @@ def repositories(release: RpmRelease, mirror: str | None, snapshot: str = "") ->
     place = release.mirror if mirror is None else mirror
     if not _MIRROR.fullmatch(place):
         raise BuildError(
-            f"not the address of a mirror of {release.distribution}: {place[:200]!r}",
+            f"not the address of a mirror of {release.distribution}: {shown_mirror(place)}",
             resolution="Write it as https:// or file://, without spaces. The indices of these repositories are not "
             "signed, so plain http is taken from this machine only.",
         )
     if (_PLACE in place) != bool(snapshot):
         raise BuildError(
-            f"the mirror {place[:200]!r} has no snapshots by name"
+            f"the mirror {shown_mirror(place)} has no snapshots by name"
             if snapshot
-            else f"the mirror {place[:200]!r} needs to be told a snapshot",
+            else f"the mirror {shown_mirror(place)} needs to be told a snapshot",
             resolution=f"Where factory.mirror has {_PLACE} in it, build.snapshot is put there; have both or neither.",
         )
     base = place.rstrip("/").replace(_PLACE, snapshot)

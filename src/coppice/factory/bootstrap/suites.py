@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError
+from coppice.factory.bootstrap.mirror import shown_mirror
 from coppice.factory.bootstrap.processors import X86_64, Processor, find_processor
 from coppice.process import find_tool
 
@@ -189,14 +190,14 @@ def _mirrors(suite: Suite, mirror: str | None, snapshot: str) -> tuple[str, str]
     mirror = default_mirror() if mirror is None else mirror
     if not _MIRROR.fullmatch(mirror):
         raise BuildError(
-            f"not the address of a package mirror: {mirror[:200]!r}",
+            f"not the address of a package mirror: {shown_mirror(mirror)}",
             resolution="Write it as http://, https:// or file://, without spaces, without a suite.",
         )
     if (_PLACE in mirror) != bool(snapshot):
         raise BuildError(
-            f"the mirror of this site, {mirror[:200]!r}, has no snapshots by name"
+            f"the mirror of this site, {shown_mirror(mirror)}, has no snapshots by name"
             if snapshot
-            else f"the mirror of this site, {mirror[:200]!r}, needs to be told a snapshot",
+            else f"the mirror of this site, {shown_mirror(mirror)}, needs to be told a snapshot",
             resolution=f"Where factory.mirror has {_PLACE} in it, build.snapshot is put there; have both or neither.",
         )
     base = mirror.rstrip("/").replace(_PLACE, snapshot)
