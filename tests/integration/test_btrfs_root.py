@@ -201,9 +201,7 @@ def test_a_root_that_is_too_small_is_told_by_what_helps(tmp_path, monkeypatch):
 
 
 def test_a_build_whose_time_is_up_is_told_so(tmp_path):
-    with pytest.raises(
-        BuildError, match=r"root file system failed: .*mkfs\.btrfs did not end within"
-    ) as caught:
+    with pytest.raises(BuildError, match=r"root file system failed: .*mkfs\.btrfs did not end within") as caught:
         root_disk(tmp_path / "late", seconds=0.0)
     assert "factory.build_timeout_seconds" in caught.value.resolution
 
@@ -211,6 +209,13 @@ def test_a_build_whose_time_is_up_is_told_so(tmp_path):
 def test_a_disk_that_looks_like_two_file_systems_is_not_audited(made, tmp_path):
     raw = copied(made[0], tmp_path / "two.raw")
     with raw.open("r+b") as stream:
+        stream.seek(disks.ROOT_START_BYTES)
+        stream.write(b"XFSB")
+    with pytest.raises(BuildError, match="like btrfs and like xfs"):
+        open_root(raw, tmp_path, may_be_btrfs=True)
+    with raw.open("r+b") as stream:
+        stream.seek(disks.ROOT_START_BYTES)
+        stream.write(bytes(4))
         stream.seek(disks.ROOT_START_BYTES + 1080)
         stream.write(b"\x53\xef")
     with pytest.raises(BuildError, match="like ext4 and like btrfs"):

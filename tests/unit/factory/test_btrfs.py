@@ -11,6 +11,7 @@ import pytest
 
 from coppice.errors import BuildError
 from coppice.factory.bootstrap.btrfs_settled import Identity, _settled_head, _settled_node
+from coppice.factory.evidence import btrfs, btrfs_nodes
 from coppice.factory.evidence.btrfs import BtrfsDisk
 from coppice.factory.evidence.btrfs_nodes import (
     CHUNK_ITEM,
@@ -52,10 +53,10 @@ def sealed(data):
     return struct.pack("<I", crc32c(data[32:])).ljust(32, b"\0") + data[32:]
 
 
-def chunk(length, place, kind=1):
-    return struct.pack("<QQQQIIIHH", length, 2, 65536, kind, 4096, 4096, 4096, 1, 1) + struct.pack(
-        "<QQ16s", 1, place, b"d" * 16
-    )
+def chunk(length, place, kind=1, *others):
+    places = (place, *others)
+    head = struct.pack("<QQQQIIIHH", length, 2, 65536, kind, 4096, 4096, 4096, len(places), 1)
+    return head + b"".join(struct.pack("<QQ16s", 1, each, b"d" * 16) for each in places)
 
 
 def superblock(**changes):
@@ -93,11 +94,19 @@ def placed(address, length, kind=1):
     return struct.pack("<QQBBHB", 7, length, 0, 0, 0, kind) + struct.pack("<QQQQ", address, length, 0, length)
 
 
+def folder(*entries, sought=None):
+    """Return the root directory with these entries, which are found by those of ``sought``."""
+    sought = entries if sought is None else sought
+    return (
+        (256, INODE_ITEM, 0, inode(0o40755, 0)),
+        *((256, DIR_ITEM, number, data) for number, data in enumerate(sought)),
+        *((256, DIR_INDEX, number, data) for number, data in enumerate(entries, 2)),
+    )
+
+
+SHORT, HOLES, LINK = entry(257, b"short"), entry(258, b"holes"), entry(259, b"link")
 FILE_ITEMS = (
-    (256, INODE_ITEM, 0, inode(0o40755, 0)),
-    (256, DIR_INDEX, 2, entry(257, b"short")),
-    (256, DIR_INDEX, 3, entry(258, b"holes")),
-    (256, DIR_INDEX, 4, entry(259, b"link")),
+    *folder(SHORT, HOLES, LINK),
     (257, INODE_ITEM, 0, inode(0o100640, 5)),
     (257, EXTENT_DATA, 0, inline(b"hello")),
     (258, INODE_ITEM, 0, inode(0o100644, 3 * 4096 + 100)),
@@ -106,6 +115,15 @@ FILE_ITEMS = (
     (259, INODE_ITEM, 0, inode(0o120777, 5)),
     (259, EXTENT_DATA, 0, inline(b"short\0")),
 )
+
+
+def overfull():
+    """Return a leaf whose items are longer than it, since they lie over one another."""
+    raw = bytearray(node(FILES, ()))
+    heads = b"".join(struct.pack("<QBQII", 257, EXTENT_DATA, at, 2000, 1900) for at in range(3))
+    raw[101 : 101 + len(heads)] = heads
+    struct.pack_into("<I", raw, 96, 3)
+    return sealed(bytes(raw))
 
 
 def disk_of(tmp_path, *, files=FILE_ITEMS, head=None, roots=None, chunks=None, **nodes):
@@ -169,6 +187,26 @@ def test_files_links_and_holes_are_read(tmp_path):
         ({"files": ((256, INODE_ITEM, 0, b"x" * 20),)}, "cut off"),
         ({"files": ((257, EXTENT_DATA, 0, inline(b"x")),)}, "not there"),
         ({"files": ((257, INODE_ITEM, 0, inode(0o100644, 1)), (257, EXTENT_DATA, 0, inline(b"x", 3)))}, "compressed"),
+        ({"files": ((256, DIR_INDEX, 2, entry(257, b"n" * 256)),)}, "cannot be"),
+        # Names that a machine finds, and does not list; and the other way round.
+        ({"files": folder(SHORT, sought=(SHORT, HOLES))}, "lists is not what is found"),
+        ({"files": folder(SHORT, HOLES, sought=(SHORT,))}, "lists is not what is found"),
+        ({"files": folder(SHORT, sought=(entry(258, b"short"),))}, "lists is not what is found"),
+        ({"files": folder(SHORT, sought=(entry(256, b"short", kind=ROOT_ITEM),))}, "is a subvolume"),
+        ({"files": folder(SHORT, entry(258, b"short"))}, "in a directory twice"),
+        ({"files": FILE_ITEMS[::-1]}, "not in its order"),
+        ({"files": ((256, INODE_ITEM, 0, inode(0o40755, 0)), (256, INODE_ITEM, 1, inode(0o40755, 0)))}, "twice"),
+        ({"roots": ((5, ROOT_ITEM, 0, root(FILES)), (256, ROOT_ITEM, 0, root(FILES)))}, "has a subvolume, 256"),
+        ({"roots": ((5, ROOT_ITEM, 0, root(FILES)), (5, ROOT_ITEM, 7, root(FILES)))}, "is there twice"),
+        ({str(FILES): node(FILES, FILE_ITEMS)[:-1] + b"!"}, "another checksum than it says"),
+        ({str(FILES): overfull()}, "longer than the node"),
+        ({"chunks": ((256, CHUNK_ITEM, 0, chunk(SIZE, 0)), (256, CHUNK_ITEM, 4096, chunk(SIZE, 0)))}, "one another"),
+        ({"chunks": ((256, CHUNK_ITEM, 0, chunk(SIZE, 0, 0x21)),)}, "RAID"),
+        ({"chunks": ((256, CHUNK_ITEM, 0, chunk(SIZE, 0, 0x24, 4096)),)}, "twice, and not the same"),
+        (
+            {"roots": ((5, ROOT_ITEM, 0, root(FILES + NODE)),), str(FILES + NODE): node(FILES + NODE, (), level=1)},
+            "nothing in it",
+        ),
         # Two leaves that are the same one.
         (
             {
@@ -195,12 +233,13 @@ def test_nodes_that_lead_in_a_circle_are_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ((FILE_ITEMS[0], FILE_ITEMS[1]), "'/short' is not there"),
-        ((FILE_ITEMS[0], (256, DIR_INDEX, 2, entry(256, b"self"))), "too deep"),
+        (folder(SHORT), "'/short' is not there"),
+        (folder(entry(256, b"self")), "'/self' is in two places"),
         (
-            (FILE_ITEMS[0], (256, DIR_INDEX, 4, entry(259, b"link")), (259, INODE_ITEM, 0, inode(0o120777, 5))),
-            "leads nowhere",
+            (*folder(entry(257, b"a"), entry(257, b"b")), (257, INODE_ITEM, 0, inode(0o40755, 0))),
+            "'/b' is in two places",
         ),
+        ((*folder(LINK), (259, INODE_ITEM, 0, inode(0o120777, 5))), "leads nowhere"),
     ],
 )
 def test_a_tree_that_is_none_is_an_error(tmp_path, files, told):
@@ -219,11 +258,53 @@ def test_a_tree_that_is_none_is_an_error(tmp_path, files, told):
 )
 def test_a_content_that_cannot_be_is_an_error(tmp_path, size, extents, told):
     items = ((257, EXTENT_DATA, at, data) for at, data in extents)
-    disk = disk_of(tmp_path, files=(*FILE_ITEMS[:2], (257, INODE_ITEM, 0, inode(0o100644, size)), *items))
+    disk = disk_of(tmp_path, files=(*folder(SHORT), (257, INODE_ITEM, 0, inode(0o100644, size)), *items))
     tree = disk.tree()
     with pytest.raises(BuildError) as caught:
         tree.content(tree.get("/short"))
     assert told in caught.value.details
+
+
+def test_more_than_the_disk_could_hold_is_not_hashed(tmp_path):
+    disk = disk_of(tmp_path, files=(*folder(SHORT), (257, INODE_ITEM, 0, inode(0o100644, 17 * SIZE))))
+    with pytest.raises(BuildError) as caught:
+        disk.contents(disk.tree())
+    assert f"its files have {17 * SIZE} bytes" in caught.value.details
+
+
+def test_an_address_is_looked_for_in_its_own_chunk(tmp_path, monkeypatch):
+    # The content lies elsewhere than its address says; between the two there is nothing.
+    parts = ((256, CHUNK_ITEM, 0, chunk(DATA, 0)), (256, CHUNK_ITEM, 2 * SIZE, chunk(8192, DATA)))
+    for address, is_there in ((2 * SIZE, True), (2 * SIZE + 4096, True), (2 * SIZE + 8192, False), (SIZE, False)):
+        content = (257, EXTENT_DATA, 0, placed(address, 4096))
+        disk = disk_of(
+            tmp_path, chunks=parts, files=(*folder(SHORT), (257, INODE_ITEM, 0, inode(0o100644, 4096)), content)
+        )
+        tree = disk.tree()
+        if is_there:
+            assert tree.content(tree.get("/short")) == b"x" * 4096
+        else:
+            with pytest.raises(BuildError) as caught:
+                tree.content(tree.get("/short"))
+            assert "nowhere on the disk" in caught.value.details
+    monkeypatch.setattr(btrfs_nodes, "_MOST_CHUNKS", 1)
+    with pytest.raises(BuildError) as caught:
+        disk_of(tmp_path, chunks=parts)
+    assert "more than 1 chunks" in caught.value.details
+
+
+def test_more_names_than_are_taken_are_not_held(tmp_path, monkeypatch):
+    disk = disk_of(tmp_path)
+    for name, told in (("_MOST_ITEMS", "more than 2 names"), ("_MOST_NODES", "more than 2")):
+        with monkeypatch.context() as patch:
+            patch.setattr(btrfs, name, 2)
+            with pytest.raises(BuildError) as caught:
+                disk_of(tmp_path)
+        assert told in caught.value.details
+    monkeypatch.setattr(btrfs, "_MOST_NODES", 2)
+    with pytest.raises(BuildError) as caught:
+        disk.tree()
+    assert "more than 2 files" in caught.value.details
 
 
 def test_a_disk_without_btrfs_is_told_from_one_with_it():

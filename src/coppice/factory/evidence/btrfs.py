@@ -44,8 +44,12 @@ _EXTENT_PLACE = struct.Struct("<QQQQ")
 _INLINE, _WRITTEN, _RESERVED = 0, 1, 2
 _CHUNK_BYTES = 1024 * 1024
 _MOST_NODES = 2_000_000
+_MOST_ITEMS = 4 * _MOST_NODES
 _MOST_LEVELS = 256
 _MOST_FILE_BYTES = 1024**4
+_MOST_NAME_BYTES = 255
+# Of all files together: so many times what the disk has. Files have holes.
+_MOST_TIMES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,16 +101,23 @@ class BtrfsDisk:
         self._raw = raw
         self._offset_bytes = offset_bytes
         self.inodes: dict[int, Inode] = {}
-        self._entries: dict[int, list[tuple[str, int]]] = {}
+        self._entries: dict[int, dict[str, int]] = {}
+        self._counted = 0
+        self._trees: BtrfsTrees | None = None
+        # Names are there twice: a machine lists a directory by one, and finds what is in it by the other.
+        sought: dict[int, dict[str, int]] = {}
         with self._open() as trees:
             _check_first(trees)
             if FS_TREE not in trees.roots:
                 raise unreadable("it has no files")
             for node in trees.walk(trees.roots[FS_TREE]):
                 for item in node.items():
-                    self._take(item)
-        if len(self.inodes) > _MOST_NODES:
-            raise unreadable(f"it has more than {_MOST_NODES} files")
+                    if item.kind in {DIR_ITEM, DIR_INDEX}:
+                        self._take_names(self._entries if item.kind == DIR_INDEX else sought, item)
+                    else:
+                        self._take(item)
+        if sought != self._entries:
+            raise unreadable("what a directory lists is not what is found in it")
 
     def tree(self) -> GuestTree:
         """Return the whole tree.
@@ -116,18 +127,24 @@ class BtrfsDisk:
         """
         nodes: dict[str, Node] = {}
         level = [("", FIRST_INODE)]
+        reached = {FIRST_INODE}
         for _ in range(_MOST_LEVELS):
             if not level:
                 break
-            found = [
-                self._node(f"{folder}/{name}", number)
-                for folder, above in level
-                for name, number in self._entries.get(above, ())
-            ]
-            nodes |= {node.path: node for node in found}
-            if len(nodes) > _MOST_NODES:
-                raise unreadable(f"it has more than {_MOST_NODES} files")
-            level = [(node.path, node.inode) for node in found if node.is_folder]
+            below: list[tuple[str, int]] = []
+            for folder, above in level:
+                for name, number in self._entries.get(above, {}).items():
+                    node = self._node(f"{folder}/{name}", number)
+                    nodes[node.path] = node
+                    if len(nodes) > _MOST_NODES:
+                        raise unreadable(f"it has more than {_MOST_NODES} files")
+                    if not node.is_folder:
+                        continue
+                    if number in reached:
+                        raise unreadable(f"the directory {node.path[:200]!r} is in two places")
+                    reached.add(number)
+                    below.append((node.path, number))
+            level = below
         else:
             raise unreadable("its directories go too deep")
         return GuestTree(nodes, self.content)
@@ -157,7 +174,7 @@ class BtrfsDisk:
         with_sha1 = {node.inode for node in files if node.path not in ownership.packages}
         by_inode: dict[int, Digests] = {}
         with self._open() as trees:
-            for number in sorted({node.inode for node in files}, key=self._first_address):
+            for number in self._to_hash({node.inode for node in files}, trees):
                 by_inode[number] = digests_of(
                     self._pieces(number, trees), md5=number in with_md5, sha1=number in with_sha1
                 )
@@ -173,7 +190,7 @@ class BtrfsDisk:
         with self._open() as trees:
             return {
                 number: digests_of(self._pieces(number, trees), md5=False, sha1=False).sha256
-                for number in sorted(numbers, key=self._first_address)
+                for number in self._to_hash(numbers, trees)
             }
 
     def capable(self, nodes: Iterable[Node]) -> frozenset[str]:
@@ -183,20 +200,36 @@ class BtrfsDisk:
     @contextmanager
     def _open(self) -> Iterator[BtrfsTrees]:
         with storage_errors("reading", self._raw), self._raw.open("rb") as disk:
-            yield BtrfsTrees(disk, self._offset_bytes)
+            if self._trees is None:
+                self._trees = BtrfsTrees(disk, self._offset_bytes)
+            yield self._trees.over(disk)
+
+    def _count(self) -> None:
+        self._counted += 1
+        if self._counted > _MOST_ITEMS:
+            raise unreadable(f"it has more than {_MOST_ITEMS} names and parts of files")
+
+    def _take_names(self, entries: dict[int, dict[str, int]], item: Item) -> None:
+        names = entries.setdefault(item.objectid, {})
+        for raw, _, target in _named(item.data):
+            self._count()
+            if target[1] != INODE_ITEM:
+                raise unreadable(f"{raw[:80]!r} is a subvolume")
+            name = _name(raw)
+            if name in names:
+                raise unreadable(f"{name[:80]!r} is in a directory twice")
+            names[name] = target[0]
 
     def _take(self, item: Item) -> None:
         if item.kind == INODE_ITEM:
+            if item.objectid in self.inodes or len(self.inodes) >= _MOST_NODES:
+                raise unreadable(f"an inode is there twice, or there are more than {_MOST_NODES}")
             self.inodes[item.objectid] = _inode(item.data)
-        elif item.kind == DIR_INDEX:
-            for name, _, target in _named(item.data):
-                if target[1] != INODE_ITEM:
-                    raise unreadable(f"{name[:80]!r} is a subvolume")
-                self._entries.setdefault(item.objectid, []).append((_name(name), target[0]))
         elif item.kind in {XATTR_ITEM, EXTENT_DATA}:
             if item.objectid not in self.inodes:
                 raise unreadable("something is of a file that is not there")
             inode = self.inodes[item.objectid]
+            self._count()
             if item.kind == EXTENT_DATA:
                 inode.extents += _extents(item)
             else:
@@ -226,6 +259,13 @@ class BtrfsDisk:
     def _first_address(self, number: int) -> tuple[int, int]:
         extents = self.inodes[number].extents
         return extents[0].address if extents else 0, number
+
+    def _to_hash(self, numbers: set[int], trees: BtrfsTrees) -> list[int]:
+        """Return the inodes in the order in which they lie on the disk."""
+        total = sum(self.inodes[number].size_bytes for number in numbers)
+        if total > _MOST_TIMES * trees.disk_bytes:
+            raise unreadable(f"its files have {total} bytes, and the disk has {trees.disk_bytes}")
+        return sorted(numbers, key=self._first_address)
 
     def _pieces(self, number: int, trees: BtrfsTrees) -> Iterator[bytes]:
         inode = self.inodes[number]
@@ -299,7 +339,7 @@ def _extents(item: Item) -> Iterator[_Extent]:
 
 
 def _name(name: bytes) -> str:
-    if not name or b"/" in name or b"\0" in name or name in {b".", b".."}:
+    if not name or len(name) > _MOST_NAME_BYTES or b"/" in name or b"\0" in name or name in {b".", b".."}:
         raise unreadable(f"a name that cannot be: {name[:80]!r}")
     return _text(name)
 

@@ -7,16 +7,19 @@ places: whatever does not fit is an error, never "nothing there".
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
 SUPERBLOCK_BYTES = 4096
@@ -40,10 +43,14 @@ _SYSTEM_CHUNKS_AT = 811
 _MOST_SYSTEM_BYTES = 2048
 # Data, system and metadata, each there once or, on the same disk, twice.
 _PLAIN_CHUNK = 0x1 | 0x2 | 0x4 | 0x20
+_TWICE = 0x20
 _CRC32C = 0
 _NODE_SIZES = (4096, 8192, 16384, 32768, 65536)
 _MOST_LEVELS = 8
 _MOST_NODES = 500_000
+_MOST_CHUNKS = 16384
+# Between these are the numbers of subvolumes.
+_FIRST_SUBVOLUME, _AFTER_SUBVOLUMES = 256, 2**64 - 256
 _POLYNOMIAL = 0x82F63B78
 
 
@@ -144,10 +151,26 @@ class TreeNode:
     count: int
     data: bytes
 
-    def key(self, number: int) -> tuple[int, int, int]:
-        """Return the key of one of a leaf's items."""
-        objectid, kind, offset, _, _ = _ITEM.unpack_from(self.data, HEADER_BYTES + number * _ITEM.size)
-        return objectid, kind, offset
+    def last_key(self, before: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the key of a leaf's last item; of one without items, ``before``.
+
+        Args:
+            before: The last key of the leaves before it.
+
+        Raises:
+            BuildError: A key does not follow upon the one before it, or the items are longer than the leaf.
+        """
+        total = 0
+        end = HEADER_BYTES + self.count * _ITEM.size
+        for objectid, kind, offset, _, size in _ITEM.iter_unpack(self.data[HEADER_BYTES:end]):
+            key = (objectid, kind, offset)
+            if key <= before:
+                raise unreadable("a tree is not in its order")
+            before = key
+            total += size
+        if end + total > len(self.data):
+            raise unreadable("what is in a node is longer than the node")
+        return before
 
     def items(self) -> Iterator[Item]:
         """Give what a leaf holds.
@@ -184,19 +207,36 @@ class BtrfsTrees:
         self._offset_bytes = offset_bytes
         self._end = disk.seek(0, os.SEEK_END)
         self.superblock = _superblock(self._read(SUPERBLOCK_PLACES[0], SUPERBLOCK_BYTES))
-        self._chunks = list(_system_chunks(self.superblock.raw))
-        self._chunks = [
+        self._chunks = _in_order(_system_chunks(self.superblock.raw))
+        self._chunks = _in_order(
             _chunk(item.offset, item.data)
             for node in self.walk(self.superblock.chunk_root)
             for item in node.items()
             if item.kind == CHUNK_ITEM
-        ]
-        self.roots = {
-            item.objectid: _root_address(item)
-            for node in self.walk(self.superblock.root)
-            for item in node.items()
-            if item.kind == ROOT_ITEM
-        }
+        )
+        self.roots: dict[int, int] = {}
+        for node in self.walk(self.superblock.root):
+            for item in node.items():
+                if item.kind == ROOT_ITEM:
+                    self._take_root(item)
+
+    @property
+    def disk_bytes(self) -> int:
+        """How long the disk is."""
+        return self._end
+
+    def over(self, disk: BinaryIO) -> BtrfsTrees:
+        """Return the same trees, read from the same disk that was opened anew."""
+        same = copy.copy(self)
+        same._disk = disk  # noqa: SLF001 - its own
+        return same
+
+    def _take_root(self, item: Item) -> None:
+        if _FIRST_SUBVOLUME <= item.objectid < _AFTER_SUBVOLUMES:
+            raise unreadable(f"it has a subvolume, {item.objectid}")
+        if item.objectid in self.roots:
+            raise unreadable(f"the tree {item.objectid} is there twice")
+        self.roots[item.objectid] = _root_address(item)
 
     def walk(self, address: int) -> Iterator[TreeNode]:
         """Give the nodes of the tree whose first node is at ``address``, in the order of their keys.
@@ -212,14 +252,14 @@ class BtrfsTrees:
                 return
             at, level = waiting.pop()
             node = _node(at, self.read(at, size))
+            if not node.count and (node.level or level is not None):
+                raise unreadable("a node has nothing in it")
             # Each is one level below the one that names it, so that no circle is walked for ever.
             if node.level != level if level is not None else node.level >= _MOST_LEVELS:
                 raise unreadable("a node has another level than its place")
-            if node.count and not node.level:
+            if not node.level:
                 # So no node is come to twice, either.
-                if node.key(0) <= last:
-                    raise unreadable("a tree is not in its order")
-                last = node.key(node.count - 1)
+                last = node.last_key(last)
             yield node
             waiting += [(below, node.level - 1) for below in reversed(list(node.pointers()))]
         raise unreadable(f"a tree has more than {_MOST_NODES} nodes")
@@ -230,8 +270,10 @@ class BtrfsTrees:
         Raises:
             BuildError: They are nowhere.
         """
-        for chunk in self._chunks:
-            if chunk.start <= address and address + length <= chunk.start + chunk.length:
+        number = bisect_right(self._chunks, address, key=lambda chunk: chunk.start)
+        if number:
+            chunk = self._chunks[number - 1]
+            if address + length <= chunk.start + chunk.length:
                 return tuple(place + address - chunk.start for place in chunk.places)
         raise unreadable(f"the address {address} is nowhere on the disk")
 
@@ -239,9 +281,13 @@ class BtrfsTrees:
         """Return the bytes at an address.
 
         Raises:
-            BuildError: They are not on the disk.
+            BuildError: They are not on the disk, or are there twice, and not the same.
         """
-        return self._read(self.places(address, length)[0], length)
+        first, *others = (self._read(place, length) for place in self.places(address, length))
+        # A machine may read either.
+        if any(other != first for other in others):
+            raise unreadable(f"what is at the address {address} is there twice, and not the same")
+        return first
 
     def _read(self, place: int, length: int) -> bytes:
         if self._offset_bytes + place + length > self._end:
@@ -302,10 +348,26 @@ def _chunk(start: int, data: bytes) -> Chunk:
     if len(data) < _CHUNK.size:
         raise unreadable("a chunk is cut off")
     length, _, _, kind, _, _, _, stripes, _ = _CHUNK.unpack_from(data)
-    if kind & ~_PLAIN_CHUNK or not stripes or len(data) < _CHUNK.size + stripes * _STRIPE.size:
+    if (
+        kind & ~_PLAIN_CHUNK
+        or stripes != (2 if kind & _TWICE else 1)
+        or len(data) < _CHUNK.size + stripes * _STRIPE.size
+    ):
         raise unreadable("it is a RAID, or a chunk is cut off")
     places = tuple(_STRIPE.unpack_from(data, _CHUNK.size + number * _STRIPE.size)[1] for number in range(stripes))
     return Chunk(start=start, length=length, places=places)
+
+
+def _in_order(chunks: Iterable[Chunk]) -> list[Chunk]:
+    found: list[Chunk] = []
+    for chunk in chunks:
+        found.append(chunk)
+        if len(found) > _MOST_CHUNKS:
+            raise unreadable(f"it has more than {_MOST_CHUNKS} chunks")
+    found.sort(key=lambda chunk: chunk.start)
+    if any(one.start + one.length > other.start for one, other in pairwise(found)):
+        raise unreadable("its chunks lie over one another")
+    return found
 
 
 def _root_address(item: Item) -> int:
@@ -320,4 +382,6 @@ def _node(address: int, data: bytes) -> TreeNode:
     size = _POINTER.size if level else _ITEM.size
     if told != address or HEADER_BYTES + count * size > len(data):
         raise unreadable(f"there is no node at the address {address}")
+    if crc32c(data[CHECKSUM_BYTES:]) != struct.unpack_from("<I", data)[0]:
+        raise unreadable(f"the node at the address {address} has another checksum than it says")
     return TreeNode(address=address, level=level, count=count, data=data)

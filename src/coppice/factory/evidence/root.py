@@ -20,6 +20,7 @@ _TOOL_SECONDS = 300.0
 _SECTOR_BYTES = 512
 _EXT_MAGIC_AT = 1080
 _EXT_MAGIC = b"\x53\xef"
+_XFS_MAGIC = b"XFSB"
 
 
 def open_root(raw: Path, work: Path, *, may_be_btrfs: bool = False) -> Ext4Disk | BtrfsDisk:
@@ -35,12 +36,19 @@ def open_root(raw: Path, work: Path, *, may_be_btrfs: bool = False) -> Ext4Disk 
     """
     for start in _starts(raw):
         with storage_errors("reading", raw), raw.open("rb") as stream:
+            stream.seek(start)
+            is_xfs = stream.read(len(_XFS_MAGIC)) == _XFS_MAGIC
             stream.seek(start + _EXT_MAGIC_AT)
             is_ext = stream.read(len(_EXT_MAGIC)) == _EXT_MAGIC
             has_btrfs = is_btrfs(stream, start)
-        if is_ext and has_btrfs:
+        looks_like = [name for name, is_it in (("ext4", is_ext), ("btrfs", has_btrfs), ("xfs", is_xfs)) if is_it]
+        if len(looks_like) > 1:
             # What is read must be what a machine would mount.
-            raise BuildError("the image's root looks like ext4 and like btrfs: its files cannot be audited")
+            raise BuildError(
+                f"the image's root, at byte {start} of its disk, looks like {' and like '.join(looks_like)}: "
+                "its files cannot be audited",
+                resolution="Make its file system anew where nothing of another one is left.",
+            )
         if has_btrfs and not may_be_btrfs:
             raise BuildError(
                 f"the image's root, at byte {start} of its disk, is of btrfs: its files cannot be audited",
