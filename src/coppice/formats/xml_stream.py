@@ -85,7 +85,8 @@ class _Reading:
         self._depth = self._elements = self._gap = 0
         self._fed = 0
         self._text: list[str] | None = None
-        self._scopes = [_Scope(depth=0, namespaces={"": "", "xml": _OWN_NAMESPACE})]
+        self._scope = _Scope(depth=0, namespaces={"": "", "xml": _OWN_NAMESPACE})
+        self._scopes, self._names = [self._scope], self._scope.elements
         self._plain: set[str] = set()
         self._raw: dict[str, str] = {}
         self._error = expat.ExpatError
@@ -130,12 +131,12 @@ class _Reading:
         self._elements += 1
         if self._elements > MAX_ELEMENTS or self._depth > MAX_DEPTH:
             self._refuse("has too many elements, or too deep ones")
-        if len(self._raw) > MAX_NAMES or len(attributes) > MAX_ATTRIBUTES:
-            self._refuse("has too many names, or too many attributes in one element")
-        # Nearly all attributes of a document are called like some before, without a prefix.
+        if len(attributes) > MAX_ATTRIBUTES:
+            self._refuse(f"has an element with too many attributes: {raw[:80]!r}")
+        # Nearly all elements and attributes of a document are called like some before, the latter without a prefix.
         if not self._plain.issuperset(attributes):
             attributes = self._resolved(attributes)
-        name = self._element(raw)
+        name = self._names.get(raw) or self._element(raw)
         if self._depth == 1 and name != self._reader.root:
             self._refuse(f"is another document: it begins with {name[:80]!r}")
         if name in self._texts:
@@ -149,21 +150,23 @@ class _Reading:
         if self._text is not None:
             text, self._text = "".join(self._text).strip(), None
             self._parser.CharacterDataHandler = None
-        self._reader.end(self._depth, self._element(raw), text)
-        if self._scopes[-1].depth == self._depth:
+        depth = self._depth
+        self._reader.end(depth, self._names[raw], text)
+        if depth == self._scope.depth:
             self._scopes.pop()
-        self._depth -= 1
+            self._enter(self._scopes[-1])
+        self._depth = depth - 1
+
+    def _enter(self, scope: _Scope) -> None:
+        self._scope, self._names = scope, scope.elements
 
     def _element(self, raw: str) -> str:
-        scope = self._scopes[-1]
-        name = scope.elements.get(raw)
-        if name is None:
-            prefix, local = self._parted(raw)
-            name = scope.elements[raw] = self._full(prefix, local)
+        name = self._names[raw] = self._full(*self._parted(raw))
         return name
 
     def _resolved(self, attributes: Mapping[str, str]) -> dict[str, str]:
         """Return the attributes by their full names; what is declared among them is in force from here on."""
+        self._require_few_names()
         declared = {
             raw.removeprefix(_DECLARATION).removeprefix(":"): value
             for raw, value in attributes.items()
@@ -191,12 +194,18 @@ class _Reading:
             is_own = prefix in {"xml", _DECLARATION} or address == _OWN_NAMESPACE
             if is_own or ":" in prefix or (prefix and not address) or any(each.isspace() for each in address):
                 self._refuse(f"declares a namespace that is none: {prefix[:40]!r} as {address[:80]!r}")
-        namespaces = {**self._scopes[-1].namespaces, **declared}
+        namespaces = {**self._scope.namespaces, **declared}
         if len(namespaces) > MAX_ATTRIBUTES:
             self._refuse("has too many names of namespaces")
         self._scopes.append(_Scope(depth=self._depth, namespaces=namespaces))
+        self._enter(self._scopes[-1])
+
+    def _require_few_names(self) -> None:
+        if len(self._raw) > MAX_NAMES:
+            self._refuse(f"has too many names: more than {MAX_NAMES} different ones")
 
     def _parted(self, raw: str) -> tuple[str, str]:
+        self._require_few_names()
         if len(raw) > MAX_NAME_LENGTH:
             self._refuse(f"has a name of more than {MAX_NAME_LENGTH} characters")
         prefix, colon, local = raw.rpartition(":")
@@ -205,7 +214,7 @@ class _Reading:
         return prefix, local
 
     def _full(self, prefix: str, local: str) -> str:
-        address = self._scopes[-1].namespaces.get(prefix)
+        address = self._scope.namespaces.get(prefix)
         if address is None:
             self._refuse(f"is no well-formed XML: unbound prefix {prefix[:80]!r}")
         return f"{address}{_SEPARATOR}{local}" if address else local
