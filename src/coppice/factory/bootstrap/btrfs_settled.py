@@ -29,8 +29,8 @@ from coppice.factory.evidence.btrfs_nodes import (
     UUID_OF_SUBVOLUME,
     XATTR_ITEM,
     BtrfsTrees,
-    crc32c,
 )
+from coppice.factory.evidence.crc import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,6 @@ places: whatever does not fit is an error, never "nothing there".
 from __future__ import annotations
 
 import copy
-import functools
 import os
 import struct
 from bisect import bisect_right
@@ -17,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError
+from coppice.factory.evidence.crc import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,29 +51,6 @@ _MOST_NODES = 500_000
 _MOST_CHUNKS = 16384
 # Between these are the numbers of subvolumes.
 _FIRST_SUBVOLUME, _AFTER_SUBVOLUMES = 256, 2**64 - 256
-_POLYNOMIAL = 0x82F63B78
-
-
-@functools.cache
-def _crc_table() -> tuple[int, ...]:
-    # Of each pair of bytes: half as many steps as byte by byte.
-    single = []
-    for number in range(256):
-        value = number
-        for _ in range(8):
-            value = (value >> 1) ^ (_POLYNOMIAL if value & 1 else 0)
-        single.append(value)
-    once = [single[number & 0xFF] ^ (number >> 8) for number in range(65536)]
-    return tuple(single[value & 0xFF] ^ (value >> 8) for value in once)
-
-
-def crc32c(data: bytes) -> int:
-    """Return the checksum of ``data``, whose length is even: CRC-32C, Castagnoli's."""
-    table = _crc_table()
-    value = 0xFFFFFFFF
-    for pair in struct.unpack(f"<{len(data) // 2}H", data):
-        value = table[(value ^ pair) & 0xFFFF] ^ (value >> 16)
-    return value ^ 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
