@@ -152,6 +152,19 @@ def test_an_index_that_is_older_than_one_that_was_seen_is_not_believed(settings,
         read(settings)
 
 
+def test_an_index_counts_as_seen_although_what_it_vouches_for_could_not_be_read(settings, mirror):
+    before = (mirror.main.folder / "InRelease").read_bytes()
+    mirror.main.publish(at=datetime.now(UTC) + timedelta(seconds=90))
+    for file in (mirror.main.folder / "main").rglob("*"):
+        if file.is_file():
+            file.write_bytes(bytes([*file.read_bytes()[:-1], 0]))
+    with pytest.raises(ChecksumMismatchError):
+        read(settings)
+    (mirror.main.folder / "InRelease").write_bytes(before)
+    with pytest.raises(OlderListError):
+        read(settings)
+
+
 def test_an_index_of_another_suite_is_not_believed_though_its_signature_is_good(settings, mirror):
     # By it, there would be no security updates.
     security = mirror.security.folder

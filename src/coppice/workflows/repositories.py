@@ -134,6 +134,8 @@ class Repositories:
         release = read_release(text)
         _require_suite(source, release)
         self._check_dates(source, release, shelf)
+        # What it vouches for may be damaged: still nothing older is believed from here on.
+        shelf.note(date=to_rfc3339(release.date))
         versions: dict[str, str] = {}
         kept: set[str] = set()
         for component in source.components:
