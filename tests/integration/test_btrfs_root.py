@@ -22,6 +22,7 @@ from coppice.factory.bootstrap import disk as disks
 from coppice.factory.bootstrap.btrfs import Btrfs, check_filled, copy_written
 from coppice.factory.bootstrap.listing import Kind, Node
 from coppice.factory.evidence.btrfs import BtrfsDisk
+from coppice.factory.evidence.btrfs_nodes import FS_TREE, BtrfsTrees
 from coppice.factory.evidence.root import open_root
 
 pytestmark = pytest.mark.integration
@@ -230,6 +231,21 @@ def test_btrfs_that_another_builder_brought_is_not_audited(made, tmp_path):
         assert str(disks.ROOT_START_BYTES) in caught.value.message
         assert "ext4" in caught.value.resolution
     assert read_subject(made[0], own, tmp_path).tree.get("/usr/su") is not None
+
+
+def test_both_copies_of_a_node_are_looked_at(made, tmp_path):
+    raw = copied(made[0], tmp_path / "copies.raw")
+    with raw.open("r+b") as stream:
+        trees = BtrfsTrees(stream, disks.ROOT_START_BYTES)
+        leaf = next(node for node in trees.walk(trees.roots[FS_TREE]) if not node.level)
+        first, second = trees.places(leaf.address, len(leaf.data))
+        for place, told in ((second, "there twice, and not the same"), (first, "another checksum than it says")):
+            stream.seek(disks.ROOT_START_BYTES + place + len(leaf.data) - 1)
+            stream.write(b"!")
+            stream.flush()
+            with pytest.raises(BuildError) as caught:
+                BtrfsDisk(raw, disks.ROOT_START_BYTES)
+            assert told in caught.value.details
 
 
 def test_damage_is_an_error_and_never_an_absence(made, tmp_path):
