@@ -37,15 +37,15 @@ DATA = 768 * 1024
 IDENTITY = Identity(device=uuid.UUID(int=1), chunks=uuid.UUID(int=2), files=uuid.UUID(int=3), epoch=1000)
 
 
-def node(address, items, *, level=0):
-    """Return a leaf with these items, or a node with these addresses below it."""
+def node(address, items, *, level=0, key=(256, INODE_ITEM, 0)):
+    """Return a leaf with these items, or a node with these addresses below it, which start with that key."""
     heads, data, end = b"", b"", NODE
     for objectid, kind, offset, content in items if not level else ():
         end -= len(content)
         heads += struct.pack("<QBQII", objectid, kind, offset, end - 101, len(content))
         data = content + data
     for below in items if level else ():
-        heads += struct.pack("<QBQQQ", 0, 0, 0, below, 7)
+        heads += struct.pack("<QBQQQ", *key, below, 7)
     body = struct.pack("<16sQQ16sQQIB", b"f" * 16, address, 1, b"c" * 16, 7, 5, len(items), level) + heads
     return sealed(bytes(32) + body + bytes(NODE - 32 - len(body) - len(data)) + data)
 
@@ -212,6 +212,13 @@ def test_files_links_and_holes_are_read(tmp_path):
         (
             {"roots": ((5, ROOT_ITEM, 0, root(FILES + NODE)),), str(FILES + NODE): node(FILES + NODE, (), level=1)},
             "nothing in it",
+        ),
+        (
+            {
+                "roots": ((5, ROOT_ITEM, 0, root(FILES + NODE)),),
+                str(FILES + NODE): node(FILES + NODE, (FILES,), level=1, key=(255, 1, 0)),
+            },
+            "starts with another key",
         ),
         # Two leaves that are the same one.
         (

@@ -35,6 +35,7 @@ ROOT_ITEM, EXTENT_ITEM, CHUNK_ITEM, UUID_OF_SUBVOLUME = 132, 168, 228, 251
 _MAGIC = b"_BHRfS_M"
 _MAGIC_AT = 64
 _ITEM = struct.Struct("<QBQII")
+_KEY = struct.Struct("<QBQ")
 _POINTER = struct.Struct("<QBQQQ")
 _CHUNK = struct.Struct("<QQQQIIIHH")
 _STRIPE = struct.Struct("<QQ16s")
@@ -162,10 +163,17 @@ class TreeNode:
                 raise unreadable("an item goes beyond its node")
             yield Item(objectid=objectid, kind=kind, offset=offset, start=start, data=self.data[start : start + size])
 
-    def pointers(self) -> Iterator[int]:
-        """Give the addresses of the nodes below."""
+    @property
+    def first_key(self) -> tuple[int, int, int]:
+        """The key of its first item or pointer; it has one."""
+        objectid, kind, offset = _KEY.unpack_from(self.data, HEADER_BYTES)
+        return objectid, kind, offset
+
+    def pointers(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
+        """Give the addresses of the nodes below, and the first key of each."""
         for number in range(self.count if self.level else 0):
-            yield _POINTER.unpack_from(self.data, HEADER_BYTES + number * _POINTER.size)[3]
+            objectid, kind, offset, address, _ = _POINTER.unpack_from(self.data, HEADER_BYTES + number * _POINTER.size)
+            yield address, (objectid, kind, offset)
 
 
 class BtrfsTrees:
@@ -222,15 +230,18 @@ class BtrfsTrees:
             BuildError: One of them cannot be read.
         """
         size = self.superblock.node_bytes
-        waiting: list[tuple[int, int | None]] = [(address, None)]
+        waiting: list[tuple[int, int | None, tuple[int, int, int]]] = [(address, None, (0, 0, 0))]
         last = (-1, 0, 0)
         for _ in range(_MOST_NODES):
             if not waiting:
                 return
-            at, level = waiting.pop()
+            at, level, key = waiting.pop()
             node = _node(at, self.read(at, size))
             if not node.count and (node.level or level is not None):
                 raise unreadable("a node has nothing in it")
+            if level is not None and node.first_key != key:
+                # A machine looks for it by that key.
+                raise unreadable("a node starts with another key than the one above it says")
             # Each is one level below the one that names it, so that no circle is walked for ever.
             if node.level != level if level is not None else node.level >= _MOST_LEVELS:
                 raise unreadable("a node has another level than its place")
@@ -238,7 +249,7 @@ class BtrfsTrees:
                 # So no node is come to twice, either.
                 last = node.last_key(last)
             yield node
-            waiting += [(below, node.level - 1) for below in reversed(list(node.pointers()))]
+            waiting += [(below, node.level - 1, first) for below, first in reversed(list(node.pointers()))]
         raise unreadable(f"a tree has more than {_MOST_NODES} nodes")
 
     def places(self, address: int, length: int) -> tuple[int, ...]:
