@@ -102,6 +102,8 @@ class RpmRepositories:
                     resolution="Look at `factory.mirror`: it is that of another release or distribution.",
                 )
             )
+        if not known:
+            return None, tuple(errors)
         findings = find_rpm_updates(installed, known, definition.operating_system.architecture)
         return findings.updates, (*errors, *_undecided(findings, definition))
 

@@ -157,7 +157,8 @@ class Appraiser:
                     resolution="Look at `factory.mirror`: it is that of another release or distribution.",
                 )
             )
-        return find_updates(installed, known), tuple(errors)
+        # Where no repository was read, that there are no updates is not known.
+        return find_updates(installed, known) if known else None, tuple(errors)
 
     def _sources(self, definition: Definition) -> tuple[Source, ...]:
         suite = find_suite(definition.suite, definition.operating_system.architecture)
