@@ -82,6 +82,8 @@ def test_an_appliance_is_built_passes_its_audit_and_boots_with_its_own_tests(bui
     definition = find_definition((KEPT / "definitions",), name)
     boots = [f"boot-{each}" for each in definition.firmware]
     assert boots
+    if name in SHIPPED:
+        assert set(boots) == {"boot-bios", "boot-uefi"}
     assert verdicts.keys() == {"audit", *boots}
     for gate in boots:
         assert {fact for fact in verdicts[gate]["facts"] if fact.startswith("test-")}
