@@ -350,8 +350,12 @@ def test_an_index_that_cannot_be_believed_is_told_and_never_taken_for_fresh(site
     assert [each.decision.choice for each in report.appraisals] == [Choice.UNKNOWN]
     assert [type(problem) for problem in report.errors] == [UntrustedSignerError]
     assert StandIn.built == []
+    [partly] = [each.evidence for each in report.appraisals]
+    assert partly.updates == ()
     shutil.rmtree(site.mirror.folder / "debian")
     assert site.choices() == {"base": Choice.UNKNOWN}
+    [wholly] = [each.evidence for each in site.rebuild().appraisals]
+    assert wholly.updates is None, "that there are none was not found out"
 
 
 def test_what_is_known_of_one_repository_counts_though_another_is_silent(site):

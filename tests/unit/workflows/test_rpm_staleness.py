@@ -288,6 +288,16 @@ def test_what_was_read_and_what_failed_is_told_once_a_run(settings, mirror):
     assert first is second
 
 
+def test_where_no_repository_could_be_read_nothing_is_known_and_in_part_is_known_in_part(look, mirror):
+    (mirror.folder / BASE / "repodata" / "repomd.xml").unlink()
+    assert look()[0] == ()
+    for index in mirror.folder.rglob("repomd.xml"):
+        index.unlink()
+    known, errors = look()
+    assert known is None
+    assert len(errors) > 1
+
+
 @pytest.mark.parametrize(
     ("suite", "architecture"), [("almalinux-8", "x86_64"), ("opensuse-leap-15.6", "x86_64"), ("almalinux-9", "aarch64")]
 )
