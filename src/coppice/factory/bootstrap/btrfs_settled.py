@@ -30,7 +30,7 @@ from coppice.factory.evidence.btrfs_nodes import (
     XATTR_ITEM,
     BtrfsTrees,
 )
-from coppice.factory.evidence.crc import crc32c
+from coppice.formats.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

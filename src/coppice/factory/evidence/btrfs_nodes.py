@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from coppice.errors import BuildError
-from coppice.factory.evidence.crc import crc32c
+from coppice.formats.crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
