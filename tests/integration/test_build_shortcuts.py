@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from coppice.factory.bootstrap import shortcuts
-from coppice.factory.qcow2 import write_qcow2
+from coppice.factory.qcow2 import read_qcow2, write_qcow2
 
 pytestmark = pytest.mark.integration
 
@@ -69,7 +69,8 @@ def test_images_are_sound_to_qemu_and_have_the_disk(tmp_path):
             stream.seek((7 + 31 * number) * 65536)
             stream.write(chance.randbytes(70000) if number % 3 else b"%d" % number * 30000)
         stream.truncate(2 * 1024**3 + 512)
-    for name, like in (("parent", None), ("child", tmp_path / "parent")):
+    for name in ("parent", "child"):
+        like = read_qcow2(tmp_path / "parent", tmp_path / "read", remembers=True) if name == "child" else None
         write_qcow2(raw, tmp_path / name, timeout_seconds=60, like=like)
         subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", tmp_path / name], check=True)
         subprocess.run(["qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", raw, tmp_path / name], check=True)

@@ -7,7 +7,7 @@ may except something by the check's name, the path and a reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.definition.model import FileSystemKind
@@ -17,6 +17,7 @@ from coppice.factory.audit_contents import CONTENT_CHECKS
 from coppice.factory.audit_leftovers import LEFTOVER_CHECKS
 from coppice.factory.audit_model import Subject, weigh
 from coppice.factory.audit_network import NETWORK_CHECKS
+from coppice.factory.evidence.contents import Contents
 from coppice.factory.evidence.inventory import Inventory, take_inventory
 from coppice.factory.evidence.ownership import ownership_of
 from coppice.factory.evidence.root import open_root
@@ -52,11 +53,13 @@ class AuditReport:
         verdict: That it passed.
         inventory: Every file in it.
         unused: Exceptions of the definition that cover nothing: somebody should take them out.
+        contents: What its files contain.
     """
 
     verdict: Verdict
     inventory: Inventory
     unused: tuple[AuditException, ...]
+    contents: Contents = field(default_factory=Contents)
 
 
 def audit(
@@ -66,6 +69,7 @@ def audit(
     work_directory: Path | None,
     clock: Clock,
     disk: Path | None = None,
+    contents: Contents | None = None,
 ) -> AuditReport:
     """Return what is in ``image``, which has nothing that no image may have, but for what ``definition`` excepts.
 
@@ -75,13 +79,14 @@ def audit(
         work_directory: Where a raw copy is made; None: the system's temporary directory.
         clock: For dates and durations.
         disk: The image's disk, raw, of which somebody has seen that the image has it; None: a copy is made.
+        contents: What is known of contents of files, as of those of its parent's.
 
     Raises:
         AuditError: It has; ``details`` names everything that was found.
         BuildError: It cannot be looked into.
         NoSpaceError: There is no room for a raw copy.
     """
-    started = clock.monotonic()
+    started, contents = clock.monotonic(), contents or Contents()
     unknown = sorted({each.check for each in definition.audit_exceptions} - {check.name for check in CHECKS})
     if unknown:
         raise AuditError(
@@ -90,7 +95,7 @@ def audit(
             resolution="Correct the name in [[audit-exception]].",
         )
     with workplace(work_directory) as work:
-        subject = read_subject(disk or _as_raw(image, work), definition, work)
+        subject = read_subject(disk or _as_raw(image, work), definition, work, contents)
         audited = judge(subject)
         inventory = take_inventory(subject.tree, subject.ownership, subject.digests)
     if audited.findings:
@@ -106,11 +111,18 @@ def audit(
         ),
         inventory=inventory,
         unused=audited.unused,
+        contents=contents,
     )
 
 
-def read_subject(raw: Path, definition: Definition, work: Path) -> Subject:
+def read_subject(raw: Path, definition: Definition, work: Path, contents: Contents | None = None) -> Subject:
     """Return what is in the raw disk ``raw``, ready to be checked; the disk must stay until that is done.
+
+    Args:
+        raw: The disk.
+        definition: What was built.
+        work: An empty directory.
+        contents: What is known of contents of files.
 
     Raises:
         BuildError: It cannot be looked into.
@@ -123,7 +135,7 @@ def read_subject(raw: Path, definition: Definition, work: Path) -> Subject:
         tree=tree,
         definition=definition,
         ownership=ownership,
-        digests=disk.digests(tree, ownership),
+        digests=disk.digests(tree, ownership, contents or Contents()),
         capable=disk.capable(node for node in programs if node.path not in ownership.packages),
     )
 
@@ -179,7 +191,7 @@ def _as_raw(image: BuiltImage, work: Path) -> Path:
     if image.image.format is DiskFormat.RAW:
         return image.path
     raw = work / "disk.raw"
-    if image.image.format is DiskFormat.QCOW2 and read_qcow2(image.path, raw):
+    if image.image.format is DiskFormat.QCOW2 and read_qcow2(image.path, raw) is not None:
         return raw
     source_format = qemu_format(image.image.format)
     try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coppice.factory.audit_model import Subject
-    from coppice.factory.evidence.ext4 import Digests
+    from coppice.factory.evidence.contents import Digests
     from coppice.factory.evidence.ownership import PackagedFile
 
 _STICKY_FOLDERS = frozenset({"/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/var/lock", "/var/crash"})  # noqa: S108

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from coppice.definition.model import AuditException, Definition
-    from coppice.factory.evidence.ext4 import Digests
+    from coppice.factory.evidence.contents import Digests
     from coppice.factory.evidence.tree import GuestTree, Node
 
 

@@ -20,6 +20,8 @@ from coppice.factory.audit import audit
 from coppice.factory.audit_model import EDITION
 from coppice.factory.build_log import LOG_NAME
 from coppice.factory.builders import load_builder
+from coppice.factory.evidence.contents import FILE_NAME as CONTENTS_NAME
+from coppice.factory.evidence.contents import read_contents
 from coppice.factory.evidence.keeping import write_evidence
 from coppice.factory.files import keys_of, sha512_of
 from coppice.factory.lock import locked
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from coppice.clock import Clock
     from coppice.definition.model import Definition
+    from coppice.factory.audit import AuditReport
     from coppice.factory.model import Builder, BuilderOutput, BuildOptions
     from coppice.monitor import Monitor
 
@@ -171,16 +174,7 @@ def _make(
             _check(output, definition, into)
             if output.disk is not None and (output.disk.parent != disks or not output.disk.is_file()):
                 raise BuildError(f"the builder named a disk that it did not make there: {output.disk}")
-            with monitor.task(f"auditing {definition.name}"):
-                report = audit(
-                    output.images[0],
-                    definition,
-                    work_directory=options.work_directory,
-                    clock=clock,
-                    disk=output.disk,
-                )
-        for unused in report.unused:
-            monitor.message(f"{definition.name}: the audit exception {unused.check} {unused.path} covers nothing")
+            report = _audited(output, definition, options=options, clock=clock, monitor=monitor)
         result = BuildResult(
             definition=definition,
             key=key,
@@ -202,6 +196,7 @@ def _make(
         )
         write_record(into / FILE_NAME, result)
         write_evidence(into, result, report.inventory)
+        report.contents.write(into / CONTENTS_NAME)
         # Until the new one is renamed in, a kill leaves no build of this key, never half of one.
         with storage_errors("setting aside", directory):
             if directory.exists():
@@ -210,6 +205,23 @@ def _make(
     failed_log(root, key).unlink(missing_ok=True)
     keep_verdict(root, report.verdict)
     return result
+
+
+def _audited(
+    output: BuilderOutput, definition: Definition, *, options: BuildOptions, clock: Clock, monitor: Monitor
+) -> AuditReport:
+    with monitor.task(f"auditing {definition.name}"):
+        report = audit(
+            output.images[0],
+            definition,
+            work_directory=options.work_directory,
+            clock=clock,
+            disk=output.disk,
+            contents=read_contents(options.ancestors[0].directory) if options.ancestors else None,
+        )
+    for unused in report.unused:
+        monitor.message(f"{definition.name}: the audit exception {unused.check} {unused.path} covers nothing")
+    return report
 
 
 def lineage_of(ancestors: tuple[BuildResult, ...]) -> tuple[Ancestor, ...]:

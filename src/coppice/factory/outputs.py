@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.definition.model import Definition
+    from coppice.factory.qcow2 import ReadQcow2
     from coppice.model.requirements import Requirements
 
 # Never with -W: writing out of order is quicker, but no two runs then give the same bytes. qcow2 is written here.
@@ -77,7 +78,7 @@ def check_formats(definition: Definition, builder: str) -> None:
 
 
 def write_images(
-    raw: Path, into: Path, definition: Definition, *, deadline: float, like: Path | None = None
+    raw: Path, into: Path, definition: Definition, *, deadline: float, like: ReadQcow2 | None = None
 ) -> tuple[BuiltImage, ...]:
     """Write the disk ``raw`` in each format of ``definition``: one content, as many files.
 
@@ -86,7 +87,7 @@ def write_images(
         into: The directory where the images are made.
         definition: What is built; its formats were checked.
         deadline: When it has to be done, by `time.monotonic`.
-        like: An image of much the same disk, whose digest was looked at; None: there is none.
+        like: An image of much the same disk; None: there is none.
 
     Raises:
         BuildError: One could not be written.
@@ -105,7 +106,7 @@ def write_images(
 
 
 def write_image(
-    raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, timeout_seconds: float, like: Path | None = None
+    raw: Path, path: Path, disk_format: DiskFormat, *, seed: str, timeout_seconds: float, like: ReadQcow2 | None = None
 ) -> BuiltImage:
     """Write the disk ``raw`` to ``path``.
 
@@ -115,7 +116,7 @@ def write_image(
         disk_format: Its format, one of `FORMATS`.
         seed: What its identifiers are made from, where the format has some.
         timeout_seconds: For it.
-        like: An image of much the same disk, whose digest was looked at: what is the same need not be compressed again.
+        like: An image of much the same disk: what is the same need not be compressed again.
 
     Raises:
         BuildError: It could not be written.
@@ -163,14 +164,18 @@ def _machine(definition: Definition) -> Requirements:
     return replace(said, firmware=said.firmware or only, disk_bus=said.disk_bus or DiskBus.IDE)
 
 
-def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> None:
-    """Write the disk of ``image`` to ``raw``, sparse.
+def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> ReadQcow2 | None:
+    """Write the disk of ``image``, which was built here, to ``raw``, sparse.
+
+    Returns:
+        What an image that is written of that disk can take over; None: nothing.
 
     Raises:
         BuildError: It cannot be read.
     """
-    if image.image.format is DiskFormat.QCOW2 and read_qcow2(image.path, raw):
-        return
+    found = read_qcow2(image.path, raw, remembers=True) if image.image.format is DiskFormat.QCOW2 else None
+    if found is not None:
+        return found
     argv: list[str | Path] = ["qemu-img", "convert", "-f", qemu_format(image.image.format), "-O", "raw", "--"]
     try:
         run([*argv, image.path, raw], timeout_seconds=max(1.0, timeout_seconds))
@@ -178,6 +183,7 @@ def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> None:
         raise BuildError(
             f"the parent's image {image.path} cannot be read: {problem.message}", details=problem.details
         ) from problem
+    return None
 
 
 def _settle(path: Path, disk_format: DiskFormat, seed: bytes) -> None:

@@ -14,13 +14,14 @@ import struct
 import sys
 import threading
 import time
-import zlib
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import zstandard
+from blake3 import blake3
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError
@@ -48,11 +49,26 @@ _OFFSET = 0x00FF_FFFF_FFFF_FE00
 _SECTORS_AT = 62 - (_BITS - 8)
 _MOST_BYTES = 1 << 40
 _BATCH = 128
+_BLOCK_HEADER_BYTES, _SUM_BYTES = 3, 4
+_REPEATED = 1
 _THREADS = 2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadQcow2:
+    """An image whose disk was read.
+
+    Attributes:
+        path: The image.
+        contents: The BLAKE3 of each cluster that it has, by number, where that was asked for.
+    """
+
+    path: Path
+    contents: dict[int, bytes] = field(default_factory=dict)
+
+
 class OwnQcow2:
-    """A file of the form that builds make, open for reading.
+    """A file of the form that builds make, open for reading by one thread.
 
     Attributes:
         virtual_size_bytes: Length of its disk.
@@ -62,6 +78,7 @@ class OwnQcow2:
         self.virtual_size_bytes = virtual_size_bytes
         self._stream = stream
         self._tables = tables
+        self._unpacker = zstandard.ZstdDecompressor()
 
     def written(self) -> Iterator[int]:
         """Give the numbers of the clusters that have content, in order."""
@@ -81,26 +98,21 @@ class OwnQcow2:
             found = os.pread(self._stream.fileno(), _CLUSTER, entry & _OFFSET)
         else:
             try:
-                found = zstandard.ZstdDecompressor().stream_reader(self._packed(entry)).read(_CLUSTER)
+                found = self._unpacker.stream_reader(self._packed(entry)).read(_CLUSTER)
             except zstandard.ZstdError as problem:
                 raise BuildError(f"cluster {number} of an image is damaged", details=str(problem)) from problem
         if len(found) != _CLUSTER:
             raise BuildError(f"cluster {number} of an image has {len(found)} bytes")
         return found
 
-    def frame_of(self, number: int, content: bytes) -> bytes:
-        """Return the compressed form that a cluster has here; nothing where it has another content, or none."""
+    def frame_of(self, number: int) -> bytes:
+        """Return the compressed form that a cluster has here; nothing where it has none."""
         entry = self._entry(number)
         if not entry & _COMPRESSED:
             return b""
         packed = self._packed(entry)
-        reader = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            same = reader.decompress(packed) == content
-        except zstandard.ZstdError:
-            return b""
         # What follows belongs to the next one.
-        return packed[: len(packed) - len(reader.unused_data)] if same else b""
+        return packed[: _frame_bytes(packed)]
 
     def stored(self, number: int) -> bytes:
         """Return what the file has for a cluster, as it is there, up to the end of the last sector of it."""
@@ -118,6 +130,23 @@ class OwnQcow2:
         sectors = (entry & ~_COMPRESSED) >> _SECTORS_AT
         end = ((offset >> _SECTOR_BITS) + 1 + sectors) << _SECTOR_BITS
         return os.pread(self._stream.fileno(), end - offset, offset)
+
+
+def _frame_bytes(packed: bytes) -> int:
+    """Return how long the Zstandard frame is that ``packed`` begins with (RFC 8878, 3.1.1); 0: it is not whole."""
+    try:
+        at, is_summed = zstandard.frame_header_size(packed), zstandard.get_frame_parameters(packed).has_checksum
+    except zstandard.ZstdError:
+        return 0
+    is_last = False
+    while not is_last:
+        header = int.from_bytes(packed[at : at + _BLOCK_HEADER_BYTES], "little")
+        is_last, kind = bool(header & 1), header >> 1 & 3
+        at += _BLOCK_HEADER_BYTES + (1 if kind == _REPEATED else header >> 3)
+        if at > len(packed):
+            return 0
+    at += _SUM_BYTES if is_summed else 0
+    return at if at <= len(packed) else 0
 
 
 def open_own(stream: BinaryIO) -> OwnQcow2 | None:
@@ -156,32 +185,42 @@ def _is_plain(entry: int) -> bool:
     return entry & ~_OFFSET == _COPIED and not entry & (_CLUSTER - 1)
 
 
-def read_qcow2(path: Path, raw: Path) -> bool:
-    """Write the disk in ``path`` to ``raw``, sparse; False: it has another form, and nothing was written.
+def read_qcow2(path: Path, raw: Path, *, remembers: bool = False) -> ReadQcow2 | None:
+    """Write the disk in ``path`` to ``raw``, sparse; None: it has another form, and nothing was written.
+
+    Args:
+        path: The image.
+        raw: Where its disk is written.
+        remembers: Whether the digests of its clusters are wanted: an image of this machine's own has as many as its
+            disk is long, others may have millions.
 
     Raises:
         BuildError: It is damaged.
         StorageError: The disk failed.
     """
+    found = ReadQcow2(path=path)
     with storage_errors("reading", path), path.open("rb") as stream:
         image = open_own(stream)
         if image is None:
-            return False
+            return None
         with raw.open("xb") as target:
             for number in image.written():
-                os.pwrite(target.fileno(), image.content(number), number * _CLUSTER)
+                content = image.content(number)
+                os.pwrite(target.fileno(), content, number * _CLUSTER)
+                if remembers:
+                    found.contents[number] = blake3(content).digest()
             target.truncate(image.virtual_size_bytes)
-    return True
+    return found
 
 
-def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: Path | None = None) -> None:
+def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: ReadQcow2 | None = None) -> None:
     """Write the disk ``raw`` to ``path``: the same disk always makes the same bytes.
 
     Args:
         raw: The disk.
         path: Where the image is made.
         timeout_seconds: For it.
-        like: An image whose digest was looked at; where it has the same content, its compressed form is taken over.
+        like: An image that is as it was read; where it has the same content, its compressed form is taken over.
 
     Raises:
         BuildError: It took too long.
@@ -190,33 +229,44 @@ def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: Path | N
     deadline = time.monotonic() + timeout_seconds
     with storage_errors("writing", path), ExitStack() as stack:
         source, target = stack.enter_context(raw.open("rb")), stack.enter_context(path.open("xb"))
-        known = None if like is None else open_own(stack.enter_context(like.open("rb")))
+        known = _Known(like, None if like is None else stack.enter_context(like.path.open("rb")))
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=_THREADS))
         size_bytes = os.fstat(source.fileno()).st_size
-        writer, pack = _Writer(target, size_bytes), _packer(known)
+        writer, pack = _Writer(target, size_bytes), _packer()
         numbers = _written(source.fileno(), size_bytes)
         while batch := list(itertools.islice(numbers, _BATCH)):
             if time.monotonic() > deadline:
                 raise BuildError(f"writing {path.name} took more than {timeout_seconds:.0f} seconds")
             read = (os.pread(source.fileno(), _CLUSTER, number * _CLUSTER) for number in batch)
-            contents = [content.ljust(_CLUSTER, b"\0") for content in read]
-            for number, content, frame in zip(batch, contents, pool.map(pack, batch, contents), strict=True):
-                if content != _ZEROS:
-                    writer.add(number, content, frame)
+            clusters = {number: content.ljust(_CLUSTER, b"\0") for number, content in zip(batch, read, strict=True)}
+            frames = {number: known.frame_of(number, content) for number, content in clusters.items()}
+            others = [number for number, frame in frames.items() if not frame and clusters[number] != _ZEROS]
+            frames |= zip(others, pool.map(pack, (clusters[number] for number in others)), strict=True)
+            for number, frame in frames.items():
+                if frame:
+                    writer.add(number, clusters[number], frame)
         writer.finish()
         writer.check(path)
 
 
-def _packer(known: OwnQcow2 | None) -> Callable[[int, bytes], bytes]:
+class _Known:
+    """What an image has compressed."""
+
+    def __init__(self, like: ReadQcow2 | None, stream: BinaryIO | None) -> None:
+        self._contents = {} if like is None else like.contents
+        self._image = None if stream is None else open_own(stream)
+
+    def frame_of(self, number: int, content: bytes) -> bytes:
+        """Return the compressed form of a cluster; nothing where it has other content, or is not compressed."""
+        if self._image is None or self._contents.get(number) != blake3(content).digest():
+            return b""
+        return self._image.frame_of(number)
+
+
+def _packer() -> Callable[[bytes], bytes]:
     here = threading.local()
 
-    def pack(number: int, content: bytes) -> bytes:
-        """Return the compressed form of a cluster."""
-        if content == _ZEROS:
-            return b""
-        frame = b"" if known is None else known.frame_of(number, content)
-        if frame:
-            return frame
+    def pack(content: bytes) -> bytes:
         if not hasattr(here, "packer"):
             here.packer = zstandard.ZstdCompressor(level=_LEVEL)
         made: bytes = here.packer.compress(content)
@@ -235,7 +285,7 @@ class _Writer:
         self._first = 1 + -(-self._l1_entries * 8 // _CLUSTER)
         self._tables: dict[int, array[int]] = {}
         self._counts: array[int] = array("H")
-        self._sums: dict[int, tuple[int, int]] = {}
+        self._sums: dict[int, tuple[int, bytes]] = {}
         self._at = (self._first + self._l1_entries) * _CLUSTER
 
     def add(self, number: int, content: bytes, frame: bytes) -> None:
@@ -248,7 +298,7 @@ class _Writer:
             start, data = _aligned(self._at), content
             entry = _COPIED | start
         os.pwrite(self._target.fileno(), data, start)
-        self._sums[number] = (len(data), zlib.crc32(data))
+        self._sums[number] = (len(data), blake3(data).digest())
         self._at = start + len(data)
         self._count(start, self._at)
         table = self._tables.setdefault(number // _ENTRIES, array("Q", bytes(_CLUSTER)))
@@ -289,7 +339,8 @@ class _Writer:
                 and image.virtual_size_bytes == self._size_bytes
                 and list(image.written()) == list(self._sums)
                 and all(
-                    zlib.crc32(image.stored(number)[:length]) == crc for number, (length, crc) in self._sums.items()
+                    blake3(image.stored(number)[:length]).digest() == digest
+                    for number, (length, digest) in self._sums.items()
                 )
             )
         if not is_sound:

@@ -46,7 +46,7 @@ TAIL_LINES = 20
 _PR_SET_PDEATHSIG = 1
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
-
+_MANY_PIECES, _SMALL_PIECE_BYTES, _PAUSE_SECONDS = 200, 1024, 0.001
 
 _thread = threading.local()
 
@@ -288,7 +288,7 @@ class _Talk:
         self._pending = memoryview(input_bytes or b"")
         self._on_output = on_output
         self._capture_bytes = capture_bytes
-        self._stopped = stopped
+        self._stopped, self._pieces = stopped, 0
         self.captured = {"out": bytearray(), "err": bytearray(), "both": bytearray()}
 
     @property
@@ -353,6 +353,9 @@ class _Talk:
         _keep(self.captured["both"], piece, self._capture_bytes)
         if self._on_output is not None:
             self._on_output(piece.decode("utf-8", errors="replace"))
+        self._pieces += 1
+        if self._pieces > _MANY_PIECES and len(piece) < _SMALL_PIECE_BYTES:
+            time.sleep(_PAUSE_SECONDS)  # Whoever says that much line by line is listened to many lines at a time.
 
 
 def _feed(child: subprocess.Popen[bytes], selector: selectors.BaseSelector, pending: memoryview) -> memoryview:

@@ -14,7 +14,7 @@ from coppice.errors import BuildError
 from coppice.factory.audit import judge
 from coppice.factory.audit_model import Subject
 from coppice.factory.audit_network import enabled_units, sshd_settings
-from coppice.factory.evidence.ext4 import Digests
+from coppice.factory.evidence.contents import Digests
 from coppice.factory.evidence.ownership import ownership_of
 from coppice.factory.evidence.tree import MAX_TEXT_BYTES, GuestTree, Node
 from coppice.model.image import DiskFormat

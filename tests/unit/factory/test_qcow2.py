@@ -7,10 +7,11 @@ import random
 import struct
 
 import pytest
+import zstandard
 
 from coppice.errors import BuildError
 from coppice.factory import qcow2
-from coppice.factory.qcow2 import open_own, read_qcow2, write_qcow2
+from coppice.factory.qcow2 import ReadQcow2, open_own, read_qcow2, write_qcow2
 
 CLUSTER = 65536
 COPIED, COMPRESSED = 1 << 63, 1 << 62
@@ -77,16 +78,17 @@ def test_what_a_parents_image_has_compressed_is_taken_over_and_the_rest_is_made(
     monkeypatch.setattr(qcow2, "_LEVEL", 19)
     write_qcow2(raw, tmp_path / "parent", timeout_seconds=60)
     monkeypatch.setattr(qcow2, "_LEVEL", 3)
+    like = read_qcow2(tmp_path / "parent", tmp_path / "parents-disk", remembers=True)
     with raw.open("r+b") as stream:
         stream.seek(9 * CLUSTER)
         stream.write(b"changed")
     write_qcow2(raw, tmp_path / "alone", timeout_seconds=60)
-    write_qcow2(raw, tmp_path / "child", timeout_seconds=60, like=tmp_path / "parent")
+    write_qcow2(raw, tmp_path / "child", timeout_seconds=60, like=like)
     with (tmp_path / "parent").open("rb") as parent, (tmp_path / "child").open("rb") as child:
         old, new = open_own(parent), open_own(child)
         assert old is not None
         assert new is not None
-        same = [n for n in new.written() if new.frame_of(n, new.content(n)) == old.frame_of(n, old.content(n))]
+        same = [n for n in new.written() if new.frame_of(n) and new.frame_of(n) == old.frame_of(n)]
         assert 8 in same
         assert 9 not in same
         assert len(same) > 5
@@ -98,8 +100,42 @@ def test_what_a_parents_image_has_compressed_is_taken_over_and_the_rest_is_made(
 
 def test_an_image_of_another_kind_beside_it_is_no_help_and_no_harm(tmp_path, raw):
     write_qcow2(raw, tmp_path / "alone", timeout_seconds=60)
-    write_qcow2(raw, tmp_path / "beside", timeout_seconds=60, like=raw)
+    write_qcow2(raw, tmp_path / "beside", timeout_seconds=60, like=ReadQcow2(path=raw))
     assert (tmp_path / "beside").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def test_what_nobody_remembers_is_compressed_anew(tmp_path, raw, monkeypatch):
+    monkeypatch.setattr(qcow2, "_LEVEL", 19)
+    write_qcow2(raw, tmp_path / "parent", timeout_seconds=60)
+    monkeypatch.setattr(qcow2, "_LEVEL", 3)
+    like = read_qcow2(tmp_path / "parent", tmp_path / "parents-disk")
+    assert like is not None
+    assert like.contents == {}
+    write_qcow2(raw, tmp_path / "alone", timeout_seconds=60)
+    write_qcow2(raw, tmp_path / "beside", timeout_seconds=60, like=like)
+    assert (tmp_path / "beside").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def frames():
+    chance = random.Random(3)  # noqa: S311 - bytes that do not compress
+    contents = (b"", b"short", bytes(300_000), chance.randbytes(300_000), b"line of text\n" * 40_000)
+    for content in contents:
+        for options in ({}, {"write_checksum": True}, {"write_content_size": False}, {"level": 19}):
+            yield zstandard.ZstdCompressor(**options).compress(content)
+
+
+def test_a_frame_is_as_long_as_it_says(tmp_path):
+    behind = b"\x28\xb5\x2f\xfd and what the next cluster has"
+    for frame in frames():
+        assert qcow2._frame_bytes(frame) == len(frame)
+        assert qcow2._frame_bytes(frame + behind) == len(frame)
+
+
+def test_a_frame_that_is_not_whole_is_none():
+    for frame in frames():
+        for length in {0, 1, 4, 5, len(frame) // 2, len(frame) - 1}:
+            assert qcow2._frame_bytes(frame[:length]) == 0
+    assert qcow2._frame_bytes(b"something else altogether") == 0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +164,7 @@ def test_an_image_of_another_form_is_not_read(tmp_path, raw, offset, form, value
         with image.open("rb") as stream:
             assert open_own(stream) is None
         return
-    assert not read_qcow2(image, tmp_path / "again")
+    assert read_qcow2(image, tmp_path / "again") is None
     assert not (tmp_path / "again").exists()
 
 
@@ -140,7 +176,7 @@ def test_a_cluster_that_only_qemu_understands_has_qemu_read_the_image(tmp_path, 
         stream.seek(place)
         # It has bytes, and is zeros all the same.
         stream.write(struct.pack(">Q", entry | 1))
-    assert not read_qcow2(image, tmp_path / "again")
+    assert read_qcow2(image, tmp_path / "again") is None
 
 
 def test_a_damaged_cluster_is_an_error(tmp_path, raw):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from coppice.definition.model import Definition
     from coppice.factory.bootstrap.suites import Suite
     from coppice.factory.model import BuildResult
+    from coppice.factory.qcow2 import ReadQcow2
 
 _READ_SECONDS = 600.0
 _NEVER_KEPT = Overlay(entries={}, left_out=frozenset())
@@ -49,7 +50,7 @@ class Assembly:
         work: A directory to work in.
         note: Called with what is going on.
         disk_directory: Where the disk is made; None: where everything is.
-        like: Once it is made: the image whose disk it was made of; None: it was made from nothing.
+        like: Once it is made: the image whose disk it was made of; None: it was made from nothing, or of another kind.
         lays_over: Returns what is laid over the tree.
         record: Path of the file that says which packages are installed.
         deadline: When it has to be made, on the monotonic clock.
@@ -67,7 +68,7 @@ class Assembly:
     lays_over: Callable[..., Overlay] = make_overlay
     record: str = STATUS
     deadline: float = math.inf
-    like: Path | None = field(init=False, default=None)
+    like: ReadQcow2 | None = field(init=False, default=None)
     _stage: Stage = field(init=False)
     _raw: Path = field(init=False)
 
@@ -255,8 +256,7 @@ class Assembly:
                 f"the parent's image {image.path} is not what it was when it was built",
                 resolution=f"Build it anew: coppice build {self.ancestors[0].definition.name} --fresh.",
             )
-        read_disk(image, self._raw, timeout_seconds=_READ_SECONDS)
-        self.like = image.path
+        self.like = read_disk(image, self._raw, timeout_seconds=_READ_SECONDS)
 
     def _has_other_loader(self, before: Listing, after: Listing) -> bool:
         # A child may have its parent's packages, and yet start otherwise.

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from coppice.factory.bootstrap.suites import Suite
     from coppice.factory.bootstrap.tree import Made
     from coppice.factory.model import BuildOptions, Package
+    from coppice.factory.qcow2 import ReadQcow2
     from coppice.monitor import Monitor, Task
 
 TREE = "tree"
@@ -167,7 +168,7 @@ class _Run:
         lines = sources(self.suite, self.options.mirror, self.definition.snapshot)
         return (*inputs, *index_inputs(lines, made, self.options), *provision_inputs(self.definition))
 
-    def make_disk(self, builder: str, *, deadline: float) -> tuple[Path, tuple[Package, ...], Path | None]:
+    def make_disk(self, builder: str, *, deadline: float) -> tuple[Path, tuple[Package, ...], ReadQcow2 | None]:
         """Make the disk of the tree; return it, what is installed, and the image that it was made of."""
         assembly = Assembly(
             definition=self.definition,

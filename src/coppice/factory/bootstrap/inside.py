@@ -202,7 +202,17 @@ def _lay(order: Order, space: Path) -> None:
         (space / name).mkdir()
         names.insert(0, name)
         attributes = [f"--xattrs-include={each}" for each in _ATTRIBUTES]
-        argv = ["tar", "--zstd", "--xattrs", *attributes, "--numeric-owner", "--same-permissions", "--same-owner"]
+        # Of its own accord, tar reads a pipe by 10 KiB.
+        argv = [
+            "tar",
+            "--zstd",
+            "--record-size=64K",
+            "--xattrs",
+            *attributes,
+            "--numeric-owner",
+            "--same-permissions",
+            "--same-owner",
+        ]
         run([*argv, "-C", space / name, "-xf", layer], timeout_seconds=_TAR_SECONDS, on_output=_say)
     (space / "upper").mkdir()
     (space / "overlay").mkdir()

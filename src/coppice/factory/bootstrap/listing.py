@@ -122,8 +122,9 @@ def write_listing(path: Path, listing: Listing) -> None:
     Raises:
         StorageError: It could not be written.
     """
+    encode = json.JSONEncoder(separators=(",", ":")).encode
     lines = (
-        json.dumps(
+        encode(
             [
                 name,
                 node.kind.value,
@@ -136,8 +137,7 @@ def write_listing(path: Path, listing: Listing) -> None:
                 node.target,
                 node.capability,
                 node.layer,
-            ],
-            separators=(",", ":"),
+            ]
         )
         for name, node in listing.items()
     )
@@ -156,8 +156,9 @@ def read_listing(path: Path) -> Listing:
         data = path.read_bytes()
     try:
         text = zstandard.ZstdDecompressor().decompress(data, max_output_size=_LIMIT_BYTES).decode()
-        for line in text.splitlines():
-            name, kind, mode, uid, gid, mtime, size_bytes, digest, target, capability, layer = json.loads(line)
+        # All at once: a line at a time takes twice as long.
+        for row in json.loads(f"[{','.join(text.splitlines())}]"):
+            name, kind, mode, uid, gid, mtime, size_bytes, digest, target, capability, layer = row
             found[name] = Node(
                 kind=Kind(kind),
                 mode=mode,

@@ -11,6 +11,7 @@ import stat
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
@@ -26,7 +27,8 @@ from coppice.factory.evidence.btrfs_nodes import (
     BtrfsTrees,
     unreadable,
 )
-from coppice.factory.evidence.ext4 import Digests, digests_of, zeros
+from coppice.factory.evidence.contents import hashed
+from coppice.factory.evidence.ext4 import zeros
 from coppice.factory.evidence.tree import GuestTree, Node
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coppice.factory.evidence.btrfs_nodes import Item
+    from coppice.factory.evidence.contents import Contents, Digests
     from coppice.factory.evidence.ownership import Ownership
 
 CAPABILITY = "security.capability"
@@ -158,12 +161,13 @@ class BtrfsDisk:
         with self._open() as trees:
             return b"".join(self._pieces(node.inode, trees))
 
-    def digests(self, tree: GuestTree, ownership: Ownership) -> dict[str, Digests]:
+    def digests(self, tree: GuestTree, ownership: Ownership, contents: Contents) -> dict[str, Digests]:
         """Return the digests of every file's content, by path; the disk is read in its own order.
 
         Args:
             tree: The tree.
             ownership: What packages vouch for: of that, the MD5 sums; of what no package has, the SHA-1 as well.
+            contents: Those that are known; all that are met are known to it afterwards.
 
         Raises:
             BuildError: A file cannot be read.
@@ -175,8 +179,11 @@ class BtrfsDisk:
         by_inode: dict[int, Digests] = {}
         with self._open() as trees:
             for number in self._to_hash({node.inode for node in files}, trees):
-                by_inode[number] = digests_of(
-                    self._pieces(number, trees), md5=number in with_md5, sha1=number in with_sha1
+                by_inode[number] = contents.digests_of(
+                    self.inodes[number].size_bytes,
+                    partial(self._pieces, number, trees),
+                    md5=number in with_md5,
+                    sha1=number in with_sha1,
                 )
         return {node.path: by_inode[node.inode] for node in files}
 
@@ -188,10 +195,7 @@ class BtrfsDisk:
         """
         numbers = {node.inode for node in tree if node.is_file}
         with self._open() as trees:
-            return {
-                number: digests_of(self._pieces(number, trees), md5=False, sha1=False).sha256
-                for number in self._to_hash(numbers, trees)
-            }
+            return {number: hashed(self._pieces(number, trees)).sha256 for number in self._to_hash(numbers, trees)}
 
     def capable(self, nodes: Iterable[Node]) -> frozenset[str]:
         """Return the paths of those ``nodes`` that have capabilities: rights of root, in part."""

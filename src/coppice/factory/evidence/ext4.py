@@ -7,10 +7,10 @@ is taken for "not there" because it could not be read: what debugfs says in anot
 
 from __future__ import annotations
 
-import hashlib
 import re
 import stat
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from coppice.factory.evidence.contents import Contents, Digests
     from coppice.factory.evidence.ownership import Ownership
 
 _TOOL_SECONDS = 300.0
@@ -37,21 +38,6 @@ _EXTENT = re.compile(r"\s*\d+/\s*\d+\s+\d+/\s*\d+\s+(\d+) -\s*\d+\s+(\d+) -\s*\d
 _EXTENT_HEADER = re.compile(r"Level Entries\s+Logical\s+Physical Length Flags")
 _CAPABILITY = "security.capability"
 _BLOCK_SIZE = re.compile(r"^Block size:\s+(\d+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Digests:
-    """Digests of a file's content.
-
-    Attributes:
-        sha256: Of all evidence.
-        md5: Which packages have of their files; empty where it was not asked for.
-        sha1: Which one form of bills of materials demands; empty where it was not asked for.
-    """
-
-    sha256: str
-    md5: str = ""
-    sha1: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +103,13 @@ class Ext4Disk:
         with storage_errors("reading", self._raw), self._raw.open("rb") as disk:
             return b"".join(self._pieces(node, disk))
 
-    def digests(self, tree: GuestTree, ownership: Ownership) -> dict[str, Digests]:
+    def digests(self, tree: GuestTree, ownership: Ownership, contents: Contents) -> dict[str, Digests]:
         """Return the digests of every file's content, by path; the disk is read in its own order.
 
         Args:
             tree: The tree.
             ownership: What packages vouch for: of that, the MD5 sums; of what no package has, the SHA-1 as well.
+            contents: Those that are known; all that are met are known to it afterwards.
 
         Raises:
             BuildError: A file cannot be read.
@@ -135,8 +122,11 @@ class Ext4Disk:
         with storage_errors("reading", self._raw), self._raw.open("rb") as disk:
             for node in sorted(files, key=self._first_block):
                 if node.inode not in by_inode:
-                    by_inode[node.inode] = digests_of(
-                        self._pieces(node, disk), md5=node.inode in with_md5, sha1=node.inode in with_sha1
+                    by_inode[node.inode] = contents.digests_of(
+                        node.size_bytes,
+                        partial(self._pieces, node, disk),
+                        md5=node.inode in with_md5,
+                        sha1=node.inode in with_sha1,
                     )
         return {node.path: by_inode[node.inode] for node in files}
 
@@ -247,19 +237,6 @@ def _extents(said: str) -> Iterator[_Extent]:
         if match is None:
             raise _unreadable(f"an extent that cannot be read: {line[:200]!r}")
         yield _Extent(logical=int(match[1]), physical=int(match[2]), blocks=int(match[3]), is_written=match[4] is None)
-
-
-def digests_of(pieces: Iterable[bytes], *, md5: bool, sha1: bool) -> Digests:
-    """Return the digests of a content that comes in pieces."""
-    sha256 = hashlib.sha256()
-    others = {
-        name: hashlib.new(name, usedforsecurity=False) for name, wanted in (("md5", md5), ("sha1", sha1)) if wanted
-    }
-    for piece in pieces:
-        sha256.update(piece)
-        for each in others.values():
-            each.update(piece)
-    return Digests(sha256=sha256.hexdigest(), **{name: each.hexdigest() for name, each in others.items()})
 
 
 def zeros(length: int) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from coppice.factory.evidence.ext4 import Digests
+    from coppice.factory.evidence.contents import Digests
     from coppice.factory.evidence.ownership import Ownership
     from coppice.factory.evidence.tree import GuestTree
 
