@@ -20,6 +20,8 @@ from coppice.definition.model import AuditException, Definition, Firewall, OpenP
 from coppice.errors import AuditError, BuildError
 from coppice.factory.audit import CHECKS, GATE, audit, judge, read_subject
 from coppice.factory.bootstrap.overlay_cloud import BAKED_SCRIPT
+from coppice.factory.evidence import contents as contents_module
+from coppice.factory.evidence.contents import FILE_NAME, read_contents
 from coppice.factory.model import BuiltImage, Outcome
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
@@ -285,6 +287,79 @@ def test_a_clean_image_passes_with_every_check_told(clean):
     assert report.inventory.files["/usr/bin/tool"].package == "tool"
     assert report.inventory.files["/usr/bin/tool"].sha256 == hashlib.sha256(TOOL).hexdigest()
     assert report.inventory.files["/bin"].target == "usr/bin"
+
+
+def test_what_is_known_of_a_parents_contents_is_not_hashed_again_and_a_file_that_was_changed_is_found(
+    disk, monkeypatch
+):
+    tool = TOOL + bytes(8192)
+    sums = f"{hashlib.md5(tool, usedforsecurity=False).hexdigest()}  bin/tool\n".encode()
+    sums_path = "/var/lib/dpkg/info/tool.md5sums"
+    disk.change(
+        "rm /usr/bin/tool", f"rm {sums_path}", *disk.put("/usr/bin/tool", tool, 0o755), *disk.put(sums_path, sums)
+    )
+    look(disk).contents.write(disk.folder / FILE_NAME)
+    seen, real = [], contents_module.hashed
+    monkeypatch.setattr(contents_module, "hashed", lambda pieces, **words: seen.append(0) or real(pieces, **words))
+    known = read_contents(disk.folder)
+    subject = read_subject(disk.raw, DEFINITION, disk.folder, known)
+    assert judge(subject).findings == ()
+    with_it = len(seen)
+    read_subject(disk.raw, DEFINITION, disk.folder)
+    assert len(seen) == 2 * with_it + 1
+    changed = tool[:-1] + b"!"
+    disk.change("rm /usr/bin/tool", *disk.put("/usr/bin/tool", changed, 0o755))
+    found = judge(read_subject(disk.raw, DEFINITION, disk.folder, read_contents(disk.folder))).findings
+    assert [(finding.check, finding.path) for finding in found] == [("modified-file", "/usr/bin/tool")]
+
+
+def test_files_that_are_much_longer_than_their_disk_are_not_read(disk):
+    disk.change(*disk.put("/huge", b"x"), f"set_inode_field /huge size {1 << 40}")
+    with pytest.raises(BuildError) as caught:
+        read_subject(disk.raw, DEFINITION, disk.folder)
+    assert "its files have" in (caught.value.details or "")
+
+
+def beside(disk: Disk, folder: Path, kind: str) -> Path:
+    """Return a disk with what ``disk`` has, and a smaller partition of some kind behind it."""
+    raw, end = folder / "beside.raw", disk.raw.stat().st_size
+    shutil.copyfile(disk.raw, raw)
+    with raw.open("r+b") as stream:
+        stream.truncate(end + 9 * MIB)
+    rows = (f"start={ROOT_AT // 512}, size={(end - 2 * MIB) // 512}", f"start={end // 512}, size={8 * MIB // 512}")
+    subprocess.run(
+        ["sfdisk", "--quiet", "--wipe=never", raw], input="label: gpt\n" + "\n".join(rows), text=True, check=True
+    )
+    if kind in {"boot", "system"}:
+        argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^has_journal", "-E", f"offset={end}"]
+        subprocess.run([*argv, raw, "8000"], check=True, capture_output=True)
+        name = {"boot": "grub", "system": "etc"}[kind]
+        subprocess.run(["debugfs", "-w", "-R", f"mkdir {name}", f"{raw}?offset={end}"], check=True, capture_output=True)
+    elif kind != "nothing":
+        at, magic = {"xfs": (0, b"XFSB"), "LUKS": (0, b"LUKS\xba\xbe"), "LVM": (536, b"LVM2 001")}[kind]
+        with raw.open("r+b") as stream:
+            stream.seek(end + at)
+            stream.write(magic)
+    return raw
+
+
+@pytest.mark.parametrize("kind", ["nothing", "boot"])
+def test_another_partition_that_has_no_system_is_no_matter(disk, tmp_path, kind):
+    assert read_subject(beside(disk, tmp_path, kind), DEFINITION, tmp_path).tree.get("/etc/shadow") is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("system", "has a second system"),
+        ("xfs", "is of xfs: a system in it could not be audited"),
+        ("LUKS", "is of LUKS"),
+        ("LVM", "is of LVM"),
+    ],
+)
+def test_a_disk_that_could_start_from_another_partition_is_not_audited(disk, tmp_path, kind, told):
+    with pytest.raises(BuildError, match=told):
+        read_subject(beside(disk, tmp_path, kind), DEFINITION, tmp_path)
 
 
 @pytest.mark.parametrize(("what", "check", "where"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS])

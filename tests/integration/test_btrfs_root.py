@@ -219,7 +219,7 @@ def test_a_disk_that_looks_like_two_file_systems_is_not_audited(made, tmp_path):
         stream.write(bytes(4))
         stream.seek(disks.ROOT_START_BYTES + 1080)
         stream.write(b"\x53\xef")
-    with pytest.raises(BuildError, match="like ext4 and like btrfs"):
+    with pytest.raises(BuildError, match="like btrfs and like ext4"):
         open_root(raw, tmp_path, may_be_btrfs=True)
 
 

@@ -210,6 +210,16 @@ def test_an_image_is_given_on_as_it_is_and_made_of_its_disk_in_other_formats(tmp
     assert "nftables" in {package.name for package in output.packages}
 
 
+def test_the_disk_of_a_strangers_image_is_left_to_the_audit_as_qemu_read_it(tmp_path, start, starts):
+    disks = tmp_path / "disks"
+    disks.mkdir()
+    output = build(PrebuiltBuilder(), from_file(start), tmp_path, starts, disk_directory=disks)
+    assert output.disk is not None
+    assert output.disk.parent == disks
+    command = ["qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", output.disk, output.images[0].path]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
 def test_a_compressed_image_is_unpacked_and_its_disk_is_the_same(tmp_path, start, starts):
     packed = tmp_path / "image.qcow2.gz"
     packed.write_bytes(gzip.compress(start.path.read_bytes(), 1))

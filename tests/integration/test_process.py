@@ -39,6 +39,21 @@ def test_what_a_program_says_is_kept_apart_and_in_order() -> None:
     assert sorted(done.combined.split()) == ["one", "two"]
 
 
+def test_what_comes_line_by_line_arrives_whole_and_while_it_is_said() -> None:
+    talk = "import sys, time\nfor n in range(3000):\n    print(n, flush=True)\nprint('last', flush=True)\ntime.sleep(1)"
+    pieces: list[tuple[float, str]] = []
+    ended = run(
+        [sys.executable, "-c", talk],
+        timeout_seconds=60,
+        on_output=lambda piece: pieces.append((time.monotonic(), piece)),
+    )
+    over = time.monotonic()
+    assert ended.text().split() == [*map(str, range(3000)), "last"]
+    assert "".join(piece for _, piece in pieces) == ended.text()
+    # Not only once the program has ended.
+    assert over - pieces[-1][0] > 0.5
+
+
 def test_arguments_reach_the_program_untouched() -> None:
     hostile = ["; touch x", "$(id)", "a b", "`x`", "\n", "*"]
     done = run(["printf", "%s\\0", *hostile], timeout_seconds=10)

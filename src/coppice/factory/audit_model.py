@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from coppice.factory.evidence.tree import GuestTree, Node
 
 
-EDITION = 2
+EDITION = 3
 """Raised when a check looks at more than before: builds that an older audit let pass are made, and looked at, anew."""
 
 

@@ -164,8 +164,14 @@ def _machine(definition: Definition) -> Requirements:
     return replace(said, firmware=said.firmware or only, disk_bus=said.disk_bus or DiskBus.IDE)
 
 
-def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> ReadQcow2 | None:
-    """Write the disk of ``image``, which was built here, to ``raw``, sparse.
+def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float, remembers: bool = False) -> ReadQcow2 | None:
+    """Write the disk of ``image`` to ``raw``, sparse.
+
+    Args:
+        image: The image.
+        raw: Where its disk is written.
+        timeout_seconds: For it.
+        remembers: Whether an image will be written of that disk.
 
     Returns:
         What an image that is written of that disk can take over; None: nothing.
@@ -173,7 +179,7 @@ def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float) -> ReadQc
     Raises:
         BuildError: It cannot be read.
     """
-    found = read_qcow2(image.path, raw, remembers=True) if image.image.format is DiskFormat.QCOW2 else None
+    found = read_qcow2(image.path, raw, remembers=remembers) if image.image.format is DiskFormat.QCOW2 else None
     if found is not None:
         return found
     argv: list[str | Path] = ["qemu-img", "convert", "-f", qemu_format(image.image.format), "-O", "raw", "--"]

@@ -25,6 +25,7 @@ from blake3 import blake3
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError
+from coppice.formats.zstd_frame import frame_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,8 +50,6 @@ _OFFSET = 0x00FF_FFFF_FFFF_FE00
 _SECTORS_AT = 62 - (_BITS - 8)
 _MOST_BYTES = 1 << 40
 _BATCH = 128
-_BLOCK_HEADER_BYTES, _SUM_BYTES = 3, 4
-_REPEATED = 1
 _THREADS = 2
 
 
@@ -60,11 +59,12 @@ class ReadQcow2:
 
     Attributes:
         path: The image.
-        contents: The BLAKE3 of each cluster that it has, by number, where that was asked for.
+        clusters: Of each cluster that it has compressed, by number: the BLAKE3 of its content, and of its compressed
+            form; where that was asked for.
     """
 
     path: Path
-    contents: dict[int, bytes] = field(default_factory=dict)
+    clusters: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
 
 
 class OwnQcow2:
@@ -112,7 +112,7 @@ class OwnQcow2:
             return b""
         packed = self._packed(entry)
         # What follows belongs to the next one.
-        return packed[: _frame_bytes(packed)]
+        return packed[: frame_bytes(packed)]
 
     def stored(self, number: int) -> bytes:
         """Return what the file has for a cluster, as it is there, up to the end of the last sector of it."""
@@ -130,23 +130,6 @@ class OwnQcow2:
         sectors = (entry & ~_COMPRESSED) >> _SECTORS_AT
         end = ((offset >> _SECTOR_BITS) + 1 + sectors) << _SECTOR_BITS
         return os.pread(self._stream.fileno(), end - offset, offset)
-
-
-def _frame_bytes(packed: bytes) -> int:
-    """Return how long the Zstandard frame is that ``packed`` begins with (RFC 8878, 3.1.1); 0: it is not whole."""
-    try:
-        at, is_summed = zstandard.frame_header_size(packed), zstandard.get_frame_parameters(packed).has_checksum
-    except zstandard.ZstdError:
-        return 0
-    is_last = False
-    while not is_last:
-        header = int.from_bytes(packed[at : at + _BLOCK_HEADER_BYTES], "little")
-        is_last, kind = bool(header & 1), header >> 1 & 3
-        at += _BLOCK_HEADER_BYTES + (1 if kind == _REPEATED else header >> 3)
-        if at > len(packed):
-            return 0
-    at += _SUM_BYTES if is_summed else 0
-    return at if at <= len(packed) else 0
 
 
 def open_own(stream: BinaryIO) -> OwnQcow2 | None:
@@ -182,7 +165,8 @@ def _is_known(entry: int) -> bool:
 
 
 def _is_plain(entry: int) -> bool:
-    return entry & ~_OFFSET == _COPIED and not entry & (_CLUSTER - 1)
+    # At the start of the file is its header: whoever says that content is there means that there is none.
+    return entry & ~_OFFSET == _COPIED and entry & _OFFSET != 0 and not entry & (_CLUSTER - 1)
 
 
 def read_qcow2(path: Path, raw: Path, *, remembers: bool = False) -> ReadQcow2 | None:
@@ -191,8 +175,7 @@ def read_qcow2(path: Path, raw: Path, *, remembers: bool = False) -> ReadQcow2 |
     Args:
         path: The image.
         raw: Where its disk is written.
-        remembers: Whether the digests of its clusters are wanted: an image of this machine's own has as many as its
-            disk is long, others may have millions.
+        remembers: Whether the digests of its clusters are wanted: of a large disk they take much memory.
 
     Raises:
         BuildError: It is damaged.
@@ -206,9 +189,12 @@ def read_qcow2(path: Path, raw: Path, *, remembers: bool = False) -> ReadQcow2 |
         with raw.open("xb") as target:
             for number in image.written():
                 content = image.content(number)
+                if content == _ZEROS:
+                    continue
                 os.pwrite(target.fileno(), content, number * _CLUSTER)
-                if remembers:
-                    found.contents[number] = blake3(content).digest()
+                frame = image.frame_of(number) if remembers else b""
+                if frame:
+                    found.clusters[number] = blake3(content).digest(), blake3(frame).digest()
             target.truncate(image.virtual_size_bytes)
     return found
 
@@ -220,7 +206,7 @@ def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: ReadQcow
         raw: The disk.
         path: Where the image is made.
         timeout_seconds: For it.
-        like: An image that is as it was read; where it has the same content, its compressed form is taken over.
+        like: An image that was read; where it has the same content, its compressed form is taken over.
 
     Raises:
         BuildError: It took too long.
@@ -253,14 +239,17 @@ class _Known:
     """What an image has compressed."""
 
     def __init__(self, like: ReadQcow2 | None, stream: BinaryIO | None) -> None:
-        self._contents = {} if like is None else like.contents
+        self._clusters = {} if like is None else like.clusters
         self._image = None if stream is None else open_own(stream)
 
     def frame_of(self, number: int, content: bytes) -> bytes:
         """Return the compressed form of a cluster; nothing where it has other content, or is not compressed."""
-        if self._image is None or self._contents.get(number) != blake3(content).digest():
+        known = self._clusters.get(number)
+        if self._image is None or known is None or content == _ZEROS or known[0] != blake3(content).digest():
             return b""
-        return self._image.frame_of(number)
+        # The image may have been replaced, or damaged, since it was read.
+        frame = self._image.frame_of(number)
+        return frame if blake3(frame).digest() == known[1] else b""
 
 
 def _packer() -> Callable[[bytes], bytes]:

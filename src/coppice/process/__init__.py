@@ -80,7 +80,7 @@ class Completed:
         returncode: Its exit status; negative: the signal that ended it.
         stdout: What it wrote to standard output; of more than the limit, the end.
         stderr: What it wrote to standard error, likewise.
-        combined: Both, in the order in which they came, decoded with replacement.
+        combined: Both, in about the order in which they came, decoded with replacement.
         seconds: Wall-clock time.
     """
 

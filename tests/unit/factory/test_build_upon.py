@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -18,6 +19,7 @@ from coppice.factory import build as building
 from coppice.factory.audit import AuditReport
 from coppice.factory.bootstrap.supported import check_supported
 from coppice.factory.build import build, build_key, failed_log, is_intact, load_build_result
+from coppice.factory.evidence.contents import Contents
 from coppice.factory.evidence.inventory import Inventory
 from coppice.factory.model import BuilderOutput, BuildInput, BuildOptions, BuiltImage, Outcome, Package, Verdict
 from coppice.model.checksum import Checksum
@@ -195,6 +197,29 @@ def test_the_disk_that_a_builder_left_is_what_is_looked_into_and_is_gone_afterwa
     ((disk, content),) = seen
     assert content == b"disk"
     assert not disk.exists()
+
+
+def test_the_audit_of_a_child_is_told_what_its_parent_contains_and_leaves_it_to_the_next(
+    tmp_path, builder, monkeypatch
+):
+    seen, before = [], building.audit
+    content = b"content" * 1000
+
+    def audit(image, definition, *, contents, **given):
+        seen.append(contents)
+        met = Contents() if contents is None else contents
+        met.digests_of(len(content), lambda: [content], md5=False, sha1=False)
+        return replace(before(image, definition, **given), contents=met)
+
+    monkeypatch.setattr(building, "audit", audit)
+    parent = make(tmp_path)
+    make(tmp_path, CHILD, parent)
+    first, second = seen
+    assert first is None
+    monkeypatch.setattr("coppice.factory.evidence.contents.hashed", None)
+    # It would be hashed if it were not known.
+    found = second.digests_of(len(content), lambda: [content], md5=False, sha1=False)
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_a_disk_from_elsewhere_is_not_looked_into(tmp_path, builder, monkeypatch):

@@ -256,7 +256,7 @@ class Assembly:
                 f"the parent's image {image.path} is not what it was when it was built",
                 resolution=f"Build it anew: coppice build {self.ancestors[0].definition.name} --fresh.",
             )
-        self.like = read_disk(image, self._raw, timeout_seconds=_READ_SECONDS)
+        self.like = read_disk(image, self._raw, timeout_seconds=_READ_SECONDS, remembers=True)
 
     def _has_other_loader(self, before: Listing, after: Listing) -> bool:
         # A child may have its parent's packages, and yet start otherwise.

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from coppice.factory.bootstrap.rpm_releases import RpmRelease
     from coppice.factory.bootstrap.tree import Made
     from coppice.factory.model import BuildOptions, Package
+    from coppice.factory.qcow2 import ReadQcow2
     from coppice.monitor import Monitor, Task
 
 TREE = "tree"
@@ -108,10 +109,10 @@ def build_rpm(definition: Definition, into: Path, options: BuildOptions, monitor
         )
         inputs = building.make_tree()
         task.reach(1)
-        raw, packages = building.make_disk()
+        raw, packages, like = building.make_disk()
         task.reach(3)
         task.note("compressing the image")
-        images = write_images(raw, into, definition, deadline=deadline)
+        images = write_images(raw, into, definition, deadline=deadline, like=like)
         task.reach(4)
     return BuilderOutput(
         images=images,
@@ -180,8 +181,8 @@ class _Building:
             last.tar.unlink()
         return (*inputs, *self._index_inputs(made), *provision_inputs(self.definition))
 
-    def make_disk(self) -> tuple[Path, tuple[Package, ...]]:
-        """Make the disk of the tree; return it and what is installed."""
+    def make_disk(self) -> tuple[Path, tuple[Package, ...], ReadQcow2 | None]:
+        """Make the disk of the tree; return it, what is installed, and the image that it was made of."""
         assembly = Assembly(
             definition=self.definition,
             suite=self.suite,
@@ -209,8 +210,8 @@ class _Building:
         )
         record = assembly.content(self.release.record)
         if record is None:
-            return raw, self.options.ancestors[0].packages
-        return raw, packages_of(read_headers(record))
+            return raw, self.options.ancestors[0].packages, assembly.like
+        return raw, packages_of(read_headers(record)), assembly.like
 
     def _take_base(self, maker: RpmTreeMaker, made: list[Made]) -> None:
         def make(layer: Path) -> None:

@@ -47,6 +47,12 @@ class Digests:
         """Tell whether those that are asked for are there."""
         return (not md5 or bool(self.md5)) and (not sha1 or bool(self.sha1))
 
+    def with_those_of(self, other: Digests | None) -> Digests:
+        """Return these, and what ``other`` has beside them of the same content."""
+        if other is None:
+            return self
+        return Digests(sha256=self.sha256, md5=self.md5 or other.md5, sha1=self.sha1 or other.sha1)
+
 
 class Contents:
     """Contents by their BLAKE3: those that are known from before, and those that were met.
@@ -60,7 +66,7 @@ class Contents:
         self._met: dict[bytes, Digests] = {}
 
     def digests_of(self, size_bytes: int, pieces: Callable[[], Iterable[bytes]], *, md5: bool, sha1: bool) -> Digests:
-        """Return the digests of a content.
+        """Return the digests of a content: those that are asked for, and maybe others.
 
         Args:
             size_bytes: Its length.
@@ -71,19 +77,19 @@ class Contents:
         if size_bytes < _FEWEST_BYTES:
             return hashed(pieces(), md5=md5, sha1=sha1)
         name = blake3()
-        if not self._known:
-            found = hashed(pieces(), md5=md5, sha1=sha1, also=name)
-        else:
+        found = None
+        if self._known:
             for piece in pieces():
                 name.update(piece)
-            known = self._met.get(name.digest()) or self._known.get(name.digest())
-            is_enough = known is not None and known.has(md5=md5, sha1=sha1)
-            found = known if known is not None and is_enough else hashed(pieces(), md5=md5, sha1=sha1)
+            found = self._met.get(name.digest()) or self._known.get(name.digest())
+        if found is None or not found.has(md5=md5, sha1=sha1):
+            made = hashed(pieces(), md5=md5, sha1=sha1, also=None if self._known else name)
+            found = made.with_those_of(found or self._met.get(name.digest()))
         self._met[name.digest()] = found
         return found
 
     def write(self, path: Path) -> None:
-        """Write what was met to ``path``: the same contents always make the same bytes.
+        """Write what was met to ``path``.
 
         Raises:
             StorageError: It cannot be written.
@@ -97,16 +103,15 @@ class Contents:
 
 
 def read_contents(directory: Path) -> Contents:
-    """Return the contents that are known from the build in ``directory``: none, where nothing sound is kept there.
-
-    Raises:
-        StorageError: The disk failed.
-    """
+    """Return the contents that are known from the build in ``directory``: none, where nothing sound can be read."""
     path = directory / FILE_NAME
-    with storage_errors("reading", path):
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
             return Contents()
         data = path.read_bytes()
+    except OSError:
+        # It may be replaced just now. Without it, everything is hashed.
+        return Contents()
     rows, kept = data[len(_MAGIC) : -_SUM_BYTES], data[-_SUM_BYTES:]
     if not data.startswith(_MAGIC) or len(rows) % _ROW.size or blake3(rows).digest() != kept:
         return Contents()

@@ -32,6 +32,8 @@ _CHUNK_BYTES = 1024 * 1024
 _ROOT_INODE = 2
 _MOST_NODES = 2_000_000
 _MOST_LEVELS = 256
+# Of all files together: so many times what the disk has. Files have holes.
+_MOST_TIMES = 16
 _ENTRY = re.compile(r"/(\d+)/(\d{6})/(\d+)/(\d+)/([^/]*)/(\d*)/")
 _LINK = re.compile(r'^Fast link dest: "(.*)"$', re.MULTILINE | re.DOTALL)
 _EXTENT = re.compile(r"\s*\d+/\s*\d+\s+\d+/\s*\d+\s+(\d+) -\s*\d+\s+(\d+) -\s*\d+\s+(\d+)(\s+Uninit)?\s*")
@@ -94,6 +96,14 @@ class Ext4Disk:
         self._extents |= self._locate({node.inode for node in nodes.values() if node.is_file and node.size_bytes})
         return GuestTree(nodes, self.content)
 
+    def names(self) -> frozenset[str]:
+        """Return the names of what is at the top of the tree.
+
+        Raises:
+            BuildError: It cannot be read.
+        """
+        return frozenset(node.name for node in _entries("", self._ask([f"ls -p <{_ROOT_INODE}>"])[0]))
+
     def content(self, node: Node) -> bytes:
         """Return the content of a file.
 
@@ -115,6 +125,7 @@ class Ext4Disk:
             BuildError: A file cannot be read.
         """
         files = [node for node in tree if node.is_file]
+        self._check_sizes(files)
         vouched = {each.true_path for each in ownership.delivered if each.md5}
         with_md5 = {node.inode for node in files if node.path in vouched}
         with_sha1 = {node.inode for node in files if node.path not in ownership.packages}
@@ -139,6 +150,13 @@ class Ext4Disk:
         asked = list(nodes)
         answers = self._ask([f"ea_list <{node.inode}>" for node in asked])
         return frozenset(node.path for node, said in zip(asked, answers, strict=True) if _CAPABILITY in said)
+
+    def _check_sizes(self, files: Sequence[Node]) -> None:
+        total = sum({node.inode: node.size_bytes for node in files}.values())
+        with storage_errors("reading", self._raw):
+            disk_bytes = self._raw.stat().st_size
+        if total > _MOST_TIMES * disk_bytes:
+            raise _unreadable(f"its files have {total} bytes, and the disk has {disk_bytes}")
 
     def _first_block(self, node: Node) -> int:
         extents = self._extents.get(node.inode, ())
