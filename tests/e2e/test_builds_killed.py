@@ -346,7 +346,7 @@ def test_a_real_build_for_which_there_is_too_little_room_says_so_and_is_whole_on
     small = f'mount -t tmpfs -o size=48m none "{site.home}" && cd / && exec "$@"'
     own = ("unshare", "--mount", "--propagation=private", "sh", "-c", small, "sh")
     ended = site.run("build", "base", "--no-boot-test", before=own)
-    assert ended.codes == ["no-space"], ended.document["errors"][0]["details"]
+    assert ended.codes == ["storage-full"], ended.document["errors"][0]["details"]
     assert str(site.home) in ended.document["errors"][0]["message"]
     assert trees_of(site) == []
     assert digest(site, "base")
