@@ -91,13 +91,13 @@ class Disk:
         self.raw, self.folder = folder / "disk.raw", folder
         self._staged = 0
 
-    def make(self) -> None:
+    def make(self, feature: str = "^has_journal") -> None:
         with self.raw.open("wb") as stream:
             stream.truncate(DISK_BYTES)
         script = f"label: gpt\nstart={ROOT_AT // 512}, size={(DISK_BYTES - 2 * MIB) // 512}, name=root\n"
         subprocess.run(["sfdisk", "--quiet", self.raw], input=script, text=True, check=True, capture_output=True)
         blocks = str((DISK_BYTES - 2 * MIB) // 1024)
-        mke2fs = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^has_journal", "-E", f"offset={ROOT_AT}"]
+        mke2fs = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", feature, "-E", f"offset={ROOT_AT}"]
         subprocess.run([*mke2fs, self.raw, blocks], check=True, capture_output=True)
 
     def change(self, *commands: str) -> None:
@@ -322,28 +322,45 @@ def test_files_that_are_much_longer_than_their_disk_are_not_read(disk):
 
 def beside(disk: Disk, folder: Path, kind: str) -> Path:
     """Return a disk with what ``disk`` has, and a smaller partition of some kind behind it."""
-    raw, end = folder / "beside.raw", disk.raw.stat().st_size
+    raw, part, end = folder / "beside.raw", folder / "part.raw", ROOT_AT + 2 * PART_BYTES
+    with part.open("wb") as stream:
+        stream.truncate(PART_BYTES)
+    for words in KINDS[kind]:
+        given = {"input": "label: dos\nsize=2048\n", "text": True} if words[0] == "sfdisk" else {}
+        subprocess.run([*words, part], check=True, capture_output=True, **given)
+    if kind.startswith("ext4 with "):
+        name = kind.removeprefix("ext4 with ")
+        subprocess.run(["debugfs", "-w", "-R", f"mkdir {name}", part], check=True, capture_output=True)
     shutil.copyfile(disk.raw, raw)
     with raw.open("r+b") as stream:
-        stream.truncate(end + 9 * MIB)
-    rows = (f"start={ROOT_AT // 512}, size={(end - 2 * MIB) // 512}", f"start={end // 512}, size={8 * MIB // 512}")
-    subprocess.run(
-        ["sfdisk", "--quiet", "--wipe=never", raw], input="label: gpt\n" + "\n".join(rows), text=True, check=True
-    )
-    if kind in {"boot", "system"}:
-        argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^has_journal", "-E", f"offset={end}"]
-        subprocess.run([*argv, raw, "8000"], check=True, capture_output=True)
-        name = {"boot": "grub", "system": "etc"}[kind]
-        subprocess.run(["debugfs", "-w", "-R", f"mkdir {name}", f"{raw}?offset={end}"], check=True, capture_output=True)
-    elif kind != "nothing":
-        at, magic = {"xfs": (0, b"XFSB"), "LUKS": (0, b"LUKS\xba\xbe"), "LVM": (536, b"LVM2 001")}[kind]
-        with raw.open("r+b") as stream:
-            stream.seek(end + at)
-            stream.write(magic)
+        stream.truncate(end + PART_BYTES + MIB)
+    rows = (f"start={ROOT_AT // 512}, size={2 * PART_BYTES // 512}", f"start={end // 512}, size={PART_BYTES // 512}")
+    table = "label: gpt\n" + "\n".join(rows)
+    subprocess.run(["sfdisk", "--quiet", "--wipe=never", raw], input=table, text=True, check=True)
+    with raw.open("r+b") as stream:
+        stream.seek(end)
+        stream.write(part.read_bytes())
     return raw
 
 
-@pytest.mark.parametrize("kind", ["nothing", "boot"])
+PART_BYTES = 32 * MIB
+MKE2FS = ("mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024")
+KINDS: dict[str, list[tuple[str, ...]]] = {
+    "nothing": [],
+    "swap": [("mkswap",)],
+    "FAT": [("mkfs.vfat",)],
+    "ext4 with grub": [MKE2FS],
+    "ext4 with EFI": [MKE2FS],
+    "ext4 with etc": [MKE2FS],
+    "ext4 with ostree": [MKE2FS],
+    "ext4 with home": [MKE2FS],
+    "btrfs": [("mkfs.btrfs", "-q", "--mixed")],
+    "more partitions": [("sfdisk", "--quiet")],
+    "a journal to be replayed": [MKE2FS, ("debugfs", "-w", "-R", "feature needs_recovery")],
+}
+
+
+@pytest.mark.parametrize("kind", ["nothing", "swap", "FAT", "ext4 with grub", "ext4 with EFI"])
 def test_another_partition_that_has_no_system_is_no_matter(disk, tmp_path, kind):
     assert read_subject(beside(disk, tmp_path, kind), DEFINITION, tmp_path).tree.get("/etc/shadow") is not None
 
@@ -351,15 +368,77 @@ def test_another_partition_that_has_no_system_is_no_matter(disk, tmp_path, kind)
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("system", "has a second system"),
-        ("xfs", "is of xfs: a system in it could not be audited"),
-        ("LUKS", "is of LUKS"),
-        ("LVM", "is of LVM"),
+        ("ext4 with etc", r"has /etc, and only the root is audited"),
+        ("ext4 with ostree", r"has /ostree, and"),
+        ("ext4 with home", r"has /home, and"),
+        ("btrfs", "is of btrfs: its files cannot be audited"),
+        ("more partitions", "has a partition table of its own"),
+        ("a journal to be replayed", "looking into the image failed"),
     ],
 )
 def test_a_disk_that_could_start_from_another_partition_is_not_audited(disk, tmp_path, kind, told):
     with pytest.raises(BuildError, match=told):
         read_subject(beside(disk, tmp_path, kind), DEFINITION, tmp_path)
+
+
+def planted(at: int, content: bytes):
+    def plant_it(raw: Path) -> None:
+        with raw.open("r+b") as stream:
+            stream.seek(at)
+            stream.write(content)
+
+    return plant_it
+
+
+def relabelled(table: str):
+    def relabel(raw: Path) -> None:
+        subprocess.run(["sfdisk", "--quiet", "--wipe=never", raw], input=table, text=True, check=True)
+
+    return relabel
+
+
+def cut(raw: Path) -> None:
+    relabelled(f"label: dos\n{ROOT_ROW}, type=83\n")(raw)
+    with raw.open("r+b") as stream:
+        stream.truncate(DISK_BYTES - 4 * MIB)
+
+
+SQUASHFS = b"hsqs" + bytes(24) + (4).to_bytes(2, "little") + bytes(66)
+ROOT_ROW = f"start={ROOT_AT // 512}, size={(DISK_BYTES - 2 * MIB) // 512}"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param(planted(ROOT_AT, SQUASHFS), "looks like several", id="two file systems in one partition"),
+        pytest.param(planted(32768, b"\x01CD001\x01"), "the disk as a whole looks like", id="the disk is a CD"),
+        pytest.param(
+            planted(512, bytes(512)), "first copy of its table is damaged", id="only the second table is whole"
+        ),
+        pytest.param(relabelled(f"label: dos\n{ROOT_ROW}, type=a5\n"), "of the type a5", id="a table in a partition"),
+        pytest.param(relabelled("label: sgi\n"), "its table is sgi|no partition table", id="a table of another kind"),
+        pytest.param(
+            cut, r"a partition goes from byte \d+ to \d+, and it has", id="a partition goes on behind the end"
+        ),
+    ],
+)
+def test_a_disk_of_which_machines_could_read_different_things_is_not_audited(disk, tmp_path, change, told):
+    change(disk.raw)
+    with pytest.raises(BuildError, match=told):
+        read_subject(disk.raw, DEFINITION, tmp_path)
+
+
+def test_a_dos_table_is_read_as_well(disk, tmp_path):
+    relabelled(f"label: dos\n{ROOT_ROW}, type=83\n")(disk.raw)
+    assert read_subject(disk.raw, DEFINITION, tmp_path).tree.get("/etc/shadow") is not None
+
+
+def test_a_root_whose_files_have_many_names_is_not_audited(tmp_path):
+    folded = Disk(tmp_path)
+    folded.make("casefold")
+    with pytest.raises(BuildError) as caught:
+        read_subject(folded.raw, DEFINITION, tmp_path)
+    assert "casefold" in (caught.value.details or "")
 
 
 @pytest.mark.parametrize(("what", "check", "where"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS])

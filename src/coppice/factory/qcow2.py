@@ -98,7 +98,7 @@ class OwnQcow2:
             found = os.pread(self._stream.fileno(), _CLUSTER, entry & _OFFSET)
         else:
             try:
-                found = self._unpacker.stream_reader(self._packed(entry)).read(_CLUSTER)
+                found = self._unpacker.stream_reader(self._packed(entry)).read(_CLUSTER + 1)
             except zstandard.ZstdError as problem:
                 raise BuildError(f"cluster {number} of an image is damaged", details=str(problem)) from problem
         if len(found) != _CLUSTER:
@@ -215,7 +215,7 @@ def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: ReadQcow
     deadline = time.monotonic() + timeout_seconds
     with storage_errors("writing", path), ExitStack() as stack:
         source, target = stack.enter_context(raw.open("rb")), stack.enter_context(path.open("xb"))
-        known = _Known(like, None if like is None else stack.enter_context(like.path.open("rb")))
+        known = _Known(like, _opened(like, stack))
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=_THREADS))
         size_bytes = os.fstat(source.fileno()).st_size
         writer, pack = _Writer(target, size_bytes), _packer()
@@ -233,6 +233,14 @@ def write_qcow2(raw: Path, path: Path, *, timeout_seconds: float, like: ReadQcow
                     writer.add(number, clusters[number], frame)
         writer.finish()
         writer.check(path)
+
+
+def _opened(like: ReadQcow2 | None, stack: ExitStack) -> BinaryIO | None:
+    try:
+        return None if like is None else stack.enter_context(like.path.open("rb"))
+    except FileNotFoundError:
+        # It is being built anew just now.
+        return None
 
 
 class _Known:

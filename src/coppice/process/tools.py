@@ -28,6 +28,7 @@ TOOLS: dict[str, Tool] = {
         Tool(name="dumpe2fs", package="e2fsprogs", purpose="clearing what no file of a file system has"),
         Tool(name="zstd", package="zstd", purpose="unpacking the trees that appliances are built upon"),
         Tool(name="e2fsck", package="e2fsprogs", purpose="checking a file system without mounting it"),
+        Tool(name="blkid", package="util-linux", purpose="telling what the partitions of an image hold"),
         Tool(name="sfdisk", package="fdisk", purpose="partitioning built images"),
         Tool(name="mkfs.vfat", package="dosfstools", purpose="making the EFI system partition"),
         Tool(name="mmd", package="mtools", purpose="filling the EFI system partition"),

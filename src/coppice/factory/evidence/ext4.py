@@ -39,6 +39,14 @@ _LINK = re.compile(r'^Fast link dest: "(.*)"$', re.MULTILINE | re.DOTALL)
 _EXTENT = re.compile(r"\s*\d+/\s*\d+\s+\d+/\s*\d+\s+(\d+) -\s*\d+\s+(\d+) -\s*\d+\s+(\d+)(\s+Uninit)?\s*")
 _EXTENT_HEADER = re.compile(r"Level Entries\s+Logical\s+Physical Length Flags")
 _CAPABILITY = "security.capability"
+_FEATURES = re.compile(r"^Filesystem features: +(.*)$", re.MULTILINE)
+# Neither casefold, by which a file has many names, nor encrypt, nor a journal that has to be replayed.
+_FEATURES_READ = """\
+64bit bigalloc dir_index dir_nlink ea_inode ext_attr extent extra_isize fast_commit filetype flex_bg has_journal
+huge_file large_dir large_file meta_bg metadata_csum metadata_csum_seed mmp orphan_file project quota resize_inode
+sparse_super sparse_super2 stable_inodes uninit_bg verity
+"""
+_KNOWN_FEATURES = frozenset(_FEATURES_READ.split())
 _BLOCK_SIZE = re.compile(r"^Block size:\s+(\d+)$", re.MULTILINE)
 
 
@@ -70,6 +78,11 @@ class Ext4Disk:
         if match is None:
             raise _unreadable("it does not tell its block size")
         self._block_bytes = int(match[1])
+        features = _FEATURES.search(said)
+        unknown = sorted(set(features[1].split()) - _KNOWN_FEATURES) if features else ["none"]
+        if unknown:
+            # Whoever knows them may find other files, or the same ones under other names.
+            raise _unreadable(f"its file system has features that are not read: {', '.join(unknown)}")
         self._extents: dict[int, tuple[_Extent, ...]] = {}
 
     def tree(self) -> GuestTree:
@@ -96,13 +109,14 @@ class Ext4Disk:
         self._extents |= self._locate({node.inode for node in nodes.values() if node.is_file and node.size_bytes})
         return GuestTree(nodes, self.content)
 
-    def names(self) -> frozenset[str]:
-        """Return the names of what is at the top of the tree.
+    def top_folders(self) -> frozenset[str]:
+        """Return the names of the directories at the top of the tree.
 
         Raises:
             BuildError: It cannot be read.
         """
-        return frozenset(node.name for node in _entries("", self._ask([f"ls -p <{_ROOT_INODE}>"])[0]))
+        found = _entries("", self._ask([f"ls -p <{_ROOT_INODE}>"])[0])
+        return frozenset(node.name for node in found if node.is_folder)
 
     def content(self, node: Node) -> bytes:
         """Return the content of a file.

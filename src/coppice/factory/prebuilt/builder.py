@@ -25,6 +25,7 @@ from coppice.factory.outputs import write_images
 from coppice.factory.prebuilt.claims import check_claims, check_supported
 from coppice.factory.tool_versions import tool_versions
 from coppice.factory.workplace import workplace
+from coppice.model.image import DiskFormat
 from coppice.process import find_tool
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class PrebuiltBuilder:
             log.write(f"{len(packages)} packages are installed in it\n")
             task.reach(2)
             images = _given_on(definition, start, into, deadline)
-            disk = _left(start.raw, options.disk_directory)
+            disk = _left(start, definition, options.disk_directory)
             task.reach(3)
         return BuilderOutput(
             images=images,
@@ -85,13 +86,16 @@ class PrebuiltBuilder:
         )
 
 
-def _left(raw: Path, directory: Path | None) -> Path | None:
+def _left(start: StartDisk, definition: Definition, directory: Path | None) -> Path | None:
     """Leave the disk to the audit: QEMU's reading of an image that a stranger wrote, as a machine has it."""
-    if directory is None:
+    first = definition.formats[0]
+    # Writing a qcow2 ends with reading it back; what qemu-img writes is for the audit to read.
+    is_seen = first is DiskFormat.QCOW2 or (first is start.format and start.original is not None)
+    if directory is None or not is_seen:
         return None
     disk = directory / "disk.raw"
-    with storage_errors("moving", raw):
-        shutil.move(raw, disk)
+    with storage_errors("moving", start.raw):
+        shutil.move(start.raw, disk)
     return disk
 
 

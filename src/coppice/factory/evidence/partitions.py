@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The partitions of a raw disk and what each of them holds, as sfdisk and blkid say; what is ambiguous is an error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from coppice.atomic import storage_errors
+from coppice.errors import BuildError, ToolFailedError
+from coppice.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_TOOL_SECONDS = 300.0
+_SECTOR_BYTES = 512
+_NOTHING, _SEVERAL = 2, 8
+"""What blkid ends with where it found nothing, and where it found more than one thing."""
+_LABELS = frozenset({"gpt", "dos"})
+_EXTENDED = frozenset({"5", "f", "85"})
+_DOS_TYPES = frozenset({"1", "4", "6", "b", "c", "e", "82", "83", "ef", *_EXTENDED})
+"""Without tables of their own in which a kernel would find more partitions: FAT, Linux and extended ones."""
+_PROTECTIVE = "ee"
+"""The whole disk, to those who do not know GPT."""
+_FIRST_IS_DAMAGED = "primary GPT table is corrupt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A partition.
+
+    Attributes:
+        start_bytes: Where it begins.
+        size_bytes: Its length.
+        kind: What it holds, as blkid calls it; empty: nothing that is known.
+    """
+
+    start_bytes: int
+    size_bytes: int
+    kind: str
+
+
+def find_partitions(raw: Path) -> tuple[Partition, ...]:
+    """Return the partitions of the disk ``raw``, the largest first.
+
+    Raises:
+        BuildError: It has no partition table, not every machine would read the same out of it, or a partition looks
+            like several things.
+        StorageError: It cannot be read.
+    """
+    with storage_errors("reading", raw):
+        disk_bytes = raw.stat().st_size
+    label, rows = _table(raw)
+    whole = _probed(raw, [])
+    if whole.get("TYPE") or whole.get("PTTYPE") != label:
+        held = " and ".join(filter(None, (whole.get("TYPE"), whole.get("PTTYPE")))) or "nothing"
+        raise _ambiguous(f"its table is {label}, and the disk as a whole looks like {held}")
+    found = []
+    for start, size in rows:
+        if start + size > disk_bytes:
+            raise _ambiguous(f"a partition goes from byte {start} to {start + size}, and it has {disk_bytes}")
+        said = _probed(raw, ["-O", str(start), "-S", str(size)])
+        if "PTTYPE" in said and "TYPE" not in said:
+            raise _ambiguous(f"the partition at byte {start} has a partition table of its own")
+        found.append(Partition(start_bytes=start, size_bytes=size, kind=said.get("TYPE", "")))
+    return tuple(sorted(found, key=lambda each: each.size_bytes, reverse=True))
+
+
+def _table(raw: Path) -> tuple[str, list[tuple[int, int]]]:
+    """Return the kind of the partition table, and where each partition begins and how long it is."""
+    try:
+        completed = run(["sfdisk", "--json", raw], timeout_seconds=_TOOL_SECONDS)
+        table = json.loads(completed.text())["partitiontable"]
+        sector_bytes, label = int(table.get("sectorsize", _SECTOR_BYTES)), str(table["label"])
+        rows: list[dict[str, Any]] = [each for each in table["partitions"] if int(each["size"])]
+        extents = [(int(row["start"]) * sector_bytes, int(row["size"]) * sector_bytes) for row in rows]
+        types = [str(row["type"]).lower() for row in rows]
+    except (ToolFailedError, ValueError, KeyError) as problem:
+        raise BuildError("the image has no partition table that could be read", details=str(problem)) from problem
+    if label not in _LABELS or _FIRST_IS_DAMAGED in completed.combined:
+        raise _ambiguous(f"its table is {label}" if label not in _LABELS else "the first copy of its table is damaged")
+    if label == "gpt":
+        return label, extents
+    if _PROTECTIVE in types:
+        raise _ambiguous("its GPT is damaged, or cut off")
+    unknown = sorted(set(types) - _DOS_TYPES)
+    if unknown:
+        raise _ambiguous(f"it has a partition of the type {unknown[0]}")
+    return label, [extent for extent, kind in zip(extents, types, strict=True) if kind not in _EXTENDED]
+
+
+def _probed(raw: Path, words: Sequence[str]) -> dict[str, str]:
+    argv: list[str | Path] = ["blkid", "-p", "-o", "export", *words, raw]
+    try:
+        completed = run(argv, timeout_seconds=_TOOL_SECONDS, ok=(0, _NOTHING, _SEVERAL))
+    except ToolFailedError as problem:
+        raise BuildError(f"looking into the image failed: {problem.message}", details=problem.details) from problem
+    if completed.returncode == _SEVERAL:
+        where = f"the partition at byte {words[1]}" if words else "the disk"
+        raise _ambiguous(f"{where} looks like several file systems or partition tables at once")
+    lines = (line.partition("=") for line in completed.text().splitlines())
+    return {name: value for name, _, value in lines}
+
+
+def _ambiguous(why: str) -> BuildError:
+    return BuildError(
+        f"which system a machine would start from the image is not known: {why}",
+        resolution="Take an image with a GPT or DOS partition table whose partitions are each of one kind.",
+    )
