@@ -667,6 +667,23 @@ def test_a_cluster_that_ends_while_it_builds_makes_no_appliance_wait(site, monke
     assert site.choices() == {"base": next_choice}
 
 
+def test_a_cluster_that_cannot_be_left_leaves_what_was_built(site):
+    site.add("base")
+    before = site.desk.listed()
+    site.desk.clock.advance(DAY)
+    site.update("openssl", "3.0.1-1+deb12u1")
+
+    @contextlib.contextmanager
+    def stuck():
+        yield Elsewhere(site)
+        raise ClusterError("the cluster's scheduler does not answer any more")
+
+    report = site.rebuild(place=stuck())
+    assert [type(each) for each in report.errors] == [ClusterError]
+    assert [(each.name, each.is_done) for each in report.ended] == [("base", True)]
+    assert site.desk.listed() != before
+
+
 def test_an_endorser_of_a_list_signs_what_is_rebuilt(site):
     site.add("base")
     site.update("openssl", "3.0.1-1+deb12u1")

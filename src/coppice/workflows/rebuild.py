@@ -157,17 +157,19 @@ def _build(
 ) -> tuple[tuple[Ended[Rebuilt], ...], ClusterError | None]:
     """Build what was decided; return what became of it, and why nothing could be built."""
     chosen = [each for each in appraisals if each.decision.choice is Choice.REBUILD]
+    ended: tuple[Ended[Rebuilt], ...] = ()
     if not chosen:
-        return (), None
+        return ended, None
     try:
         with place as opened, board as shown:
             at_work = shop(place=opened, board=shown)
             works = at_work.works(chosen)
             shown.plan({each.name: next(iter(each.needs), None) for each in works})
-            return run_all(works, at_once=opened.at_once if at_once is None else at_once, on_ended=at_work.note), None
+            ended = run_all(works, at_once=opened.at_once if at_once is None else at_once, on_ended=at_work.note)
     except ClusterError as problem:
         # That is no fault of an appliance; and what an earlier run could not publish does not wait for a cluster.
-        return (), problem
+        return ended, problem
+    return ended, None
 
 
 def _is_of_the_cluster(error: CoppiceError) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from coppice.errors import BuildError, StorageError
 from coppice.factory.bootstrap.changes import EMPTY, Script, with_folders
@@ -242,7 +243,17 @@ def test_a_listing_is_read_as_it_was_written_in_its_order(tmp_path, stage):
     assert list(again) == list(listing)
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"nonsense",
+        zstandard.compress(b"[1]\n"),
+        zstandard.compress(b'["/a","f",420,0,0,0,0,"","","",0],["/b","f",420,0,0,0,0,"","","",0]\n'),
+        zstandard.compress(b'["/a","f",420,0,0,0,0,""\n"","",0]\n'),
+        zstandard.compress(b"[" * 100_000),
+    ],
+)
 def test_a_damaged_listing_is_an_error(tmp_path, damage):
     (tmp_path / "listing").write_bytes(damage)
     with pytest.raises(StorageError, match="not the listing"):
