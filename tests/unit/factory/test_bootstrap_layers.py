@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from dataclasses import replace
@@ -290,3 +291,15 @@ def test_content_that_only_an_ancestor_has_is_found_in_its_layer(tmp_path, stage
     assert find_content(tree, digest, fresh).read_bytes() == b"old hosts"
     with pytest.raises(BuildError, match="no layer"):
         find_content(tree, "0" * 64, fresh)
+
+
+def test_what_is_looked_for_in_older_layers_is_not_taken_for_what_the_last_one_has(tmp_path, stage):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    older = layer(tmp_path / "older.tar", member("./var/status", b"old"), member("./etc/hosts", b"hosts"))
+    newer = layer(tmp_path / "newer.tar", member("./var/status", b"new"))
+    for number, tar in enumerate((older, newer)):
+        keep_layer(tar, tree / layer_name(number))
+    apply_layer({}, newer, epoch=EPOCH, number=1, stage=stage)
+    assert find_content(tree, hashlib.sha256(b"hosts").hexdigest(), stage).read_bytes() == b"hosts"
+    assert stage.kept == {"/var/status": b"new"}

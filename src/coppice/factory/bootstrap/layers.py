@@ -89,7 +89,7 @@ class Stage:
     def __init__(self, directory: Path, skips: Callable[[str], bool], keeps: Collection[str] = ()) -> None:
         self.directory = directory
         self.kept: dict[str, bytes] = {}
-        self._skips = skips
+        self.skips = skips
         self._keeps = frozenset(keeps)
         self._temporary = directory / "next"
 
@@ -102,7 +102,7 @@ class Stage:
             self.kept[path] = first
             return self.put(first)
         if len(first) < _COPY_BYTES:
-            if not self._skips(path):
+            if not self.skips(path):
                 self.put(first, digest.hexdigest())
             return digest.hexdigest()
         with self._temporary.open("wb") as stream:
@@ -139,8 +139,10 @@ def find_content(tree: Path, digest: str, stage: Stage) -> Path:
     Raises:
         BuildError: None has it.
     """
+    # What is remembered of a path is what the last layer has there, and stays so.
+    older = Stage(stage.directory, stage.skips)
     for layer in layer_paths(tree):
-        for _ in _read(layer, epoch=0, number=0, stage=stage):
+        for _ in _read(layer, epoch=0, number=0, stage=older):
             pass
         found = stage.find(digest)
         if found is not None:
