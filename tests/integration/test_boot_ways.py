@@ -39,7 +39,7 @@ RIGHT, WRONG = "secret", "wrong"
 @pytest.fixture
 def agent(tmp_path):
     """The script that a machine gets, run by this machine's own shell, with a terminal's end as its port."""
-    script = handed_script(is_reached_by_port=True)
+    script = handed_script("boot-test-1", is_reached_by_port=True)
     (body,) = re.findall(r"<< 'END-OF-AGENT'\n(.*?)END-OF-AGENT", script, re.DOTALL)
     ours, theirs = os.openpty()
     tty.setraw(theirs)

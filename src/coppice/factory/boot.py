@@ -225,7 +225,7 @@ class _Test:
         handed = Handed(
             instance=instance,
             public_key=place.key.with_suffix(".pub").read_text(encoding="ascii"),
-            script=handed_script(is_reached_by_port=not self._promise.access.ssh),
+            script=handed_script(instance, is_reached_by_port=not self._promise.access.ssh),
         )
         wanted = Wanted(
             promise=self._promise,

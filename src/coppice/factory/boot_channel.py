@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+import shlex
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,11 +27,11 @@ _GRACE_SECONDS = 15.0
 _TIMED_OUT = frozenset({124, 137})
 _AGENT = "/root/.coppice-boot-test"
 MARK = "/run/coppice-boot-test"
-_MARK_SCRIPT = f"""\
+_MARK_SCRIPT = """\
 #!/bin/sh
 # Handed over by the boot test, as a cloud hands over what its users want to be run.
 set -u
-cat /var/lib/cloud/data/instance-id > {MARK}
+echo %(instance)s > %(mark)s
 """
 _AGENT_SCRIPT = f"""\
 cat > {_AGENT} << 'END-OF-AGENT'
@@ -89,9 +90,15 @@ class Channel(Protocol):
         ...
 
 
-def handed_script(*, is_reached_by_port: bool) -> str:
-    """Return the user data of a boot test: a script that leaves a mark, and answers at the port where it must."""
-    return _MARK_SCRIPT + (_AGENT_SCRIPT if is_reached_by_port else "")
+def handed_script(instance: str, *, is_reached_by_port: bool) -> str:
+    """Return the user data of a boot test: a script that leaves a mark, and answers at the port where it must.
+
+    Args:
+        instance: What the mark says. Not every source tells the guest a name of its own for each machine.
+        is_reached_by_port: Whether nobody can log in.
+    """
+    mark = _MARK_SCRIPT % {"instance": shlex.quote(instance), "mark": MARK}
+    return mark + (_AGENT_SCRIPT if is_reached_by_port else "")
 
 
 class PortChannel:
