@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HOST_NAME = "boot-test"
 _SERVICE_PREFIX = "169.254.169"
 _EC2_VERSIONS = ("2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest")
+_ZONE = "boot-test-1a"
 _OPENSTACK_VERSIONS = ("2018-08-27", "latest")
 
 
@@ -157,7 +158,7 @@ def ec2_pages(handed: Handed) -> dict[str, str]:
         "local-hostname": HOST_NAME,
         "local-ipv4": guest,
         "public-keys/0/openssh-key": handed.public_key.strip(),
-        "placement/availability-zone": "boot-test-1a",
+        "placement/availability-zone": _ZONE,
         f"{card}/device-number": "0",
         f"{card}/interface-id": "eni-00000000",
         f"{card}/local-ipv4s": guest,
@@ -171,7 +172,22 @@ def ec2_pages(handed: Handed) -> dict[str, str]:
         pages |= {f"/{version}/meta-data{path}": text for path, text in _tree(values).items()}
         # A list of keys has their names besides their numbers.
         pages[f"/{version}/meta-data/public-keys"] = "0=boot-test"
+        # Asked for at each stage; while it is not there, again and again.
+        identity = {"dynamic/instance-identity/document": _instance_identity(handed)}
+        pages |= {f"/{version}{path}": text for path, text in _tree(identity).items() if path}
     return pages
+
+
+def _instance_identity(handed: Handed) -> str:
+    return _json(
+        {
+            "availabilityZone": _ZONE,
+            "imageId": "ami-00000000",
+            "instanceId": handed.instance,
+            "instanceType": "boot.test",
+            "region": _ZONE[:-1],
+        }
+    )
 
 
 def _tree(values: Mapping[str, str]) -> dict[str, str]:

@@ -67,6 +67,9 @@ def test_amazons_pages_are_a_tree_of_lists(version):
     assert pages[f"/{version}/meta-data/public-keys/0/openssh-key"] == KEY
     assert pages[f"/{version}/user-data"] == HANDED.script
     assert all(each in pages for each in found if "=" not in each)
+    # While what a machine is cannot be had, cloud-init asks for it again and again, at each stage.
+    assert list(walk(f"/{version}/dynamic/")) == [f"/{version}/dynamic/instance-identity/document"]
+    assert json.loads(pages[f"/{version}/dynamic/instance-identity/document"])["instanceId"] == "boot-test-1"
 
 
 def test_openstacks_pages_are_there_besides():
