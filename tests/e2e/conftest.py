@@ -196,16 +196,19 @@ class Site(CommandLine):
     def images(self):
         """Return (title, version) → state, as the command line tells it."""
         for _ in range(20):
-            found = {}
+            found, images = {}, self.ok("cloud", "images")["images"]
+            if not all(image["ready"] for image in images):
+                # A service is at work: one is on its way.
+                time.sleep(0.1)
+                continue
             # Where a service is at work, an image may go between the command and this look at its description.
             with suppress(FileNotFoundError):
-                for image in self.ok("cloud", "images")["images"]:
-                    assert image["ready"], image
+                for image in images:
                     description = (self.cloud / image["cloud_identifier"] / "image.json").read_text()
                     name = json.loads(description)["metadata"]["title"]
                     found[name, image["marker"]["version"]] = image["marker"]["state"]
                 return found
-        message = "images went while they were looked at, again and again"
+        message = f"images went while they were looked at, or were not ready, again and again: {images}"
         raise AssertionError(message)
 
     def snapshot(self):

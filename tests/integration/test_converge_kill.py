@@ -164,7 +164,9 @@ for share in points:
         # The next run comes tomorrow: what is young may be at work.
         os.utime(half, (half.lstat().st_atime - 86400, half.lstat().st_mtime - 86400), follow_symlinks=False)
     again, _ = forked(lambda: run(root, 2))
-    left = [str(path) for path in root.rglob("*.partial")] + [
+    # What stands in for the cache and its conversions is no part of what is killed here.
+    own = root / "store"
+    left = [str(path) for path in root.rglob("*.partial") if not path.is_relative_to(own)] + [
         str(path) for name in CLOUDS for path in (root / name).iterdir() if path.name.startswith(".")
     ]
     print(

@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from coppice.atomic import write_bytes
 from coppice.cloud.model import DesiredImage, DesiredList, ImageState, OwnershipMarker, RegisteredImage
 from coppice.cloud.properties import presentation_digest, presentation_of
 from coppice.conversion.model import ConvertedImage
@@ -145,7 +146,8 @@ def converted_image(desired: DesiredImage, directory: Path, content: bytes | Non
     path = directory / f"{checksum.hexdigest[:16]}.qcow2"
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        # In one step: several clouds may ask for it at once.
+        write_bytes(path, data)
     return ConvertedImage(
         key=desired.key,
         version=desired.listed.version,
