@@ -193,12 +193,13 @@ class Site(CommandLine):
         assert ended.code == 0, ended
         return ended
 
-    def images(self):
-        """Return (title, version) → state, as the command line tells it."""
+    def images(self, *, is_at_work=False):
+        """Return (title, version) → state, as the command line tells it; of a service at work, once all is ready."""
         for _ in range(20):
             found, images = {}, self.ok("cloud", "images")["images"]
-            if not all(image["ready"] for image in images):
-                # A service is at work: one is on its way.
+            waiting = [image for image in images if not image["ready"]]
+            assert is_at_work or not waiting, waiting
+            if waiting:
                 time.sleep(0.1)
                 continue
             # Where a service is at work, an image may go between the command and this look at its description.

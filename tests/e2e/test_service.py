@@ -87,7 +87,7 @@ def test_what_a_publisher_lists_comes_by_itself_and_the_metrics_tell_of_it(site,
         site.renew(site.first, kit.tiny_qcow2(tmp_path, seed=2), "2")
         site.next_version()
         site.publish()
-        service.wait_for(lambda: site.images().get(("Debian 12", "2")) == "available")
+        service.wait_for(lambda: site.images(is_at_work=True).get(("Debian 12", "2")) == "available")
         service.wait_for(lambda: len(service.ended("sync", outcome="success")) > 1)
         assert service.ask("/healthz") == (200, "alive\n")
         assert service.reasons() == []

@@ -198,7 +198,7 @@ def campaign(site, kit, place, table, *, seconds, every, kills, seed):
         publisher.heal()
         wait_for(lambda: newest(site) == str(publisher.version), seconds=120)
         # What was superseded last has its grace, and is removed then.
-        wait_for(lambda: list(site.images().values()) == ["available"], seconds=120)
+        wait_for(lambda: list(site.images(is_at_work=True).values()) == ["available"], seconds=120)
         open_files, warm = settled(watch, service)
         pids |= {service.pid, *service.descendants()}
         assert service.stop() == 0
@@ -216,7 +216,9 @@ def campaign(site, kit, place, table, *, seconds, every, kills, seed):
 
 
 def newest(site):
-    return next((version for (title, version), state in site.images().items() if state == "available"), None)
+    return next(
+        (version for (title, version), state in site.images(is_at_work=True).items() if state == "available"), None
+    )
 
 
 def delete_superseded(site, chance):

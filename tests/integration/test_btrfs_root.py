@@ -207,12 +207,20 @@ def test_a_build_whose_time_is_up_is_told_so(tmp_path):
     assert "factory.build_timeout_seconds" in caught.value.resolution
 
 
-def test_a_disk_that_looks_like_two_file_systems_is_not_audited(made, tmp_path):
+@pytest.mark.parametrize("other", ["squashfs", "ext4"])
+def test_a_disk_that_looks_like_two_file_systems_is_not_audited(made, tmp_path, other):
+    # What each has first, which btrfs has room for.
+    at, head = 0, b"hsqs" + bytes(24) + (4).to_bytes(2, "little") + bytes(66)
+    if other == "ext4":
+        alone = tmp_path / "ext4.raw"
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", alone, "64M"], check=True, capture_output=True)
+        with alone.open("rb") as stream:
+            stream.seek(1024)
+            at, head = 1024, stream.read(1024)
     raw = copied(made[0], tmp_path / "two.raw")
     with raw.open("r+b") as stream:
-        # As squashfs begins, which btrfs has room for.
-        stream.seek(disks.ROOT_START_BYTES)
-        stream.write(b"hsqs" + bytes(24) + (4).to_bytes(2, "little") + bytes(66))
+        stream.seek(disks.ROOT_START_BYTES + at)
+        stream.write(head)
     with pytest.raises(BuildError, match="looks like several file systems"):
         open_root(raw, tmp_path, may_be_btrfs=True)
 

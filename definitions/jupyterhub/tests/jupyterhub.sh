@@ -10,7 +10,7 @@ fail() {
 tries=0
 until said=$(curl --fail --silent --cacert /etc/jupyterhub/tls/certificate.pem https://localhost/hub/api/); do
     tries=$((tries + 1))
-    [ "$tries" -lt 480 ] || fail "JupyterHub does not answer"
+    [ "$tries" -lt 120 ] || fail "JupyterHub does not answer"
     sleep 1
 done
 echo "$said" | grep --quiet '"version"' || fail "it answers: $said"

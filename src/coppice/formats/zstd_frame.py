@@ -10,7 +10,7 @@ _REPEATED = 1
 
 
 def frame_bytes(packed: bytes) -> int:
-    """Return how long the Zstandard frame is that ``packed`` begins with ; 0: it is not whole."""
+    """Return how long the Zstandard frame is that ``packed`` begins with; 0: it is not whole."""
     try:
         at, is_summed = zstandard.frame_header_size(packed), zstandard.get_frame_parameters(packed).has_checksum
     except zstandard.ZstdError:

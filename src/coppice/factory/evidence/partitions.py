@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
 
 _TOOL_SECONDS = 300.0
 _SECTOR_BYTES = 512
+_CHUNK_BYTES = 1024 * 1024
 _NOTHING, _SEVERAL = 2, 8
 """What blkid ends with where it found nothing, and where it found more than one thing."""
 _LABELS = frozenset({"gpt", "dos"})
 _EXTENDED = frozenset({"5", "f", "85"})
 _DOS_TYPES = frozenset({"1", "4", "6", "b", "c", "e", "82", "83", "ef", *_EXTENDED})
 """Without tables of their own in which a kernel would find more partitions: FAT, Linux and extended ones."""
+_BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
+"""Of GPT: the boot loader's code, which has no form that others know."""
 _PROTECTIVE = "ee"
 """The whole disk, to those who do not know GPT."""
 _FIRST_IS_DAMAGED = "primary GPT table is corrupt"
@@ -35,7 +40,7 @@ class Partition:
     Attributes:
         start_bytes: Where it begins.
         size_bytes: Its length.
-        kind: What it holds, as blkid calls it; empty: nothing that is known.
+        kind: What it holds, as blkid calls it; empty: zeros, or what only firmware reads.
     """
 
     start_bytes: int
@@ -59,29 +64,48 @@ def find_partitions(raw: Path) -> tuple[Partition, ...]:
         held = " and ".join(filter(None, (whole.get("TYPE"), whole.get("PTTYPE")))) or "nothing"
         raise _ambiguous(f"its table is {label}, and the disk as a whole looks like {held}")
     found = []
-    for start, size in rows:
+    for start, size, is_firmwares in rows:
         if start + size > disk_bytes:
             raise _ambiguous(f"a partition goes from byte {start} to {start + size}, and it has {disk_bytes}")
         said = _probed(raw, ["-O", str(start), "-S", str(size)])
         if "PTTYPE" in said and "TYPE" not in said:
             raise _ambiguous(f"the partition at byte {start} has a partition table of its own")
+        if "TYPE" not in said and not is_firmwares and not _is_zeros(raw, start, start + size):
+            raise _ambiguous(f"what is in the partition at byte {start} is not known")
         found.append(Partition(start_bytes=start, size_bytes=size, kind=said.get("TYPE", "")))
     return tuple(sorted(found, key=lambda each: each.size_bytes, reverse=True))
 
 
-def _table(raw: Path) -> tuple[str, list[tuple[int, int]]]:
-    """Return the kind of the partition table, and where each partition begins and how long it is."""
+def _is_zeros(raw: Path, at: int, end: int) -> bool:
+    with storage_errors("reading", raw), raw.open("rb") as stream:
+        while at < end:
+            try:
+                at = os.lseek(stream.fileno(), at, os.SEEK_DATA)
+            except OSError as problem:
+                if problem.errno == errno.ENXIO:
+                    return True
+                raise
+            piece = os.pread(stream.fileno(), max(0, min(_CHUNK_BYTES, end - at)), at)
+            if any(piece):
+                return False
+            at += max(1, len(piece))
+    return True
+
+
+def _table(raw: Path) -> tuple[str, list[tuple[int, int, bool]]]:
+    """Return the kind of the partition table; where each partition begins, its length, whether firmware reads it."""
     try:
         completed = run(["sfdisk", "--json", raw], timeout_seconds=_TOOL_SECONDS)
         table = json.loads(completed.text())["partitiontable"]
         sector_bytes, label = int(table.get("sectorsize", _SECTOR_BYTES)), str(table["label"])
         rows: list[dict[str, Any]] = [each for each in table["partitions"] if int(each["size"])]
-        extents = [(int(row["start"]) * sector_bytes, int(row["size"]) * sector_bytes) for row in rows]
+        places = [(int(row["start"]) * sector_bytes, int(row["size"]) * sector_bytes) for row in rows]
         types = [str(row["type"]).lower() for row in rows]
     except (ToolFailedError, ValueError, KeyError) as problem:
         raise BuildError("the image has no partition table that could be read", details=str(problem)) from problem
     if label not in _LABELS or _FIRST_IS_DAMAGED in completed.combined:
         raise _ambiguous(f"its table is {label}" if label not in _LABELS else "the first copy of its table is damaged")
+    extents = [(*place, kind == _BIOS_BOOT) for place, kind in zip(places, types, strict=True)]
     if label == "gpt":
         return label, extents
     if _PROTECTIVE in types:
