@@ -220,6 +220,13 @@ def test_the_disk_of_a_strangers_image_is_left_to_the_audit_as_qemu_read_it(tmp_
     assert subprocess.run(command, check=False).returncode == 0
 
 
+def test_an_image_that_was_converted_and_not_read_back_is_what_is_audited(tmp_path, start, starts):
+    disks = tmp_path / "disks"
+    disks.mkdir()
+    definition = from_file(start, formats=(DiskFormat.VDI,))
+    assert build(PrebuiltBuilder(), definition, tmp_path, starts, disk_directory=disks).disk is None
+
+
 def test_a_compressed_image_is_unpacked_and_its_disk_is_the_same(tmp_path, start, starts):
     packed = tmp_path / "image.qcow2.gz"
     packed.write_bytes(gzip.compress(start.path.read_bytes(), 1))
