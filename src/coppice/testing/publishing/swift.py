@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coppice.errors import CoppiceError
-from coppice.testing.publishing.server import TRANSFER, PublishingServer, free_port
+from coppice.testing.publishing.server import TRANSFER, PublishingServer, free_port, listens
 
 SWIFT = "swift==2.38.3"
 CACHE = Path(__file__).parents[4] / ".cache" / "swift-2.38.3"
@@ -120,6 +121,9 @@ class SwiftServer(PublishingServer):
         for kind, port in ports.items():
             self._configure(kind, _STORE.format(port=port, user=user, directory=directory, kind=kind))
             self._serve(programs, kind)
+        for kind, port in ports.items():
+            # The proxy answers without them, and would say to the first request that the service is unavailable.
+            self.wait_until(partial(listens, port), log=directory / f"{kind}.log")
         self.port = free_port()
         self._configure(
             "proxy",
