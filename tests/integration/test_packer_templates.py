@@ -138,6 +138,14 @@ def test_packer_takes_the_template_of_a_definition_with_everything_in_it(tmp_pat
     run.validate()
 
 
+def test_packer_takes_a_template_however_long_the_path_of_its_work_is(tmp_path):
+    plain = next(each for each in SHIPPED if each.name == "debian-12")
+    (tmp_path / ("long" * 40)).mkdir()
+    run, _ = laid_out(installed(plain, Firmware.BIOS), tmp_path / ("long" * 40) / "work")
+    run.validate()
+    assert not list(run.work.glob("packer-plugin*"))
+
+
 def test_packer_takes_the_template_that_starts_from_a_disk(tmp_path):
     plain = next(each for each in SHIPPED if each.name == "debian-12")
     disk = tmp_path / "disk.qcow2"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coppice.definition.model import FileSystemKind
-from coppice.errors import AuditError, BuildError, ToolFailedError
+from coppice.errors import AuditError
 from coppice.factory.audit_accounts import ACCOUNT_CHECKS
 from coppice.factory.audit_contents import CONTENT_CHECKS
 from coppice.factory.audit_leftovers import LEFTOVER_CHECKS
@@ -21,12 +21,10 @@ from coppice.factory.evidence.contents import Contents
 from coppice.factory.evidence.inventory import Inventory, take_inventory
 from coppice.factory.evidence.ownership import ownership_of
 from coppice.factory.evidence.root import open_root
-from coppice.factory.files import qemu_format
 from coppice.factory.model import Outcome, Verdict
-from coppice.factory.qcow2 import read_qcow2
+from coppice.factory.outputs import read_disk
 from coppice.factory.workplace import workplace
 from coppice.model.image import DiskFormat
-from coppice.process import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,14 +189,5 @@ def _as_raw(image: BuiltImage, work: Path) -> Path:
     if image.image.format is DiskFormat.RAW:
         return image.path
     raw = work / "disk.raw"
-    if image.image.format is DiskFormat.QCOW2 and read_qcow2(image.path, raw) is not None:
-        return raw
-    source_format = qemu_format(image.image.format)
-    try:
-        run(
-            ["qemu-img", "convert", "-f", source_format, "-O", "raw", "--", image.path, raw],
-            timeout_seconds=_TOOL_SECONDS,
-        )
-    except ToolFailedError as problem:
-        raise BuildError(f"{image.path.name} cannot be read: {problem.message}", details=problem.details) from problem
+    read_disk(image, raw, timeout_seconds=_TOOL_SECONDS)
     return raw

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.caged import run_caged
 from coppice.factory.model import BuiltImage
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat, Image
-from coppice.process import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,15 +50,16 @@ def keys_of(keyring: Path | None) -> str:
 
 
 def describe_image(path: Path, disk_format: DiskFormat) -> BuiltImage:
-    """Return the facts about the image at ``path``, which a builder on this machine has just made.
+    """Return the facts about the image at ``path``, which a builder on this machine has just made, or copied.
 
     Raises:
         BuildError: It is not an image of that format.
         StorageError: It cannot be read.
     """
     try:
-        said = run(
-            ["qemu-img", "info", "--output=json", "-f", qemu_format(disk_format), "--", path],
+        said = run_caged(
+            lambda inside: ["qemu-img", "info", "--output=json", "-f", qemu_format(disk_format), "--", inside(path)],
+            reads=[path],
             timeout_seconds=_INFO_SECONDS,
         )
         virtual_size = int(json.loads(said.text())["virtual-size"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.caged import run_caged
 from coppice.factory.files import describe_image, qemu_format, sha512_of
 from coppice.factory.model import BuiltImage
 from coppice.factory.qcow2 import read_qcow2, write_qcow2
@@ -182,12 +183,17 @@ def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float, remembers
     found = read_qcow2(image.path, raw, remembers=remembers) if image.image.format is DiskFormat.QCOW2 else None
     if found is not None:
         return found
-    argv: list[str | Path] = ["qemu-img", "convert", "-f", qemu_format(image.image.format), "-O", "raw", "--"]
+    argv = ["qemu-img", "convert", "-f", qemu_format(image.image.format), "-O", "raw", "--"]
     try:
-        run([*argv, image.path, raw], timeout_seconds=max(1.0, timeout_seconds))
+        run_caged(
+            lambda inside: [*argv, inside(image.path), inside(raw)],
+            reads=[image.path],
+            writes=[raw],
+            timeout_seconds=max(1.0, timeout_seconds),
+        )
     except ToolFailedError as problem:
         raise BuildError(
-            f"the parent's image {image.path} cannot be read: {problem.message}", details=problem.details
+            f"the image {image.path} cannot be read: {problem.message}", details=problem.details
         ) from problem
     return None
 

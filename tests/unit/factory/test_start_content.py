@@ -15,7 +15,7 @@ from coppice.factory.bootstrap.listing import Kind
 from coppice.factory.bootstrap.listing import Node as Listed
 from coppice.factory.evidence.tree import Node
 from coppice.factory.image_start.content import _add, _check_sizes, _Content
-from coppice.factory.image_start.root import Root
+from coppice.factory.partition_table import Root
 
 pytestmark = pytest.mark.unit
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
+from coppice.factory.caged import run_caged
 from coppice.factory.evidence.tree import GuestTree, Node
-from coppice.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -217,12 +217,15 @@ class Ext4Disk:
         """Return what debugfs answers to each command."""
         if not commands:
             return []
-        with storage_errors("writing", self._script):
-            self._script.write_text("\n".join(commands) + "\n", encoding="ascii")
-        place = f"{self._raw}?offset={self._offset_bytes}"
+        script = self._script
+        with storage_errors("writing", script):
+            script.write_text("\n".join(commands) + "\n", encoding="ascii")
         try:
-            completed = run(
-                ["debugfs", "-f", self._script, place], timeout_seconds=_TOOL_SECONDS, capture_bytes=_ANSWER_BYTES
+            completed = run_caged(
+                lambda inside: ["debugfs", "-f", inside(script), f"{inside(self._raw)}?offset={self._offset_bytes}"],
+                reads=[self._raw, script],
+                timeout_seconds=_TOOL_SECONDS,
+                capture_bytes=_ANSWER_BYTES,
             )
         except ToolFailedError as problem:
             raise BuildError(f"looking into the image failed: {problem.message}", details=problem.details) from problem

@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
-from coppice.process import run
+from coppice.factory.caged import run_caged
+from coppice.factory.partition_table import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 _TOOL_SECONDS = 300.0
-_SECTOR_BYTES = 512
 _CHUNK_BYTES = 1024 * 1024
 _NOTHING, _SEVERAL = 2, 8
 """What blkid ends with where it found nothing, and where it found more than one thing."""
@@ -94,32 +93,32 @@ def _is_zeros(raw: Path, at: int, end: int) -> bool:
 
 def _table(raw: Path) -> tuple[str, list[tuple[int, int, bool]]]:
     """Return the kind of the partition table; where each partition begins, its length, whether firmware reads it."""
-    try:
-        completed = run(["sfdisk", "--json", raw], timeout_seconds=_TOOL_SECONDS)
-        table = json.loads(completed.text())["partitiontable"]
-        sector_bytes, label = int(table.get("sectorsize", _SECTOR_BYTES)), str(table["label"])
-        rows: list[dict[str, Any]] = [each for each in table["partitions"] if int(each["size"])]
-        places = [(int(row["start"]) * sector_bytes, int(row["size"]) * sector_bytes) for row in rows]
-        types = [str(row["type"]).lower() for row in rows]
-    except (ToolFailedError, ValueError, KeyError) as problem:
-        raise BuildError("the image has no partition table that could be read", details=str(problem)) from problem
-    if label not in _LABELS or _FIRST_IS_DAMAGED in completed.combined:
-        raise _ambiguous(f"its table is {label}" if label not in _LABELS else "the first copy of its table is damaged")
-    extents = [(*place, kind == _BIOS_BOOT) for place, kind in zip(places, types, strict=True)]
-    if label == "gpt":
-        return label, extents
-    if _PROTECTIVE in types:
-        raise _ambiguous("its GPT is damaged, or cut off")
-    unknown = sorted(set(types) - _DOS_TYPES)
-    if unknown:
-        raise _ambiguous(f"it has a partition of the type {unknown[0]}")
-    return label, [extent for extent, kind in zip(extents, types, strict=True) if kind not in _EXTENDED]
+    table = read_table(raw)
+    if table.label not in _LABELS:
+        raise _ambiguous(f"its table is {table.label}")
+    if _FIRST_IS_DAMAGED in table.complaints:
+        raise _ambiguous("the first copy of its table is damaged")
+    if table.label == "dos":
+        types = {each.type for each in table.entries}
+        if _PROTECTIVE in types:
+            raise _ambiguous("its GPT is damaged, or cut off")
+        if not types <= _DOS_TYPES:
+            raise _ambiguous(f"it has a partition of the type {min(types - _DOS_TYPES)}")
+    return table.label, [
+        (each.start_bytes, each.size_bytes, each.type == _BIOS_BOOT)
+        for each in table.entries
+        if table.label == "gpt" or each.type not in _EXTENDED
+    ]
 
 
 def _probed(raw: Path, words: Sequence[str]) -> dict[str, str]:
-    argv: list[str | Path] = ["blkid", "-p", "-o", "export", *words, raw]
     try:
-        completed = run(argv, timeout_seconds=_TOOL_SECONDS, ok=(0, _NOTHING, _SEVERAL))
+        completed = run_caged(
+            lambda inside: ["blkid", "-p", "-o", "export", *words, inside(raw)],
+            reads=[raw],
+            timeout_seconds=_TOOL_SECONDS,
+            ok=(0, _NOTHING, _SEVERAL),
+        )
     except ToolFailedError as problem:
         raise BuildError(f"looking into the image failed: {problem.message}", details=problem.details) from problem
     if completed.returncode == _SEVERAL:

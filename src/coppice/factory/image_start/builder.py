@@ -27,11 +27,12 @@ from coppice.factory.image_start.content import read_content
 from coppice.factory.image_start.layer import ImageLayerMaker
 from coppice.factory.image_start.overlay import overlay_of, packages_of, with_own
 from coppice.factory.image_start.release import check_release
-from coppice.factory.image_start.root import find_root, grow_root
+from coppice.factory.image_start.root import grow_root
 from coppice.factory.image_start.supported import check_supported
 from coppice.factory.image_start.taking import start_input, take_start
 from coppice.factory.model import BuilderOutput
 from coppice.factory.outputs import write_images
+from coppice.factory.partition_table import find_root
 from coppice.factory.provision.hook import prepare_provision
 from coppice.factory.provision.inputs import provision_inputs
 from coppice.factory.tool_versions import tool_versions
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
     from coppice.factory.bootstrap.suites import Suite
     from coppice.factory.bootstrap.tree import Made
     from coppice.factory.image_start.content import StartContent
-    from coppice.factory.image_start.root import Root
     from coppice.factory.model import BuildInput, BuildOptions, Package, StartDisk
+    from coppice.factory.partition_table import Root
     from coppice.monitor import Monitor, Task
 
 _NEEDED_TOOLS = (

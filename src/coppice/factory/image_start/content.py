@@ -16,17 +16,17 @@ from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.bootstrap.listing import Kind, Listing
 from coppice.factory.bootstrap.listing import Node as Listed
+from coppice.factory.caged import run_caged
 from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.image_start.root import BLOCK_BYTES
-from coppice.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from coppice.factory.evidence.tree import GuestTree, Node
-    from coppice.factory.image_start.root import Root
+    from coppice.factory.partition_table import Root
 
 _CHECK_SECONDS = 600.0
 _OWNERS = re.compile(r"^User:\s+(\d+)\s+Group:\s+(\d+)\s", re.MULTILINE)
@@ -159,7 +159,11 @@ def check_clean(raw: Path, root: Root) -> None:
             "the image's root was in use when the image was made: its journal is not empty", resolution=advice
         )
     try:
-        run(["e2fsck", "-f", "-n", f"{raw}?offset={root.start_bytes}"], timeout_seconds=_CHECK_SECONDS)
+        run_caged(
+            lambda inside: ["e2fsck", "-f", "-n", f"{inside(raw)}?offset={root.start_bytes}"],
+            reads=[raw],
+            timeout_seconds=_CHECK_SECONDS,
+        )
     except ToolFailedError as problem:
         raise BuildError("the image's root is damaged", details=problem.details, resolution=advice) from problem
 

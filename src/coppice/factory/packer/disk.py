@@ -14,11 +14,13 @@ from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.bootstrap.dpkg import read_packages
 from coppice.factory.bootstrap.filesystem import free_blocks, zero_written
+from coppice.factory.caged import run_caged
 from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers, read_record
 from coppice.factory.files import sha512_of
 from coppice.factory.packer.template import DISK_NAME
+from coppice.factory.partition_table import find_root
 from coppice.model.checksum import Checksum
 from coppice.model.image import DiskFormat
 from coppice.process import run
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 
 _TOOL_SECONDS = 900.0
 _INFO_SECONDS = 60.0
-_SECTOR_BYTES = 512
-_EXT_MAGIC_AT = 1080
-_EXT_MAGIC = b"\x53\xef"
 _BLOCK_SIZE = re.compile(r"^Block size:\s+(\d+)$", re.MULTILINE)
 _HASHED_BYTES = 1024 * 1024
 # e2fsck says 1 when it corrected something: a journal that was still to be played back.
@@ -64,8 +63,10 @@ def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
     """
     check_bytes(path, checksum)
     try:
-        said = run(
-            ["qemu-img", "info", "--output=json", "-f", disk_format.value, "--", path], timeout_seconds=_INFO_SECONDS
+        said = run_caged(
+            lambda inside: ["qemu-img", "info", "--output=json", "-f", disk_format.value, "--", inside(path)],
+            reads=[path],
+            timeout_seconds=_INFO_SECONDS,
         ).text()
         facts = json.loads(said)
         size = int(facts["virtual-size"])
@@ -135,11 +136,17 @@ def settle(raw: Path) -> int:
         BuildError: There is none that can be read, or it is broken.
         StorageError: The disk cannot be written.
     """
-    offset = root_offset_bytes(raw)
-    place = f"{raw}?offset={offset}"
+    offset = find_root(raw).start_bytes
     try:
-        run(["e2fsck", "-f", "-p", place], timeout_seconds=_TOOL_SECONDS, ok=_CHECKED)
-        said = run(["dumpe2fs", place], timeout_seconds=_TOOL_SECONDS).text()
+        run_caged(
+            lambda inside: ["e2fsck", "-f", "-p", f"{inside(raw)}?offset={offset}"],
+            writes=[raw],
+            timeout_seconds=_TOOL_SECONDS,
+            ok=_CHECKED,
+        )
+        said = run_caged(
+            lambda inside: ["dumpe2fs", f"{inside(raw)}?offset={offset}"], reads=[raw], timeout_seconds=_TOOL_SECONDS
+        ).text()
     except ToolFailedError as problem:
         raise BuildError(
             f"the root file system that came out is broken: {problem.message}",
@@ -154,29 +161,6 @@ def settle(raw: Path) -> int:
         for first, last in free_blocks(said):
             zero_written(stream.fileno(), offset + first * block_bytes, offset + (last + 1) * block_bytes)
     return offset
-
-
-def root_offset_bytes(raw: Path) -> int:
-    """Return where the largest partition with an ext4 file system starts.
-
-    Raises:
-        BuildError: There is none.
-    """
-    try:
-        table = json.loads(run(["sfdisk", "--json", raw], timeout_seconds=_INFO_SECONDS).text())["partitiontable"]
-        sector_bytes = int(table.get("sectorsize", _SECTOR_BYTES))
-        extents = [(int(row["size"]), int(row["start"]) * sector_bytes) for row in table["partitions"]]
-    except (ToolFailedError, ValueError, KeyError) as problem:
-        raise BuildError("the disk has no partition table that could be read", details=str(problem)) from problem
-    with storage_errors("reading", raw), raw.open("rb") as stream:
-        for _, start in sorted(extents, reverse=True):
-            stream.seek(start + _EXT_MAGIC_AT)
-            if stream.read(len(_EXT_MAGIC)) == _EXT_MAGIC:
-                return start
-    raise BuildError(
-        "the disk has no partition with ext4: what is in it cannot be audited",
-        resolution="Start from a disk whose root is ext4.",
-    )
 
 
 def installed_packages(raw: Path, offset_bytes: int, work: Path) -> tuple[Package, ...]:

@@ -123,7 +123,8 @@ class PackerRun:
         return {
             **passed_on,
             "HOME": str(self.work),
-            "TMPDIR": str(self.work),
+            # Where it works. Its parts talk by sockets there, and those of a whole path might not fit into 108 bytes.
+            "TMPDIR": ".",
             "PACKER_CACHE_DIR": str(self.cache),
             "PACKER_CONFIG": str(self.work / "packerconfig"),
             "PACKER_CONFIG_DIR": str(self.work),

@@ -18,10 +18,10 @@ from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.files import describe_image
 from coppice.factory.image_start.content import check_clean
 from coppice.factory.image_start.release import check_release
-from coppice.factory.image_start.root import find_root
 from coppice.factory.image_start.taking import start_input, take_start
 from coppice.factory.model import BuilderOutput
 from coppice.factory.outputs import write_images
+from coppice.factory.partition_table import find_root
 from coppice.factory.prebuilt.claims import check_claims, check_supported
 from coppice.factory.tool_versions import tool_versions
 from coppice.factory.workplace import workplace
