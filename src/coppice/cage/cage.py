@@ -10,7 +10,7 @@ import shlex
 import stat
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from coppice import process
 from coppice.atomic import storage_errors
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _NEW_FILE_MODE = 0o600
-_OWN_COMPLAINT = b"bwrap: "
+_COMPLAINTS = (b"bwrap: ", b"prlimit: ", b"setpriv: ")
+"""How those complain that lead a program into its tree, when they do not come so far."""
+_NOT_STARTED = frozenset({1, 126, 127})
 
 
 class Cage:
@@ -37,6 +39,7 @@ class Cage:
         writes: Files that it writes, and may read; those that are not there are made, empty, when it runs. A link is
             not followed: where others may write, it is theirs. A folder may be given where a program insists on one;
             what is written into it is looked at once a second.
+        folders: Folders in which it reads all files.
         is_required: Whether nothing runs where the program cannot be shut in fully.
         means: With what it is shut in; the strongest that this machine has when None.
     """
@@ -46,11 +49,13 @@ class Cage:
         *,
         reads: Sequence[Path] = (),
         writes: Sequence[Path] = (),
+        folders: Sequence[Path] = (),
         is_required: bool = False,
         means: Means | None = None,
     ) -> None:
         written = dict.fromkeys(map(_in_its_folder, writes))
-        read = dict.fromkeys(path for path in map(_resolved, reads) if path not in written)
+        self._folders = frozenset(map(_resolved, folders))
+        read = dict.fromkeys(path for path in (*map(_resolved, reads), *self._folders) if path not in written)
         self._bindings = {
             path: Binding(outside=str(path), inside=f"/{folder}/{number}/{_plain_name(path)}", is_written=is_written)
             for folder, paths, is_written in (("in", read, False), ("out", written, True))
@@ -154,8 +159,9 @@ class Cage:
                 context={"argv": list(argv)},
             ) from problem
         self._check_folders(argv[0], bounds)
+        self._check_was_set_up(done, means)
         if done.returncode not in ok:
-            self._raise_failed(done, means)
+            process.raise_failed(self._told(done))
         _require_same(made)
         return done
 
@@ -166,7 +172,7 @@ class Cage:
             if binding.is_written:
                 made[path] = _make(path)
             else:
-                _look_at(path)
+                _look_at(path, is_folder=path in self._folders)
         return made
 
     def _check_folders(self, program: str, limits: process.Limits) -> None:
@@ -178,15 +184,17 @@ class Cage:
                     context={"path": str(path)},
                 )
 
-    def _raise_failed(self, done: process.Completed, means: Means) -> NoReturn:
-        if means.walls is Walls.BUBBLEWRAP and done.returncode == 1 and done.stderr.startswith(_OWN_COMPLAINT):
+    def _check_was_set_up(self, done: process.Completed, means: Means) -> None:
+        # Before anything is made of its status: that may be one that the program's own success has as well.
+        if means.walls is Walls.BUBBLEWRAP and done.returncode in _NOT_STARTED and done.stderr.startswith(_COMPLAINTS):
             raise CageError(
                 f"a cage for {done.argv[0]} could not be set up",
                 details=self._outside(done.combined.strip()),
                 context={"argv": list(done.argv)},
             )
-        told = replace(done, argv=tuple(map(self._outside, done.argv)), combined=self._outside(done.combined))
-        process.raise_failed(told)
+
+    def _told(self, done: process.Completed) -> process.Completed:
+        return replace(done, argv=tuple(map(self._outside, done.argv)), combined=self._outside(done.combined))
 
     def _outside(self, text: str) -> str:
         # People know their files by the paths that those have here.
@@ -230,13 +238,14 @@ def _identity(state: os.stat_result) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _look_at(path: Path) -> None:
+def _look_at(path: Path, *, is_folder: bool) -> None:
     try:
-        is_regular = stat.S_ISREG(path.stat().st_mode)
+        mode = path.stat().st_mode
     except OSError as problem:
         raise UnreadableFileError(f"cannot read {path}: {problem.strerror}", context={"path": str(path)}) from problem
-    if not is_regular:
-        raise UnreadableFileError(f"cannot read {path}: it is no regular file", context={"path": str(path)})
+    if not (stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)):
+        wanted = "folder" if is_folder else "regular file"
+        raise UnreadableFileError(f"cannot read {path}: it is no {wanted}", context={"path": str(path)})
 
 
 def _plain_name(path: Path) -> str:

@@ -20,6 +20,7 @@ from coppice.factory.audit import audit
 from coppice.factory.audit_model import EDITION
 from coppice.factory.build_log import LOG_NAME
 from coppice.factory.builders import load_builder
+from coppice.factory.caged import cage_required
 from coppice.factory.evidence.contents import FILE_NAME as CONTENTS_NAME
 from coppice.factory.evidence.contents import read_contents
 from coppice.factory.evidence.keeping import write_evidence
@@ -87,6 +88,7 @@ def build(
 
     Raises:
         BuildError: It could not be built, or failed its audit.
+        CageError: A full cage is required and cannot be had, or one could not be set up.
         NotFoundError: There is no such builder.
         ToolMissingError: A program that the builder needs is not installed.
         NoSpaceError: The disk is full.
@@ -106,7 +108,8 @@ def build(
             return kept
         sweep_interrupted(directory)
         sweep_partials(directory.parent, older_than_seconds=_ABANDONED_AFTER_SECONDS)
-        return _make(definition, builder, key, directory, root=root, options=options, clock=clock, monitor=monitor)
+        with cage_required(is_required=options.require_cage):
+            return _make(definition, builder, key, directory, root=root, options=options, clock=clock, monitor=monitor)
 
 
 def find_kept(definition: Definition, *, root: Path, options: BuildOptions) -> BuildResult | None:

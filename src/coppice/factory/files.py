@@ -63,7 +63,7 @@ def describe_image(path: Path, disk_format: DiskFormat) -> BuiltImage:
             timeout_seconds=_INFO_SECONDS,
         )
         virtual_size = int(json.loads(said.text())["virtual-size"])
-    except (ToolFailedError, ValueError, KeyError) as problem:
+    except (ToolFailedError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
         raise BuildError(f"{path} is not a {disk_format} image", details=str(problem)) from problem
     with storage_errors("reading", path):
         size = path.stat().st_size

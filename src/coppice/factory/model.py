@@ -215,6 +215,7 @@ class BuildOptions:
         starts: Where the images come from that builds start from; None: nothing can be started from one.
         disk_directory: An empty directory where a builder may leave the disk that it wrote the images from; None: there
             is none.
+        require_cage: Whether programs that read disks run only where they can be shut in fully.
     """
 
     mirror: str | None = None
@@ -225,6 +226,7 @@ class BuildOptions:
     ancestors: tuple[BuildResult, ...] = ()
     starts: StartSource | None = None
     disk_directory: Path | None = None
+    require_cage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

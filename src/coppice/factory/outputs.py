@@ -190,6 +190,7 @@ def read_disk(image: BuiltImage, raw: Path, *, timeout_seconds: float, remembers
             reads=[image.path],
             writes=[raw],
             timeout_seconds=max(1.0, timeout_seconds),
+            most_bytes=image.image.virtual_size_bytes,
         )
     except ToolFailedError as problem:
         raise BuildError(

@@ -18,6 +18,9 @@ _TOOL_SECONDS = 300.0
 _SECTOR_BYTES = 512
 _EXT_MAGIC_AT = 1080
 _EXT_MAGIC = b"\x53\xef"
+_MOST_BYTES = 1 << 62
+_STRANGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading an answer of another form than expected raises: a disk may have taken over the program that gave it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,21 +85,13 @@ def read_table(raw: Path) -> Table:
         said = json.loads(done.text())["partitiontable"]
         sector_bytes = int(said.get("sectorsize", _SECTOR_BYTES))
         rows: list[dict[str, Any]] = said["partitions"]
-        entries = (
-            Entry(
-                number=_number(str(row["node"])),
-                start_bytes=int(row["start"]) * sector_bytes,
-                size_bytes=int(row["size"]) * sector_bytes,
-                type=str(row["type"]).lower(),
-            )
-            for row in rows
-        )
+        entries = [_entry(row, sector_bytes) for row in rows]
         return Table(
             label=str(said["label"]),
             entries=tuple(entry for entry in entries if entry.size_bytes),
             complaints=done.stderr.decode("utf-8", errors="replace"),
         )
-    except (ToolFailedError, ValueError, KeyError) as problem:
+    except (ToolFailedError, *_STRANGE) as problem:
         raise BuildError("the image has no partition table that could be read", details=str(problem)) from problem
 
 
@@ -127,5 +122,10 @@ def find_root(raw: Path) -> Root:
     )
 
 
-def _number(node: str) -> int:
-    return int(node[len(node.rstrip("0123456789")) :])
+def _entry(row: dict[str, Any], sector_bytes: int) -> Entry:
+    node, start, size = str(row["node"]), int(row["start"]) * sector_bytes, int(row["size"]) * sector_bytes
+    if not (0 <= start < _MOST_BYTES and 0 <= size < _MOST_BYTES):
+        message = f"a partition from byte {start} that is {size} long"
+        raise ValueError(message)
+    number = int(node[len(node.rstrip("0123456789")) :])
+    return Entry(number=number, start_bytes=start, size_bytes=size, type=str(row["type"]).lower())

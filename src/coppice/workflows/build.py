@@ -302,6 +302,7 @@ def build_options(
         keyring=None if keyring is None else Path(keyring).expanduser().absolute(),
         ancestors=ancestors,
         starts=StartImages(settings=settings) if starts is None else starts,
+        require_cage=settings.conversion.require_cage,
     )
 
 

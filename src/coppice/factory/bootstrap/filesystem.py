@@ -10,16 +10,21 @@ from __future__ import annotations
 import errno
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, NoSpaceError, ToolFailedError
+from coppice.factory.caged import run_caged
 from coppice.process import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from uuid import UUID
+
+    from coppice.process import Completed
 
 BLOCK_BYTES = 4096
 _TOOL_SECONDS = 900.0
@@ -41,6 +46,7 @@ class Ext4:
         size_bytes: How long it is.
         uuid: Its name; also the seed of its directory hashes.
         epoch: Seconds since 1970: no file is younger, and the file system is that old.
+        contents: Set where somebody else made the file system: programs are shut in with it, and with this folder.
     """
 
     disk: Path
@@ -48,6 +54,7 @@ class Ext4:
     size_bytes: int
     uuid: UUID
     epoch: int
+    contents: Path | None = None
 
     def make(self) -> None:
         """Make it, empty.
@@ -63,11 +70,13 @@ class Ext4:
     def change(self, script: Path) -> None:
         """Run a script of debugfs commands on it, then check it.
 
+        In a file system that somebody else made, files that the script names are in the folder of contents.
+
         Raises:
             BuildError: A command failed, or the file system is not clean afterwards.
             NoSpaceError: The disk image is too small.
         """
-        said = self._tool(["debugfs", "-w", "-f", str(script), self._place])
+        said = self._write(script)
         # debugfs always ends with 0; it complains on standard error, after one line with its version.
         complaints = [line for line in said.splitlines() if not line.startswith("debugfs ")]
         if any(_FULL in line for line in complaints):
@@ -78,7 +87,7 @@ class Ext4:
             )
         if complaints:
             raise BuildError("writing the root file system failed", details="\n".join(complaints[:_MOST_COMPLAINTS]))
-        self._tool(["e2fsck", "-f", "-n", self._place])
+        self._look(["e2fsck", "-f", "-n"])
 
     def clear(self) -> None:
         """Write zeros over all that no file has: what was taken away is then in no copy of the image.
@@ -87,7 +96,7 @@ class Ext4:
             BuildError: It cannot be read.
             StorageError: The disk image cannot be written.
         """
-        said = run(["dumpe2fs", self._place], timeout_seconds=_TOOL_SECONDS, env=self._environment()).text()
+        said = self._look(["dumpe2fs"]).text()
         with storage_errors("clearing", self.disk), self.disk.open("r+b") as stream:
             for first, last in free_blocks(said):
                 start = self.offset_bytes + first * BLOCK_BYTES
@@ -100,14 +109,59 @@ class Ext4:
     def _environment(self) -> dict[str, str]:
         return {"E2FSPROGS_FAKE_TIME": str(self.epoch), "SOURCE_DATE_EPOCH": str(self.epoch)}
 
+    def _write(self, script: Path) -> str:
+        """Run commands of debugfs; return what it complains of."""
+        contents = self.contents
+        if contents is None:
+            return self._tool(["debugfs", "-w", "-f", str(script), self._place])
+        caged = script.with_name(f"{script.name}.caged")
+
+        def words(inside: Callable[[Path], str]) -> list[str]:
+            with storage_errors("writing", caged):
+                caged.write_bytes(f"lcd {inside(contents)}\n".encode() + script.read_bytes())
+            return ["debugfs", "-w", "-f", inside(caged), f"{inside(self.disk)}?offset={self.offset_bytes}"]
+
+        caged.touch()
+        with self._told():
+            completed = run_caged(
+                words,
+                reads=[caged],
+                writes=[self.disk],
+                folders=[contents],
+                timeout_seconds=_TOOL_SECONDS,
+                env=self._environment(),
+            )
+        return _complaints(completed)
+
+    def _look(self, argv: list[str]) -> Completed:
+        with self._told():
+            if self.contents is None:
+                return run([*argv, self._place], timeout_seconds=_TOOL_SECONDS, env=self._environment())
+            place = f"?offset={self.offset_bytes}"
+            return run_caged(
+                lambda inside: [*argv, f"{inside(self.disk)}{place}"],
+                reads=[self.disk],
+                timeout_seconds=_TOOL_SECONDS,
+                env=self._environment(),
+            )
+
     def _tool(self, argv: list[str]) -> str:
+        with self._told():
+            return _complaints(run(argv, timeout_seconds=_TOOL_SECONDS, env=self._environment()))
+
+    @staticmethod
+    @contextmanager
+    def _told() -> Iterator[None]:
         try:
-            completed = run(argv, timeout_seconds=_TOOL_SECONDS, env=self._environment())
+            yield
         except ToolFailedError as problem:
             raise BuildError(
                 f"making the root file system failed: {problem.message}", details=problem.details
             ) from problem
-        return completed.stderr.decode("utf-8", errors="replace")
+
+
+def _complaints(completed: Completed) -> str:
+    return completed.stderr.decode("utf-8", errors="replace")
 
 
 def free_blocks(said: str) -> list[tuple[int, int]]:

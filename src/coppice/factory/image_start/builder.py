@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
@@ -40,8 +41,6 @@ from coppice.factory.workplace import workplace
 from coppice.process import find_tool
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from coppice.definition.model import Definition
     from coppice.factory.bootstrap.suites import Suite
     from coppice.factory.bootstrap.tree import Made
@@ -225,7 +224,8 @@ class _Run:
                     return self.work / "staging" / name
             raise BuildError(f"nothing has the content sha256:{name}")
 
-        script = Script(epoch, staged)
+        # By their names alone: debugfs is shut in, with the folder of all contents.
+        script = Script(epoch, lambda name: Path(staged(name).name))
         script.change(content.listing, after)
         commands = self.work / "script"
         with storage_errors("writing", commands):
@@ -236,6 +236,7 @@ class _Run:
             size_bytes=root.size_bytes,
             uuid=Names(self.definition.name).uuid("root"),
             epoch=epoch,
+            contents=stage.directory,
         )
         file_system.change(commands)
         file_system.clear()

@@ -80,11 +80,20 @@ def _copy(source: Path, source_at: int, target: Path, target_at: int, length: in
 def _tool(
     file: Path, words: Words, *, input_bytes: bytes | None = None, epoch: int | None = None, ok: tuple[int, ...] = (0,)
 ) -> None:
-    # Shut in, they do not see what is mounted; a file in a directory of this run is not.
-    environment = {"EXT2FS_NO_MTAB_OK": "1"}
+    # Shut in, they do not see what is mounted, and a file in a directory of this run is not; nor what the kernel would
+    # do for the tables of new groups, on which the bytes must not depend.
+    environment = {"EXT2FS_NO_MTAB_OK": "1", "RESIZE2FS_FORCE_LAZY_ITABLE_INIT": "1"}
     if epoch is not None:
         environment |= {"E2FSPROGS_FAKE_TIME": str(epoch), "SOURCE_DATE_EPOCH": str(epoch)}
     try:
-        run_caged(words, writes=[file], timeout_seconds=_TOOL_SECONDS, input_bytes=input_bytes, env=environment, ok=ok)
+        run_caged(
+            words,
+            writes=[file],
+            timeout_seconds=_TOOL_SECONDS,
+            asks_what_is_mounted=True,
+            input_bytes=input_bytes,
+            env=environment,
+            ok=ok,
+        )
     except ToolFailedError as problem:
         raise BuildError(f"making the disk larger failed: {problem.message}", details=problem.details) from problem

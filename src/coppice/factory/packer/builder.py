@@ -176,9 +176,9 @@ class _Making:
             raise BuildError(f"there is no disk at {path}", resolution="Correct platform.qemu.disk, or build it anew.")
         if disk_format not in starting_formats():
             check_bytes(path, checksum)
-            other = self.work / "parent.raw"
-            read_disk(self.options.ancestors[0].images[0], other, timeout_seconds=self.options.timeout_seconds)
-            path, disk_format = other, DiskFormat.RAW
+            other, image = self.work / "parent.raw", self.options.ancestors[0].images[0]
+            read_disk(image, other, timeout_seconds=self.options.timeout_seconds)
+            path, disk_format, size = other, DiskFormat.RAW, image.image.virtual_size_bytes
         else:
             size = check_start(path, disk_format, checksum)
             if size > self.definition.disk_size_bytes:
@@ -187,7 +187,7 @@ class _Making:
                     resolution="Set build.disk-size to as much or more.",
                 )
         place = self.work / "start.qcow2"
-        return Start(address=str(place), checksum=str(lay_start(path, disk_format, place)), is_disk=True)
+        return Start(address=str(place), checksum=str(lay_start(path, disk_format, size, place)), is_disk=True)
 
 
 def _qemu_version() -> str:

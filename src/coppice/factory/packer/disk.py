@@ -62,18 +62,8 @@ def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
         StorageError: It cannot be read.
     """
     check_bytes(path, checksum)
-    try:
-        said = run_caged(
-            lambda inside: ["qemu-img", "info", "--output=json", "-f", disk_format.value, "--", inside(path)],
-            reads=[path],
-            timeout_seconds=_INFO_SECONDS,
-        ).text()
-        facts = json.loads(said)
-        size = int(facts["virtual-size"])
-    except (ToolFailedError, ValueError, KeyError) as problem:
-        raise BuildError(f"the disk {path} is no {disk_format} image", details=str(problem)) from problem
-    details = facts.get("format-specific", {}).get("data", {})
-    if facts.get("backing-filename") or details.get("data-file"):
+    size, is_whole = _looked_at(path, disk_format)
+    if not is_whole:
         raise BuildError(
             f"the disk {path} refers to another file: what is in it cannot be told by its checksum",
             resolution="Make it whole by `qemu-img convert`, and name that one.",
@@ -81,15 +71,34 @@ def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
     return size
 
 
-def lay_start(path: Path, disk_format: DiskFormat, place: Path) -> Checksum:
+def _looked_at(path: Path, disk_format: DiskFormat) -> tuple[int, bool]:
+    """Return the virtual size of a disk, and whether it refers to no other file."""
+    try:
+        said = run_caged(
+            lambda inside: ["qemu-img", "info", "--output=json", "-f", disk_format.value, "--", inside(path)],
+            reads=[path],
+            timeout_seconds=_INFO_SECONDS,
+        ).text()
+        facts = json.loads(said)
+        details = facts.get("format-specific", {}).get("data", {})
+        return int(facts["virtual-size"]), not (facts.get("backing-filename") or details.get("data-file"))
+    except (ToolFailedError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
+        raise BuildError(f"the disk {path} is no {disk_format} image", details=str(problem)) from problem
+
+
+def lay_start(path: Path, disk_format: DiskFormat, size_bytes: int, place: Path) -> Checksum:
     """Make ``place`` a disk that Packer can start from, whose content is that of ``path``; return its checksum.
 
     Raises:
         BuildError: It could not be made.
     """
-    argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", path.resolve(), "-F", disk_format.value]
+    # "-u": what it is laid upon is not opened for that; its size is known.
+    argv: list[str | Path] = ["qemu-img", "create", "-q", "-u", "-f", "qcow2"]
     try:
-        run([*argv, place], timeout_seconds=_INFO_SECONDS)
+        run(
+            [*argv, "-b", path.resolve(), "-F", disk_format.value, place, str(size_bytes)],
+            timeout_seconds=_INFO_SECONDS,
+        )
     except ToolFailedError as problem:
         raise BuildError(f"the disk {path} cannot be started from", details=problem.details) from problem
     return sha512_of(place)
@@ -120,9 +129,18 @@ def as_raw(disk: Path, disk_format: DiskFormat, raw: Path) -> None:
     Raises:
         BuildError: It cannot be read.
     """
-    argv: list[str | Path] = ["qemu-img", "convert", "-f", disk_format.value, "-O", "raw", "--", disk, raw]
+    size, is_whole = _looked_at(disk, disk_format)
+    if not is_whole:
+        raise BuildError("the disk that Packer made refers to another file")
+    argv = ["qemu-img", "convert", "-f", disk_format.value, "-O", "raw", "--"]
     try:
-        run(argv, timeout_seconds=_TOOL_SECONDS)
+        run_caged(
+            lambda inside: [*argv, inside(disk), inside(raw)],
+            reads=[disk],
+            writes=[raw],
+            timeout_seconds=_TOOL_SECONDS,
+            most_bytes=size,
+        )
     except ToolFailedError as problem:
         raise BuildError(f"the disk that Packer made cannot be read: {problem.message}", details=problem.details) from (
             problem
