@@ -29,7 +29,7 @@ from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
 from coppice.monitor import SILENT
 from coppice.process import ended_when
-from coppice.testing.packer_stand import DISK_BYTES, GOOD, MIB, lay_packer, small_disk, start_of
+from coppice.testing.packer_stand import DISK_BYTES, GOOD, KEEPS_START, MIB, lay_packer, small_disk, start_of
 
 pytestmark = pytest.mark.integration
 
@@ -106,6 +106,29 @@ def test_a_disk_becomes_images_with_their_packages_inputs_and_log(tmp_path, stan
     assert output.images[0].image.virtual_size_bytes == DISK_BYTES
     assert list((tmp_path / "work").iterdir()) == []
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
+def test_a_disk_that_is_laid_upon_what_packer_started_from_is_read_whole(tmp_path, stand_in, disk, disk_format):
+    (stand_in / "plan").write_text(KEEPS_START)
+    start = tmp_path / "start"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", disk_format, disk, start], check=True)
+    said = {**start_of(start), "disk-format": disk_format}
+    output = made(tmp_path, wanted(disk, platforms={"qemu": said}, formats=(DiskFormat.RAW,)))
+    assert [each.name for each in output.packages] == ["base"]
+    # But for what checking it writes into the file system's head.
+    assert output.images[0].path.read_bytes()[2 * MIB :] == disk.read_bytes()[2 * MIB :]
+
+
+@pytest.mark.threat("T58")
+def test_a_disk_that_refers_to_another_file_than_its_start_is_refused(tmp_path, stand_in, disk):
+    (stand_in / "plan").write_text(
+        "os.mkdir(output)\n"
+        'subprocess.run(["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", '
+        'output + "/disk", "32M"], check=True)\n'
+    )
+    with pytest.raises(BuildError, match="refers to another file than what it started from"):
+        made(tmp_path, wanted(disk))
 
 
 @pytest.mark.threat("T93")

@@ -51,6 +51,11 @@ def make(*commands):
     os.remove(raw)
 exec(open(place + "/plan").read())
 """
+KEEPS_START = """\
+os.mkdir(output)
+# As the real one: the copy is laid upon what the start is laid upon.
+subprocess.run(["cp", builder["iso_url"], output + "/disk"], check=True)
+"""
 GOOD = """\
 say("==> qemu: Starting VM, booting disk image")
 open(place + "/key", "w").write(public)

@@ -162,7 +162,7 @@ class _Making:
         self.task.note("reading the disk")
         disk, disk_format = made_disk(laid.output)
         raw = self.work / "made.raw"
-        as_raw(disk, disk_format, raw)
+        as_raw(disk, disk_format, raw, None if start is None else start.upon)
         disk.unlink()
         offset = settle(raw)
         check_key_is_gone(raw, laid.public_key)
@@ -187,7 +187,8 @@ class _Making:
                     resolution="Set build.disk-size to as much or more.",
                 )
         place = self.work / "start.qcow2"
-        return Start(address=str(place), checksum=str(lay_start(path, disk_format, size, place)), is_disk=True)
+        checksum = lay_start(path, disk_format, size, place)
+        return Start(address=str(place), checksum=str(checksum), is_disk=True, upon=(path.resolve(), disk_format))
 
 
 def _qemu_version() -> str:

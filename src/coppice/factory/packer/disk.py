@@ -18,7 +18,7 @@ from coppice.factory.caged import run_caged
 from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers, read_record
-from coppice.factory.files import sha512_of
+from coppice.factory.files import qemu_format, sha512_of
 from coppice.factory.packer.template import DISK_NAME
 from coppice.factory.partition_table import find_root
 from coppice.model.checksum import Checksum
@@ -26,6 +26,7 @@ from coppice.model.image import DiskFormat
 from coppice.process import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from coppice.factory.model import Package
@@ -62,8 +63,8 @@ def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
         StorageError: It cannot be read.
     """
     check_bytes(path, checksum)
-    size, is_whole = _looked_at(path, disk_format)
-    if not is_whole:
+    size, other = _looked_at(path, disk_format)
+    if other:
         raise BuildError(
             f"the disk {path} refers to another file: what is in it cannot be told by its checksum",
             resolution="Make it whole by `qemu-img convert`, and name that one.",
@@ -71,8 +72,8 @@ def check_start(path: Path, disk_format: DiskFormat, checksum: Checksum) -> int:
     return size
 
 
-def _looked_at(path: Path, disk_format: DiskFormat) -> tuple[int, bool]:
-    """Return the virtual size of a disk, and whether it refers to no other file."""
+def _looked_at(path: Path, disk_format: DiskFormat) -> tuple[int, str]:
+    """Return the virtual size of a disk, and which other file it refers to; empty: to none."""
     try:
         said = run_caged(
             lambda inside: ["qemu-img", "info", "--output=json", "-f", disk_format.value, "--", inside(path)],
@@ -81,7 +82,7 @@ def _looked_at(path: Path, disk_format: DiskFormat) -> tuple[int, bool]:
         ).text()
         facts = json.loads(said)
         details = facts.get("format-specific", {}).get("data", {})
-        return int(facts["virtual-size"]), not (facts.get("backing-filename") or details.get("data-file"))
+        return int(facts["virtual-size"]), str(facts.get("backing-filename") or details.get("data-file") or "")
     except (ToolFailedError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise BuildError(f"the disk {path} is no {disk_format} image", details=str(problem)) from problem
 
@@ -123,20 +124,31 @@ def made_disk(output: Path) -> tuple[Path, DiskFormat]:
     return found[0], DiskFormat.VMDK
 
 
-def as_raw(disk: Path, disk_format: DiskFormat, raw: Path) -> None:
+def as_raw(disk: Path, disk_format: DiskFormat, raw: Path, upon: tuple[Path, DiskFormat] | None = None) -> None:
     """Write the content of ``disk`` to ``raw``.
 
+    Args:
+        disk: What Packer made.
+        disk_format: Its format.
+        raw: Where its content goes.
+        upon: What the disk that Packer started from is laid upon, and the format of that; Packer's copy is as well.
+
     Raises:
-        BuildError: It cannot be read.
+        BuildError: It cannot be read, or refers to another file than that.
     """
-    size, is_whole = _looked_at(disk, disk_format)
-    if not is_whole:
-        raise BuildError("the disk that Packer made refers to another file")
-    argv = ["qemu-img", "convert", "-f", disk_format.value, "-O", "raw", "--"]
+    size, other = _looked_at(disk, disk_format)
+    if other and (upon is None or other != str(upon[0])):
+        raise BuildError("the disk that Packer made refers to another file than what it started from", details=other)
+
+    def source(inside: Callable[[Path], str]) -> str:
+        # What lies under it is named anew: shut in, qemu-img sees it by another path.
+        under = None if upon is None or not other else _node(inside(upon[0]), upon[1], None)
+        return f"json:{json.dumps(_node(inside(disk), disk_format, under))}"
+
     try:
         run_caged(
-            lambda inside: [*argv, inside(disk), inside(raw)],
-            reads=[disk],
+            lambda inside: ["qemu-img", "convert", "-O", "raw", "--", source(inside), inside(raw)],
+            reads=[disk, *([upon[0]] if upon is not None and other else [])],
             writes=[raw],
             timeout_seconds=_TOOL_SECONDS,
             most_bytes=size,
@@ -145,6 +157,15 @@ def as_raw(disk: Path, disk_format: DiskFormat, raw: Path) -> None:
         raise BuildError(f"the disk that Packer made cannot be read: {problem.message}", details=problem.details) from (
             problem
         )
+
+
+def _node(inside: str, disk_format: DiskFormat, under: dict[str, object] | None) -> dict[str, object]:
+    """Return how a disk is named to QEMU, with what lies under it, so that nothing is left to the disk itself."""
+    said: dict[str, object] = {
+        "driver": qemu_format(disk_format),
+        "file": {"driver": "file", "filename": inside},
+    }
+    return {**said, "backing": under} if disk_format is DiskFormat.QCOW2 else said
 
 
 def settle(raw: Path) -> int:

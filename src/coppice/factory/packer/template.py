@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coppice.factory.machine import UefiFirmware
     from coppice.factory.packer.guest import Step
     from coppice.factory.packer.options import MachineOptions, PlatformOptions
+    from coppice.model.image import DiskFormat
 
 DISK_NAME = "disk"
 HOST_ADDRESS = "10.0.2.2"
@@ -69,12 +70,14 @@ class Start:
         checksum: ``algorithm:hex`` of its bytes.
         is_disk: Whether it is a disk that has a system on it.
         command: What is typed; empty: nothing.
+        upon: The disk that the one at the address is laid upon, and its format; None: it is whole.
     """
 
     address: str
     checksum: str
     is_disk: bool
     command: tuple[str, ...] = ()
+    upon: tuple[Path, DiskFormat] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
