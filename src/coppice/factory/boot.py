@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coppice.errors import BootTestError, InterruptedRunError, ToolFailedError, ToolTimeoutError
+from coppice.errors import BootTestError, BuildError, InterruptedRunError, ToolFailedError, ToolTimeoutError
 from coppice.factory.acceleration import Measurement, choose_acceleration, remember
 from coppice.factory.boot_channel import handed_script
 from coppice.factory.boot_evidence import keep_failure
@@ -23,6 +23,7 @@ from coppice.factory.boot_judge import judge_restart, printable
 from coppice.factory.boot_look import Look, Wanted
 from coppice.factory.boot_model import LEVEL, PROMISE, BootLevel, BootSettings, Promise
 from coppice.factory.boot_sources import Handed, Source, serve, served_sources
+from coppice.factory.caged import run_caged
 from coppice.factory.files import qemu_format
 from coppice.factory.machine import Acceleration, Machine
 from coppice.factory.model import Outcome, Verdict
@@ -254,12 +255,18 @@ class _Test:
         # A larger disk than the image's, as a cloud would give: the root file system has to grow into it.
         overlay = folder / "overlay.qcow2"
         source = self._image.path.resolve()
-        argv: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
-        argv += ["-b", source, "-F", qemu_format(self._image.image.format), overlay]
-        argv.append(str(self._image.image.virtual_size_bytes + GROWTH_BYTES))
+        image_format = qemu_format(self._image.image.format)
+        # "-u": the image is not opened for that. Whether it can be is seen before, shut in.
+        argv: list[str | Path] = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", source, "-F", image_format]
+        size = str(self._image.image.virtual_size_bytes + GROWTH_BYTES)
         try:
-            run(argv, timeout_seconds=_TOOL_SECONDS)
-        except ToolFailedError as problem:
+            run_caged(
+                lambda inside: ["qemu-img", "info", "-f", image_format, "--", inside(source)],
+                reads=[source],
+                timeout_seconds=_TOOL_SECONDS,
+            )
+            run([*argv, overlay, size], timeout_seconds=_TOOL_SECONDS)
+        except (ToolFailedError, BuildError) as problem:
             raise BootTestError(f"{self._image.path} cannot be opened as a disk", details=problem.details) from problem
         return overlay
 

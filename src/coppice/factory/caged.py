@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coppice.cage import Cage, Means, Walls, find_means
@@ -24,7 +25,13 @@ _is_required: ContextVar[bool] = ContextVar("a full cage is required", default=F
 
 @contextmanager
 def cage_required(is_required: bool) -> Iterator[None]:
-    """Have nothing run within this context where programs cannot be shut in fully, if that is what is asked for."""
+    """Have nothing run within this context where programs cannot be shut in fully, if that is what is asked for.
+
+    Raises:
+        CageError: It is asked for, and cannot be had: better known before hours of work than after.
+    """
+    if is_required:
+        Cage(is_required=True).means  # noqa: B018 - it raises
     token = _is_required.set(is_required)
     try:
         yield
@@ -71,8 +78,8 @@ def run_caged(
     """
     means: Means | None = None
     if asks_what_is_mounted and find_means().walls is Walls.LANDLOCK:
-        # Landlock would refuse it the answer, and cannot tell it that there is none.
-        means = Means(walls=Walls.NONE)
+        # Landlock would refuse it the answer, and cannot tell it that there is none. It is nobody's all the same.
+        means = replace(find_means(), walls=Walls.NONE)
     cage = Cage(reads=reads, writes=writes, folders=folders, is_required=_is_required.get(), means=means)
     if most_bytes is None:
         most_bytes = max((path.stat().st_size for path in writes if path.exists()), default=0)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _QEMU_NAMES = {DiskFormat.VHD: "vpc"}
 _CHUNK_BYTES = 1024 * 1024
 _INFO_SECONDS = 60.0
+_NO_DISKS_BYTES = 1 << 62
 
 
 def qemu_format(disk_format: DiskFormat) -> str:
@@ -49,6 +50,22 @@ def keys_of(keyring: Path | None) -> str:
     return str(sha512_of(keyring)) if keyring is not None and keyring.is_file() else ""
 
 
+def plausible_size(said: object) -> int:
+    """Return the length of a disk that a program said.
+
+    Raises:
+        ValueError: No disk is that long.
+        TypeError: It is no number.
+    """
+    if not isinstance(said, int):
+        message = f"a length of {said!r}"
+        raise TypeError(message)
+    if not 0 <= said < _NO_DISKS_BYTES:
+        message = f"a length of {said} bytes"
+        raise ValueError(message)
+    return said
+
+
 def describe_image(path: Path, disk_format: DiskFormat) -> BuiltImage:
     """Return the facts about the image at ``path``, which a builder on this machine has just made, or copied.
 
@@ -62,7 +79,7 @@ def describe_image(path: Path, disk_format: DiskFormat) -> BuiltImage:
             reads=[path],
             timeout_seconds=_INFO_SECONDS,
         )
-        virtual_size = int(json.loads(said.text())["virtual-size"])
+        virtual_size = plausible_size(json.loads(said.text())["virtual-size"])
     except (ToolFailedError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
         raise BuildError(f"{path} is not a {disk_format} image", details=str(problem)) from problem
     with storage_errors("reading", path):

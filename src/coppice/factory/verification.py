@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from coppice.factory.bootstrap.layers import DISK
 from coppice.factory.bootstrap.listing import read_listing
 from coppice.factory.builders import load_builder
+from coppice.factory.caged import cage_required
 from coppice.factory.workplace import workplace
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ def verify_build(result: BuildResult, *, options: BuildOptions, monitor: Monitor
 
     Raises:
         BuildError: The second build failed.
+        CageError: A full cage is required and cannot be had, or one could not be set up.
         NotFoundError: There is no such builder.
         ToolMissingError: A program that the builder needs is not installed.
         NoSpaceError: The disk is full.
         StorageError: The disk failed otherwise.
     """
     builder = load_builder(result.definition.builder)
-    with workplace(options.work_directory) as work:
+    with cage_required(is_required=options.require_cage), workplace(options.work_directory) as work:
         into, caches = work / "build", work / "caches"
         for directory in (into, caches):
             directory.mkdir()

@@ -261,7 +261,8 @@ class ConversionSection(Section):
     require_cage: Switch = Field(
         default=False,
         description="Whether nothing is converted, and no finished disk looked into by the factory, where programs "
-        "that read images cannot be shut in fully (`coppice doctor` says how far they can).",
+        "that read images cannot be shut in fully (`coppice doctor` says how far they can). Machines that boot images "
+        "are meant by nothing of that.",
     )
     declared_format: DeclaredFormat = Field(
         default="report",

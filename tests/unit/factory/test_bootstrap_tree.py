@@ -135,8 +135,15 @@ def test_the_limit_of_a_container_counts_and_no_limit_does_not(tmp_path):
 
 
 def test_free_extents_are_read_from_what_dumpe2fs_says():
-    said = "Group 0:\n  Free blocks: 9-12, 20\n  Free inodes: 1-4\nGroup 1:\n  Free blocks: \n"
-    assert free_blocks(said) == [(9, 12), (20, 20)]
+    head = "Last mounted on: /\nGroup 0: (Blocks\n  Free blocks: 1-5\n"
+    groups = "\nGroup 0: (Blocks 0-99)\n  Free blocks: 9-12, 20\n  Free inodes: 1-4\nGroup 1:\n  Free blocks: \n"
+    assert free_blocks(head + groups, 21) == [(9, 12), (20, 20)]
+
+
+@pytest.mark.parametrize("extent", ["9-30", "12-9", "-3", "a", "9" * 30, "1-2-3"])
+def test_free_extents_that_cannot_be_are_an_error(extent):
+    with pytest.raises(BuildError, match="does not say where it is free"):
+        free_blocks(f"\nGroup 0: (Blocks 0-29)\n  Free blocks: {extent}\n", 30)
 
 
 def test_the_boot_sector_points_to_the_core_image_and_the_core_to_its_rest():

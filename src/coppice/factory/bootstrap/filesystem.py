@@ -33,6 +33,9 @@ _ZERO_BYTES = 1024 * 1024
 # GRUB of Debian 12 reads neither of these two, which newer mke2fs switches on.
 _FEATURES = "^metadata_csum_seed,^orphan_file"
 _FREE = re.compile(r"^  Free blocks: (.*)$", re.MULTILINE)
+_EXTENT = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+_SUPERBLOCK_AT, _BLOCK_SIZE_AT = 1024, 0x18
+_SMALLEST_BLOCK, _LARGEST_SHIFT = 1024, 6
 _FULL = "Could not allocate block"
 
 
@@ -98,7 +101,7 @@ class Ext4:
         """
         said = self._look(["dumpe2fs"]).text()
         with storage_errors("clearing", self.disk), self.disk.open("r+b") as stream:
-            for first, last in free_blocks(said):
+            for first, last in free_blocks(said, self.size_bytes // BLOCK_BYTES):
                 start = self.offset_bytes + first * BLOCK_BYTES
                 zero_written(stream.fileno(), start, start + (last - first + 1) * BLOCK_BYTES)
 
@@ -117,11 +120,11 @@ class Ext4:
         caged = script.with_name(f"{script.name}.caged")
 
         def words(inside: Callable[[Path], str]) -> list[str]:
+            place = inside(contents).replace('"', '""')
             with storage_errors("writing", caged):
-                caged.write_bytes(f"lcd {inside(contents)}\n".encode() + script.read_bytes())
+                caged.write_bytes(f'lcd "{place}"\n'.encode() + script.read_bytes())
             return ["debugfs", "-w", "-f", inside(caged), f"{inside(self.disk)}?offset={self.offset_bytes}"]
 
-        caged.touch()
         with self._told():
             completed = run_caged(
                 words,
@@ -164,13 +167,31 @@ def _complaints(completed: Completed) -> str:
     return completed.stderr.decode("utf-8", errors="replace")
 
 
-def free_blocks(said: str) -> list[tuple[int, int]]:
-    """Return the first and last block of each free extent, from what ``dumpe2fs`` says."""
+def block_bytes_at(handle: int, offset: int) -> int:
+    """Return how large the blocks of a file system are, by its superblock."""
+    said = os.pread(handle, 4, offset + _SUPERBLOCK_AT + _BLOCK_SIZE_AT)
+    return _SMALLEST_BLOCK << min(_LARGEST_SHIFT, int.from_bytes(said, "little"))
+
+
+def free_blocks(said: str, most: int) -> list[tuple[int, int]]:
+    """Return the first and last block of each free extent, from what ``dumpe2fs`` says.
+
+    Args:
+        said: What it says. Of the head, in which names of the file system stand as they are, nothing is taken.
+        most: How many blocks the file system has at most.
+
+    Raises:
+        BuildError: An extent is outside of it, or is none.
+    """
     found = []
-    for listed in _FREE.findall(said):
+    _, _, groups = said.rpartition("\nGroup 0: ")
+    for listed in _FREE.findall(groups):
         for extent in filter(None, listed.split(", ")):
-            first, _, last = extent.strip().partition("-")
-            found.append((int(first), int(last or first)))
+            match = _EXTENT.fullmatch(extent.strip())
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if not first <= last < most:
+                raise BuildError("the root file system does not say where it is free", details=extent[:200])
+            found.append((first, last))
     return found
 
 

@@ -49,7 +49,7 @@ def grow_root(raw: Path, root: Root, size_bytes: int, *, work: Path, epoch: int)
     with storage_errors("growing", alone):
         os.truncate(alone, blocks * BLOCK_BYTES)
     _tool(alone, lambda inside: ["e2fsck", "-f", "-y", inside(alone)], epoch=epoch, ok=(0, 1))
-    _tool(alone, lambda inside: ["resize2fs", inside(alone), str(blocks)], epoch=epoch)
+    _tool(alone, lambda inside: ["resize2fs", inside(alone), str(blocks)], epoch=epoch, asks_what_is_mounted=True)
     _copy(alone, 0, raw, grown.start_bytes, blocks * BLOCK_BYTES)
     alone.unlink()
     return grown
@@ -78,7 +78,13 @@ def _copy(source: Path, source_at: int, target: Path, target_at: int, length: in
 
 
 def _tool(
-    file: Path, words: Words, *, input_bytes: bytes | None = None, epoch: int | None = None, ok: tuple[int, ...] = (0,)
+    file: Path,
+    words: Words,
+    *,
+    input_bytes: bytes | None = None,
+    epoch: int | None = None,
+    asks_what_is_mounted: bool = False,
+    ok: tuple[int, ...] = (0,),
 ) -> None:
     # Shut in, they do not see what is mounted, and a file in a directory of this run is not; nor what the kernel would
     # do for the tables of new groups, on which the bytes must not depend.
@@ -90,7 +96,7 @@ def _tool(
             words,
             writes=[file],
             timeout_seconds=_TOOL_SECONDS,
-            asks_what_is_mounted=True,
+            asks_what_is_mounted=asks_what_is_mounted,
             input_bytes=input_bytes,
             env=environment,
             ok=ok,

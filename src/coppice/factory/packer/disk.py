@@ -7,18 +7,17 @@ import errno
 import json
 import mmap
 import os
-import re
 from typing import TYPE_CHECKING
 
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.bootstrap.dpkg import read_packages
-from coppice.factory.bootstrap.filesystem import free_blocks, zero_written
+from coppice.factory.bootstrap.filesystem import block_bytes_at, free_blocks, zero_written
 from coppice.factory.caged import run_caged
 from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.evidence.rpm_database import find_record, packages_of, read_headers, read_record
-from coppice.factory.files import qemu_format, sha512_of
+from coppice.factory.files import plausible_size, qemu_format, sha512_of
 from coppice.factory.packer.template import DISK_NAME
 from coppice.factory.partition_table import find_root
 from coppice.model.checksum import Checksum
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 _TOOL_SECONDS = 900.0
 _INFO_SECONDS = 60.0
-_BLOCK_SIZE = re.compile(r"^Block size:\s+(\d+)$", re.MULTILINE)
 _HASHED_BYTES = 1024 * 1024
 # e2fsck says 1 when it corrected something: a journal that was still to be played back.
 _CHECKED = (0, 1)
@@ -82,7 +80,9 @@ def _looked_at(path: Path, disk_format: DiskFormat) -> tuple[int, str]:
         ).text()
         facts = json.loads(said)
         details = facts.get("format-specific", {}).get("data", {})
-        return int(facts["virtual-size"]), str(facts.get("backing-filename") or details.get("data-file") or "")
+        if details.get("data-file"):
+            raise BuildError(f"the disk {path} has its content in another file: {details['data-file']}")
+        return plausible_size(facts["virtual-size"]), str(facts.get("backing-filename") or "")
     except (ToolFailedError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise BuildError(f"the disk {path} is no {disk_format} image", details=str(problem)) from problem
 
@@ -192,12 +192,10 @@ def settle(raw: Path) -> int:
             details=problem.details,
             resolution="The machine may not have ended as it should: see the end of its console in the log.",
         ) from problem
-    match = _BLOCK_SIZE.search(said)
-    block_bytes = int(match[1]) if match else 0
-    if not block_bytes:
-        raise BuildError("the root file system that came out does not say how large its blocks are")
     with storage_errors("clearing", raw), raw.open("r+b") as stream:
-        for first, last in free_blocks(said):
+        block_bytes = block_bytes_at(stream.fileno(), offset)
+        most = (os.fstat(stream.fileno()).st_size - offset) // block_bytes
+        for first, last in free_blocks(said, most):
             zero_written(stream.fileno(), offset + first * block_bytes, offset + (last + 1) * block_bytes)
     return offset
 
