@@ -262,7 +262,7 @@ class ConversionSection(Section):
         default=False,
         description="Whether nothing is converted, and no finished disk looked into by the factory, where programs "
         "that read images cannot be shut in fully (`coppice doctor` says how far they can). Machines that boot images "
-        "are meant by nothing of that.",
+        "are not meant.",
     )
     declared_format: DeclaredFormat = Field(
         default="report",

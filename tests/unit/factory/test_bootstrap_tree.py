@@ -136,8 +136,13 @@ def test_the_limit_of_a_container_counts_and_no_limit_does_not(tmp_path):
 
 def test_free_extents_are_read_from_what_dumpe2fs_says():
     head = "Last mounted on: /\nGroup 0: (Blocks\n  Free blocks: 1-5\n"
-    groups = "\nGroup 0: (Blocks 0-99)\n  Free blocks: 9-12, 20\n  Free inodes: 1-4\nGroup 1:\n  Free blocks: \n"
-    assert free_blocks(head + groups, 21) == [(9, 12), (20, 20)]
+    first = "\nGroup 0: (Blocks 0-99)\n  Free blocks: 9-12, 20\n  Free inodes: 1-4\n"
+    groups = f"{first}Group 1: (Blocks 100-149)\n  Free blocks: \n"
+    assert free_blocks(head + groups, 150) == [(9, 12), (20, 20)]
+    # What is cut off, or has no groups, is not taken for a file system in which nothing is free.
+    for cut in (head, head + groups[: groups.index("Group 1")], (head + groups)[:-16], groups.replace("Group 0", "")):
+        with pytest.raises(BuildError, match="does not say where it is free"):
+            free_blocks(cut, 150)
 
 
 @pytest.mark.parametrize("extent", ["9-30", "12-9", "-3", "a", "9" * 30, "1-2-3"])

@@ -34,7 +34,11 @@ _ZERO_BYTES = 1024 * 1024
 _FEATURES = "^metadata_csum_seed,^orphan_file"
 _FREE = re.compile(r"^  Free blocks: (.*)$", re.MULTILINE)
 _EXTENT = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
-_SUPERBLOCK_AT, _BLOCK_SIZE_AT = 1024, 0x18
+_GROUP = re.compile(r"^Group \d+: \(Blocks \d{1,18}-(\d{1,18})\)", re.MULTILINE)
+LISTING_BYTES = 256 * 1024 * 1024
+"""Of what ``dumpe2fs`` says, kept: half a kilobyte for each 128 MiB."""
+_SUPERBLOCK_AT, _SUPERBLOCK_BYTES = 1024, 1024
+_BLOCKS_AT, _BLOCK_SIZE_AT, _INCOMPATIBLE_AT, _BLOCKS_HIGH_AT, _IS_64BIT = 0x4, 0x18, 0x60, 0x150, 0x80
 _SMALLEST_BLOCK, _LARGEST_SHIFT = 1024, 6
 _FULL = "Could not allocate block"
 
@@ -99,11 +103,7 @@ class Ext4:
             BuildError: It cannot be read.
             StorageError: The disk image cannot be written.
         """
-        said = self._look(["dumpe2fs"]).text()
-        with storage_errors("clearing", self.disk), self.disk.open("r+b") as stream:
-            for first, last in free_blocks(said, self.size_bytes // BLOCK_BYTES):
-                start = self.offset_bytes + first * BLOCK_BYTES
-                zero_written(stream.fileno(), start, start + (last - first + 1) * BLOCK_BYTES)
+        clear_free(self.disk, self.offset_bytes, self._look(["dumpe2fs"]).text())
 
     @property
     def _place(self) -> str:
@@ -139,13 +139,19 @@ class Ext4:
     def _look(self, argv: list[str]) -> Completed:
         with self._told():
             if self.contents is None:
-                return run([*argv, self._place], timeout_seconds=_TOOL_SECONDS, env=self._environment())
+                return run(
+                    [*argv, self._place],
+                    timeout_seconds=_TOOL_SECONDS,
+                    env=self._environment(),
+                    capture_bytes=LISTING_BYTES,
+                )
             place = f"?offset={self.offset_bytes}"
             return run_caged(
                 lambda inside: [*argv, f"{inside(self.disk)}{place}"],
                 reads=[self.disk],
                 timeout_seconds=_TOOL_SECONDS,
                 env=self._environment(),
+                capture_bytes=LISTING_BYTES,
             )
 
     def _tool(self, argv: list[str]) -> str:
@@ -167,32 +173,56 @@ def _complaints(completed: Completed) -> str:
     return completed.stderr.decode("utf-8", errors="replace")
 
 
-def block_bytes_at(handle: int, offset: int) -> int:
-    """Return how large the blocks of a file system are, by its superblock."""
-    said = os.pread(handle, 4, offset + _SUPERBLOCK_AT + _BLOCK_SIZE_AT)
-    return _SMALLEST_BLOCK << min(_LARGEST_SHIFT, int.from_bytes(said, "little"))
+def shape_at(handle: int, offset: int) -> tuple[int, int]:
+    """Return how many blocks a file system has, and how large they are, by its superblock."""
+    said = os.pread(handle, _SUPERBLOCK_BYTES, offset + _SUPERBLOCK_AT).ljust(_SUPERBLOCK_BYTES, b"\0")
+
+    def number(at: int) -> int:
+        return int.from_bytes(said[at : at + 4], "little")
+
+    high = number(_BLOCKS_HIGH_AT) << 32 if number(_INCOMPATIBLE_AT) & _IS_64BIT else 0
+    return number(_BLOCKS_AT) | high, _SMALLEST_BLOCK << min(_LARGEST_SHIFT, number(_BLOCK_SIZE_AT))
 
 
-def free_blocks(said: str, most: int) -> list[tuple[int, int]]:
+def free_blocks(said: str, blocks: int) -> list[tuple[int, int]]:
     """Return the first and last block of each free extent, from what ``dumpe2fs`` says.
 
     Args:
         said: What it says. Of the head, in which names of the file system stand as they are, nothing is taken.
-        most: How many blocks the file system has at most.
+        blocks: How many blocks the file system has.
 
     Raises:
-        BuildError: An extent is outside of it, or is none.
+        BuildError: It does not tell of all of them, or an extent is none.
     """
-    found = []
     _, _, groups = said.rpartition("\nGroup 0: ")
-    for listed in _FREE.findall(groups):
-        for extent in filter(None, listed.split(", ")):
-            match = _EXTENT.fullmatch(extent.strip())
-            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-            if not first <= last < most:
-                raise BuildError("the root file system does not say where it is free", details=extent[:200])
-            found.append((first, last))
+    listed, ends = _FREE.findall(groups), _GROUP.findall(f"Group 0: {groups}")
+    if not ends or len(listed) != len(ends) or int(ends[-1]) + 1 != blocks:
+        raise BuildError("the root file system does not say where it is free", details=said[-500:])
+    found = []
+    for extent in (each.strip() for line in listed for each in line.split(",")):
+        if not extent:
+            continue
+        match = _EXTENT.fullmatch(extent)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < blocks:
+            raise BuildError("the root file system does not say where it is free", details=extent[:200])
+        found.append((first, last))
     return found
+
+
+def clear_free(disk: Path, offset: int, said: str) -> None:
+    """Write zeros over what is free in the file system at ``offset`` of ``disk``, as ``dumpe2fs`` says.
+
+    Raises:
+        BuildError: It does not tell of all of it.
+        StorageError: The disk cannot be written.
+    """
+    with storage_errors("clearing", disk), disk.open("r+b") as stream:
+        blocks, block_bytes = shape_at(stream.fileno(), offset)
+        if offset + blocks * block_bytes > os.fstat(stream.fileno()).st_size:
+            raise BuildError(f"the root file system has {blocks} blocks, more than its disk")
+        for first, last in free_blocks(said, blocks):
+            zero_written(stream.fileno(), offset + first * block_bytes, offset + (last + 1) * block_bytes)
 
 
 def zero_written(handle: int, start: int, end: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from coppice.atomic import storage_errors
 from coppice.errors import BuildError, ToolFailedError
 from coppice.factory.bootstrap.dpkg import read_packages
-from coppice.factory.bootstrap.filesystem import block_bytes_at, free_blocks, zero_written
+from coppice.factory.bootstrap.filesystem import LISTING_BYTES, clear_free
 from coppice.factory.caged import run_caged
 from coppice.factory.evidence.dpkg_record import dpkg_record
 from coppice.factory.evidence.ext4 import Ext4Disk
@@ -184,7 +184,10 @@ def settle(raw: Path) -> int:
             ok=_CHECKED,
         )
         said = run_caged(
-            lambda inside: ["dumpe2fs", f"{inside(raw)}?offset={offset}"], reads=[raw], timeout_seconds=_TOOL_SECONDS
+            lambda inside: ["dumpe2fs", f"{inside(raw)}?offset={offset}"],
+            reads=[raw],
+            timeout_seconds=_TOOL_SECONDS,
+            capture_bytes=LISTING_BYTES,
         ).text()
     except ToolFailedError as problem:
         raise BuildError(
@@ -192,11 +195,7 @@ def settle(raw: Path) -> int:
             details=problem.details,
             resolution="The machine may not have ended as it should: see the end of its console in the log.",
         ) from problem
-    with storage_errors("clearing", raw), raw.open("r+b") as stream:
-        block_bytes = block_bytes_at(stream.fileno(), offset)
-        most = (os.fstat(stream.fileno()).st_size - offset) // block_bytes
-        for first, last in free_blocks(said, most):
-            zero_written(stream.fileno(), offset + first * block_bytes, offset + (last + 1) * block_bytes)
+    clear_free(raw, offset, said)
     return offset
 
 
