@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import time
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,31 @@ def test_it_serves_ranges_and_says_when_nothing_changed(tmp_path: Path) -> None:
         assert client.get_if_changed(url, limit_bytes=100, validators=None).body == b"9876543210"
     with pytest.raises(UnreachableError):
         client.get_if_changed(url, limit_bytes=100, validators=None)
+
+
+def test_what_is_changed_twice_within_a_second_is_not_missed(tmp_path: Path) -> None:
+    client = Client(TRANSFER)
+    with Nginx(tmp_path / "nginx") as server:
+        file, url = server.root / "list", server.url("/list")
+        file.write_bytes(b"version 1")
+        # As fresh as can be: the answer is of the file's own second, or of the next.
+        now = time.time()
+        os.utime(file, (now, now))
+        first, tag = client.get_if_changed(url, limit_bytes=100, validators=None), tag_of(url)
+        file.write_bytes(b"version 2")
+        os.utime(file, (now, now))
+        assert tag_of(url) == tag
+        again = client.get_if_changed(url, limit_bytes=100, validators=first.validators)
+        assert (first.body, again.body) == (b"version 1", b"version 2")
+        # Once the second is over, what it says is worth something.
+        os.utime(file, (now - 60, now - 60))
+        firm = client.get_if_changed(url, limit_bytes=100, validators=None)
+        assert client.get_if_changed(url, limit_bytes=100, validators=firm.validators).body is None
+
+
+def tag_of(url: str) -> str:
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - an address of its own
+        return str(answer.headers["ETag"])
 
 
 def test_it_speaks_tls(tmp_path: Path) -> None:

@@ -107,6 +107,44 @@ def test_an_interrupted_run_ends_the_program(tmp_path: Path) -> None:
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 
+AT_FORK = """
+import os, signal, sys
+from coppice.process import run
+tell = lambda: [os.kill(os.getpid(), number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
+signal.signal(signal.SIGUSR1, lambda *_: told.append("SIGUSR1"))
+"""
+
+
+def test_a_signal_to_a_child_that_is_not_yet_its_program_is_the_parents_matter() -> None:
+    script = AT_FORK + (
+        "os.register_at_fork(after_in_child=tell)\n"
+        "waiting = 'import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(2).__name__)'\n"
+        "print(run([sys.executable, '-c', waiting], timeout_seconds=30).text().strip(), told)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    # It ran, with nothing held back from it, and no handler of the parent ran in its copy.
+    assert (ended.stdout, ended.stderr) == ("set() default_int_handler []\n", "")
+
+
+def test_a_signal_while_a_program_starts_is_told_once_it_is_known_and_ends_it(tmp_path: Path) -> None:
+    script = AT_FORK + (
+        "os.register_at_fork(after_in_parent=tell)\n"
+        "try:\n"
+        f"    run(['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 300'], timeout_seconds=60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(sorted(told), signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "try:\n"
+        "    os.waitpid(-1, 0)\n"
+        "except ChildProcessError:\n"
+        "    print('nothing is left')"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "['SIGTERM', 'SIGUSR1'] set()\nnothing is left\n"
+    assert ended.stderr == ""
+
+
 def test_a_flood_of_output_is_bounded_and_its_end_is_kept() -> None:
     done = run(["sh", "-c", "head -c 30000000 /dev/zero; echo the end"], timeout_seconds=30)
     assert len(done.stdout) <= CAPTURE_LIMIT_BYTES

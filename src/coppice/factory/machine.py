@@ -18,7 +18,7 @@ from coppice.atomic import storage_errors
 from coppice.errors import BootTestError
 from coppice.factory.files import qemu_format
 from coppice.model.operating_system import Architecture, Firmware
-from coppice.process import end_process_group, find_tool, preparation
+from coppice.process import end_process_group, find_tool, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -268,17 +268,15 @@ def running(machine: Machine, work: Path) -> Iterator[RunningMachine]:
     complaints = work / "qemu.log"
     with storage_errors("writing", complaints), complaints.open("wb") as stream:
         try:
-            child = subprocess.Popen(  # noqa: S603 - an argument list, no shell
+            child = spawn(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
                 cwd=work,
-                start_new_session=True,
-                preexec_fn=preparation(),  # noqa: PLW1509 - only prctl runs in it
                 pass_fds=machine.descriptors,
             )
-        except OSError as problem:
+        except (OSError, subprocess.SubprocessError) as problem:
             raise BootTestError(f"cannot start {words[0]}: {problem}") from problem
     with child:
         try:

@@ -76,13 +76,14 @@ class Validators:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
-        """Return what ``headers`` (names in lower case) say.
+        """Return what ``headers`` (names in lower case) say, if what they speak of was firm when the answer was made.
 
-        A date that stands alone counts only when it was firm when the answer was made: within its own second the
-        resource could have changed once more, with the same date (RFC 9110, 8.8.2.2).
+        Within the second of its date the resource could have changed once more, with the same date (RFC 9110,
+        8.8.2.2); and with the same tag, which servers of files make of date and size. A tag that no date stands beside
+        is taken at its word.
         """
-        found = cls(etag=headers.get("etag"), last_modified=headers.get("last-modified"))
-        if found.etag is None and found.last_modified is not None:
+        found = cls.seen(headers)
+        if found.last_modified is not None:
             changed, answered = _date(found.last_modified), _date(headers.get("date", ""))
             if changed is None or answered is None or (answered - changed).total_seconds() < _FIRM_SECONDS:
                 return cls()

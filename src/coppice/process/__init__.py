@@ -12,15 +12,15 @@ import os
 import selectors
 import shlex
 import shutil
-import signal
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from coppice.errors import InterruptedRunError, ToolFailedError, ToolMissingError, ToolTimeoutError
 from coppice.process.limits import Limits
+from coppice.process.spawn import end_process_group, spawn
 from coppice.process.tools import TOOLS
 
 if TYPE_CHECKING:
@@ -35,15 +35,14 @@ __all__ = [
     "end_process_group",
     "ended_when",
     "find_tool",
-    "preparation",
     "raise_failed",
     "run",
     "search_path",
+    "spawn",
 ]
 
 CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024
 TAIL_LINES = 20
-_PR_SET_PDEATHSIG = 1
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy", "SOURCE_DATE_EPOCH")
 _MANY_PIECES, _SMALL_PIECE_BYTES, _PAUSE_SECONDS = 200, 1024, 0.001
@@ -167,9 +166,15 @@ def run(
     words = [os.fspath(word) for word in argv]
     words[0] = words[0] if os.sep in words[0] else find_tool(words[0])
     started = time.monotonic()
-    variables = dict(env or {}) if whole_environment else _environment(env)
-    prepare = preparation(limits, before_start)
-    child = _start(words, variables, cwd, prepare, handed_on, has_input=input_bytes is not None)
+    child = _start(
+        words,
+        limits=limits,
+        then=before_start,
+        stdin=subprocess.DEVNULL if input_bytes is None else subprocess.PIPE,
+        cwd=cwd,
+        env=dict(env or {}) if whole_environment else _environment(env),
+        pass_fds=handed_on,
+    )
     talk = _Talk(child, input_bytes, on_output, capture_bytes, stopped)
     with child:
         try:
@@ -198,27 +203,9 @@ def run(
     return completed
 
 
-def _start(
-    words: list[str],
-    env: Mapping[str, str],
-    cwd: Path | None,
-    prepare: Callable[[], None],
-    handed_on: Sequence[int],
-    *,
-    has_input: bool,
-) -> subprocess.Popen[bytes]:
+def _start(words: list[str], **prepared: Any) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - an argument list, no shell
-            words,
-            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-            pass_fds=handed_on,
-            preexec_fn=prepare,  # noqa: PLW1509 - only system calls run in it
-        )
+        return spawn(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **prepared)
     except FileNotFoundError as problem:
         raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
     except OSError as problem:
@@ -231,41 +218,6 @@ def _start(
 def _end(child: subprocess.Popen[bytes], on_ended: Callable[[], object]) -> None:
     end_process_group(child)
     on_ended()
-
-
-def end_process_group(child: subprocess.Popen[bytes], *, grace_seconds: float = 3.0) -> None:
-    """End a child that `run` or a caller started in a session of its own, with everything it started."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal_number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=grace_seconds)
-            if signal_number == signal.SIGTERM:
-                # The leader is gone; stragglers of its group may not be.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)
-            return
-
-
-def preparation(limits: Limits | None = None, then: Callable[[], None] | None = None) -> Callable[[], None]:
-    """Return what a child does before it becomes the program: it ends with its parent, within ``limits``; ``then``."""
-    import ctypes
-
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def prepare() -> None:
-        # Whatever ends this process, the program ends with it: nothing goes on working for nobody.
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            # It ended before that was said.
-            os._exit(1)
-        if limits is not None:
-            limits.apply()
-        if then is not None:
-            then()
-
-    return prepare
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

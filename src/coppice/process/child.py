@@ -14,7 +14,7 @@ import subprocess
 from typing import TYPE_CHECKING, Final
 
 from coppice.errors import ToolFailedError
-from coppice.process import end_process_group, preparation
+from coppice.process import end_process_group, spawn
 
 if TYPE_CHECKING:
     import signal
@@ -41,13 +41,12 @@ class Child:
         self.argv = tuple(argv)
         self._answer = _memory(self.argv)
         try:
-            self._program = subprocess.Popen(  # noqa: S603 - an argument list, no shell
+            self._program = spawn(
                 self.argv,
+                then=lambda: _be_expendable(oom_score),
                 stdin=subprocess.DEVNULL,
                 stdout=self._answer,
                 env=dict(env),
-                start_new_session=True,
-                preexec_fn=preparation(then=lambda: _be_expendable(oom_score)),  # noqa: PLW1509 - only system calls
             )
         except (OSError, subprocess.SubprocessError) as problem:
             os.close(self._answer)

@@ -74,10 +74,16 @@ def test_both_conditions_are_sent():
         (None, False),
     ],
 )
-def test_a_date_alone_counts_only_when_nothing_could_change_within_its_second_any_more(answered, is_kept):
-    headers = {"last-modified": DATE} | ({"date": answered} if answered else {})
-    assert bool(Validators.of(headers)) is is_kept
-    assert Validators.of(headers | {"etag": '"a"'}) == Validators(etag='"a"', last_modified=DATE)
+@pytest.mark.parametrize("tag", [{}, {"etag": '"a"'}])
+def test_what_has_a_date_counts_only_when_nothing_could_change_within_its_second_any_more(answered, is_kept, tag):
+    headers = tag | {"last-modified": DATE} | ({"date": answered} if answered else {})
+    assert Validators.of(headers) == (Validators(**tag, last_modified=DATE) if is_kept else Validators())
+    assert Validators.seen(headers) == Validators(**tag, last_modified=DATE)
+
+
+def test_a_tag_that_stands_alone_is_taken_at_its_word():
+    assert Validators.of({"etag": '"a"'}) == Validators(etag='"a"')
+    assert Validators.of({"etag": '"a"', "last-modified": "yesterday"}) == Validators(etag='"a"')
 
 
 @pytest.mark.threat("T54")
