@@ -16,6 +16,7 @@ from coppice.conversion.unpack import opened_disk
 from coppice.formats.file_systems import file_systems_of
 from coppice.model.operating_system import Firmware
 from coppice.testing import guests
+from coppice.testing.encrypted import encrypted_disk
 from coppice.testing.guests import BIOS_BOOT, ESP, MIB, Part
 
 pytestmark = pytest.mark.integration
@@ -224,8 +225,7 @@ def test_file_systems_are_called_what_libblkid_calls_them(kind, options, tree, t
     elif kind == "iso":
         subprocess.run(["genisoimage", "-quiet", "-V", "guest", "-o", path, tree], check=True, capture_output=True)
     elif kind == "luks":
-        argv = ["qemu-img", "create", "-q", "-f", "luks", "--object", "secret,id=s,data=x", "-o", "key-secret=s"]
-        subprocess.run([*argv, "-o", "iter-time=10", path, "4M"], check=True)
+        encrypted_disk(path, "luks", "4M")
     else:
         size = 4 * MIB if "12" in options or "16" in options else 0
         files = tmp_path / "empty" if kind == "vfat" else tree
