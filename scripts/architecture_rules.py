@@ -94,7 +94,7 @@ CLOUD_SUITES = "coppice.testing.contracts"
 HARMLESS_RECEIVERS = frozenset({"atexit", "os", "selector", "self", "shutil", "store", "weakref", "SubscriptionStore"})
 """Receivers whose ``register`` or ``remove`` is plainly no cloud's that was handed in; all else counts as a cloud."""
 
-SUBPROCESS_MODULES = frozenset({"coppice.process", "coppice.process.child", "coppice.process.spawn"})
+SUBPROCESS_MODULES = frozenset({"coppice.process", "coppice.process.child", "coppice.process.starting"})
 BECOMES_PROGRAMS = frozenset({"coppice.process.own_users"})
 """Who may become another program."""
 SUBPROCESS_PREFIXES = ("coppice.factory.boot", "coppice.factory.machine", "coppice.testing.")

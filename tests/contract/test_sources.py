@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +28,7 @@ from coppice.subscription.source.drivers import BUILT_IN, judging_shelf
 from coppice.subscription.source.protocol import Circumstances
 from coppice.subscription.store import SubscriptionStore
 from coppice.testing.stages import STAGES
+from coppice.testing.stages.simplestreams import StreamsByKey
 from coppice.workflows.obtain import approach_of
 from coppice.workflows.refresh import refresh
 from coppice.workflows.select import select
@@ -154,11 +156,11 @@ def test_what_did_not_change_is_not_fetched_again_and_stays_in_force(site: Site)
     site.follow()
     first = site.verified()
     again = site.refresh()
-    for _ in range(5):
+    for _ in range(10):
         assert (again.error, again.fresh) == (None, True)
         if again.unchanged:
             break
-        # Where a server tells no more than a date, it counts once the second that it names is over.
+        # Where a server tells a date, what it says counts once the second that it names is over.
         time.sleep(1)
         again = site.refresh()
     assert again.unchanged
@@ -168,6 +170,23 @@ def test_what_did_not_change_is_not_fetched_again_and_stays_in_force(site: Site)
     assert source.fetch(known.subscription, validators).body is None
     assert again.verified is not None
     assert again.verified.content == first.content
+
+
+def test_what_a_source_can_say_of_a_list_only_later_is_kept_as_well(tmp_path: Path) -> None:
+    with StreamsByKey(tmp_path / "stage") as stage:
+        site = Site(tmp_path / "site", stage)
+        stage.publish(1)
+        site.follow()
+        products = stage.server.root / "releases/streams/v1" / stage.products_name
+        # A date to come is not firm: what has it could change once more.
+        os.utime(products, (time.time() + 3600,) * 2)
+        site.verified()
+        os.utime(products, (time.time() - 3600,) * 2)
+        outcomes = [site.refresh() for _ in range(2)]
+        assert [(each.error, each.unchanged) for each in outcomes] == [(None, True)] * 2
+        requests = (stage.server.directory / "access.log").read_text().splitlines()
+        assert [each.split()[8] for each in requests if stage.products_name in each] == ["200", "200", "304"]
+        site.database.close()
 
 
 def test_a_newer_version_takes_its_place_and_every_identifier_stays(site: Site) -> None:

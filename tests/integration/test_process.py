@@ -108,41 +108,96 @@ def test_an_interrupted_run_ends_the_program(tmp_path: Path) -> None:
 
 
 AT_FORK = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from coppice.process import run
 tell = lambda: [os.kill(os.getpid(), number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
 told = []
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
 signal.signal(signal.SIGUSR1, lambda *_: told.append("SIGUSR1"))
+handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+def state():
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return sorted(told), mask, handlers == [signal.getsignal(number) for number in signal.valid_signals()]
 """
+ANOTHER_THREAD = "threading.Thread(target=time.sleep, args=(300,), daemon=True).start()\n"
 
 
-def test_a_signal_to_a_child_that_is_not_yet_its_program_is_the_parents_matter() -> None:
-    script = AT_FORK + (
+def told_by(script: str) -> str:
+    argv = [sys.executable, "-c", AT_FORK + script]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+@pytest.mark.parametrize("before", ["", ANOTHER_THREAD])
+@pytest.mark.parametrize("is_main", [True, False])
+def test_a_signal_to_a_child_that_is_not_yet_its_program_is_the_parents_matter(before: str, *, is_main: bool) -> None:
+    script = before + (
         "os.register_at_fork(after_in_child=tell)\n"
-        "waiting = 'import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(2).__name__)'\n"
-        "print(run([sys.executable, '-c', waiting], timeout_seconds=30).text().strip(), told)"
+        "asked = 'import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(2).__name__)'\n"
+        "ask = lambda: print(run([sys.executable, '-c', asked], timeout_seconds=30).text().strip(), state())\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    script += "ask()" if is_main else "(asking := threading.Thread(target=ask)).start(); asking.join()"
     # It ran, with nothing held back from it, and no handler of the parent ran in its copy.
-    assert (ended.stdout, ended.stderr) == ("set() default_int_handler []\n", "")
+    assert told_by(script) == "set() default_int_handler ([], set(), True)\n"
 
 
-def test_a_signal_while_a_program_starts_is_told_once_it_is_known_and_ends_it(tmp_path: Path) -> None:
-    script = AT_FORK + (
+@pytest.mark.parametrize("before", ["", ANOTHER_THREAD])
+def test_a_signal_while_a_program_starts_is_told_once_it_is_known_and_ends_it(tmp_path: Path, before: str) -> None:
+    script = before + (
         "os.register_at_fork(after_in_parent=tell)\n"
         "try:\n"
         f"    run(['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 300'], timeout_seconds=60)\n"
         "except KeyboardInterrupt:\n"
-        "    print(sorted(told), signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "    print(state())\n"
         "try:\n"
         "    os.waitpid(-1, 0)\n"
         "except ChildProcessError:\n"
         "    print('nothing is left')"
     )
-    ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
-    assert ended.stdout == "['SIGTERM', 'SIGUSR1'] set()\nnothing is left\n"
-    assert ended.stderr == ""
+    assert told_by(script) == "(['SIGTERM', 'SIGUSR1'], set(), True)\nnothing is left\n"
+
+
+def test_a_signal_whenever_it_comes_leaves_no_program_and_no_handler_behind() -> None:
+    """Told by another thread, at a random point of starting: before, within, after."""
+    script = (
+        "import random\n"
+        "left = 0\n"
+        "for turn in range(60):\n"
+        "    wait = random.Random(turn).uniform(0, 0.006)\n"
+        "    begin = threading.Event()\n"
+        "    def interrupt():\n"
+        "        begin.wait(); time.sleep(wait); os.kill(os.getpid(), signal.SIGINT)\n"
+        "    teller = threading.Thread(target=interrupt); teller.start()\n"
+        "    try:\n"
+        "        begin.set()\n"
+        "        run(['sleep', '300'], timeout_seconds=60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    teller.join()\n"
+        "    try:\n"
+        "        left += os.waitpid(-1, os.WNOHANG)[0] == 0\n"
+        "    except ChildProcessError:\n"
+        "        pass\n"
+        "print(left, state())\n"
+    )
+    assert told_by(script) == "0 ([], set(), True)\n"
+
+
+def test_who_asks_again_is_heard_while_a_program_starts() -> None:
+    script = (
+        "def hang(): time.sleep(30)\n"
+        "def interrupt():\n"
+        "    for _ in range(2): time.sleep(1.5); os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+        "started = time.monotonic()\n"
+        "try:\n"
+        "    run(['true'], timeout_seconds=60, before_start=hang)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(time.monotonic() - started < 20, state())\n"
+    )
+    assert told_by(script) == "True ([], set(), True)\n"
 
 
 def test_a_flood_of_output_is_bounded_and_its_end_is_kept() -> None:

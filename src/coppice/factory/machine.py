@@ -12,13 +12,13 @@ import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coppice.atomic import storage_errors
 from coppice.errors import BootTestError
 from coppice.factory.files import qemu_format
 from coppice.model.operating_system import Architecture, Firmware
-from coppice.process import end_process_group, find_tool, spawn
+from coppice.process import Starting, end_process_group, find_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -266,23 +266,22 @@ def running(machine: Machine, work: Path) -> Iterator[RunningMachine]:
     words = list(qemu_command(machine))
     words[0] = find_tool(words[0])
     complaints = work / "qemu.log"
-    with storage_errors("writing", complaints), complaints.open("wb") as stream:
-        try:
-            child = spawn(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                cwd=work,
-                pass_fds=machine.descriptors,
-            )
-        except (OSError, subprocess.SubprocessError) as problem:
-            raise BootTestError(f"cannot start {words[0]}: {problem}") from problem
-    with child:
-        try:
-            yield RunningMachine(machine, child, complaints)
-        finally:
-            end_process_group(child)
+    with Starting() as starting:
+        with storage_errors("writing", complaints), complaints.open("wb") as stream:
+            child = _started(starting, words, stdout=stream, stderr=stream, cwd=work, pass_fds=machine.descriptors)
+        with child:
+            try:
+                starting.is_known()
+                yield RunningMachine(machine, child, complaints)
+            finally:
+                end_process_group(child)
+
+
+def _started(starting: Starting, words: list[str], **prepared: Any) -> subprocess.Popen[bytes]:
+    try:
+        return starting.program(words, stdin=subprocess.DEVNULL, **prepared)
+    except (OSError, subprocess.SubprocessError) as problem:
+        raise BootTestError(f"cannot start {words[0]}: {problem}") from problem
 
 
 def _drive(name: str, path: Path, disk_format: str, more: str) -> list[str]:

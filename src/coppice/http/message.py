@@ -80,11 +80,11 @@ class Validators:
 
         Within the second of its date the resource could have changed once more, with the same date (RFC 9110,
         8.8.2.2); and with the same tag, which servers of files make of date and size. A tag that no date stands beside
-        is taken at its word.
+        is taken at its word. Where a date cannot be read, or the server does not say when it answered, nobody knows.
         """
         found = cls.seen(headers)
-        if found.last_modified is not None:
-            changed, answered = _date(found.last_modified), _date(headers.get("date", ""))
+        if "last-modified" in headers:
+            changed, answered = _date(headers["last-modified"]), _date(headers.get("date", ""))
             if changed is None or answered is None or (answered - changed).total_seconds() < _FIRM_SECONDS:
                 return cls()
         return found

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from coppice.errors import InterruptedRunError, ToolFailedError, ToolMissingError, ToolTimeoutError
 from coppice.process.limits import Limits
-from coppice.process.spawn import end_process_group, spawn
+from coppice.process.starting import Starting, end_process_group
 from coppice.process.tools import TOOLS
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ __all__ = [
     "TOOLS",
     "Completed",
     "Limits",
+    "Starting",
     "end_process_group",
     "ended_when",
     "find_tool",
     "raise_failed",
     "run",
     "search_path",
-    "spawn",
 ]
 
 CAPTURE_LIMIT_BYTES = 8 * 1024 * 1024
@@ -166,30 +166,33 @@ def run(
     words = [os.fspath(word) for word in argv]
     words[0] = words[0] if os.sep in words[0] else find_tool(words[0])
     started = time.monotonic()
-    child = _start(
-        words,
-        limits=limits,
-        then=before_start,
-        stdin=subprocess.DEVNULL if input_bytes is None else subprocess.PIPE,
-        cwd=cwd,
-        env=dict(env or {}) if whole_environment else _environment(env),
-        pass_fds=handed_on,
-    )
-    talk = _Talk(child, input_bytes, on_output, capture_bytes, stopped)
-    with child:
-        try:
-            if not talk.hold(started + timeout_seconds, linger_seconds):
+    with Starting() as starting:
+        child = _start(
+            starting,
+            words,
+            limits=limits,
+            then=before_start,
+            stdin=subprocess.DEVNULL if input_bytes is None else subprocess.PIPE,
+            cwd=cwd,
+            env=dict(env or {}) if whole_environment else _environment(env),
+            pass_fds=handed_on,
+        )
+        with child:
+            try:
+                talk = _Talk(child, input_bytes, on_output, capture_bytes, stopped)
+                starting.is_known()
+                if not talk.hold(started + timeout_seconds, linger_seconds):
+                    _end(child, on_ended)
+            except TimeoutError:
                 _end(child, on_ended)
-        except TimeoutError:
-            _end(child, on_ended)
-            raise ToolTimeoutError(
-                f"{words[0]} did not end within {timeout_seconds:.0f} s and was stopped",
-                details=f"$ {shlex.join(words)}\n{_tail(talk.combined)}",
-                context={"argv": words},
-            ) from None
-        except BaseException:
-            _end(child, on_ended)
-            raise
+                raise ToolTimeoutError(
+                    f"{words[0]} did not end within {timeout_seconds:.0f} s and was stopped",
+                    details=f"$ {shlex.join(words)}\n{_tail(talk.combined)}",
+                    context={"argv": words},
+                ) from None
+            except BaseException:
+                _end(child, on_ended)
+                raise
     completed = Completed(
         argv=tuple(words),
         returncode=child.returncode,
@@ -203,9 +206,9 @@ def run(
     return completed
 
 
-def _start(words: list[str], **prepared: Any) -> subprocess.Popen[bytes]:
+def _start(starting: Starting, words: list[str], **prepared: Any) -> subprocess.Popen[bytes]:
     try:
-        return spawn(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **prepared)
+        return starting.program(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **prepared)
     except FileNotFoundError as problem:
         raise ToolMissingError(f"cannot run {words[0]}: {problem}", context={"tool": words[0]}) from problem
     except OSError as problem:

@@ -14,7 +14,7 @@ import subprocess
 from typing import TYPE_CHECKING, Final
 
 from coppice.errors import ToolFailedError
-from coppice.process import end_process_group, spawn
+from coppice.process import Starting, end_process_group
 
 if TYPE_CHECKING:
     import signal
@@ -40,17 +40,24 @@ class Child:
     def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], oom_score: int = 0) -> None:
         self.argv = tuple(argv)
         self._answer = _memory(self.argv)
-        try:
-            self._program = spawn(
-                self.argv,
-                then=lambda: _be_expendable(oom_score),
-                stdin=subprocess.DEVNULL,
-                stdout=self._answer,
-                env=dict(env),
-            )
-        except (OSError, subprocess.SubprocessError) as problem:
-            os.close(self._answer)
-            raise _not_started(self.argv, problem) from problem
+        with Starting() as starting:
+            try:
+                self._program = starting.program(
+                    self.argv,
+                    then=lambda: _be_expendable(oom_score),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._answer,
+                    env=dict(env),
+                )
+            except (OSError, subprocess.SubprocessError) as problem:
+                os.close(self._answer)
+                raise _not_started(self.argv, problem) from problem
+            try:
+                starting.is_known()
+            except BaseException:
+                self.end()
+                self.close()
+                raise
 
     @property
     def pid(self) -> int:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from coppice.errors import CoppiceError
+    from coppice.http import Validators
     from coppice.settings.model import SubscriptionsSettings
     from coppice.subscription.model import ListWarning, Subscription, VerifiedImageList
 
@@ -150,6 +151,7 @@ def record_unchanged(
     warn_list_days: float,
     judged: Mapping[str, Judged],
     as_of: Mapping[str, Subscription],
+    validators: Mapping[str, Validators],
 ) -> None:
     """Note that sources have what is in force already.
 
@@ -162,6 +164,9 @@ def record_unchanged(
                 continue
             row.checked_at = row.last_attempt_at = now
             row.last_error_code = row.last_error = None
+            if row.name in validators:
+                # A source may say more of the same list than it could before.
+                row.etag, row.last_modified = validators[row.name].etag, validators[row.name].last_modified
     for current, _ in _in_force(session, names):
         if current.subscription in judged:
             freshness.keep_warnings(current, judged[current.subscription].warnings)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from coppice.database import Database
     from coppice.errors import CoppiceError
     from coppice.formats.limits import ListLimits
+    from coppice.http import Validators
     from coppice.settings.model import SubscriptionsSettings
     from coppice.subscription.changes import Change
     from coppice.subscription.known import KnownSubscription
@@ -228,6 +229,7 @@ class SubscriptionStore:
         warn_list_days: float,
         judged: Mapping[str, Judged] | None = None,
         as_of: Mapping[str, Subscription] | None = None,
+        validators: Mapping[str, Validators] | None = None,
     ) -> None:
         """Note that sources have the lists that are in force already; in one transaction.
 
@@ -237,10 +239,17 @@ class SubscriptionStore:
             warn_list_days: How long before a list expires this is told.
             judged: What is said of those lists that were judged anew.
             as_of: What the subscriptions were when their sources were asked.
+            validators: What sources call the state of their lists now.
         """
         with self._database.session() as session:
             record.record_unchanged(
-                session, names, now, warn_list_days=warn_list_days, judged=judged or {}, as_of=as_of or {}
+                session,
+                names,
+                now,
+                warn_list_days=warn_list_days,
+                judged=judged or {},
+                as_of=as_of or {},
+                validators=validators or {},
             )
 
     def tell_dates(self, names: Sequence[str], now: datetime, *, warn_list_days: float) -> None:

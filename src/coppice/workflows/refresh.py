@@ -173,6 +173,7 @@ class _Run:
         self._turn_lock = threading.Lock()
         self._is_stopped = False
         self._unchanged: dict[str, Judged | None] = {}
+        self._validators: dict[str, Validators] = {}
         self._paused: list[str] = []
 
     def stop(self) -> None:
@@ -186,7 +187,14 @@ class _Run:
         judged = {name: said for name, said in self._unchanged.items() if said is not None}
         if self._unchanged:
             as_of = {name: self._known[name].subscription for name in self._unchanged if name in self._known}
-            self._store.record_unchanged(sorted(self._unchanged), now, warn_list_days=days, judged=judged, as_of=as_of)
+            self._store.record_unchanged(
+                sorted(self._unchanged),
+                now,
+                warn_list_days=days,
+                judged=judged,
+                as_of=as_of,
+                validators=self._validators,
+            )
         if self._paused:
             self._store.tell_dates(sorted(self._paused), now, warn_list_days=days)
 
@@ -199,7 +207,7 @@ class _Run:
             fetched = self._fetch(before)
             with self._turn():
                 if fetched.body is None and before.in_force is not None:
-                    return self._keep(before, before.in_force)
+                    return self._keep(before, before.in_force, fetched.validators)
                 return self._take(before, fetched)
         except (DatabaseError, InterruptedRunError):
             raise
@@ -262,7 +270,7 @@ class _Run:
             now = self._clock.now()
             check_follower(verified, message, other, self._sources, now=now, settings=self._settings)
 
-    def _keep(self, before: KnownSubscription, known: ListInForce) -> ListOutcome:
+    def _keep(self, before: KnownSubscription, known: ListInForce, validators: Validators) -> ListOutcome:
         """Go on with the list in force, whose source has nothing newer."""
         now = self._clock.now()
         verified = None
@@ -274,6 +282,8 @@ class _Run:
                 f"the list expired on {known.expires:%Y-%m-%d %H:%M:%S} UTC, and its source has no newer one",
                 resolution="The publisher must publish a new version.",
             )
+        if validators != Validators(etag=before.etag, last_modified=before.last_modified):
+            self._validators[before.subscription.name] = validators
         self._unchanged[before.subscription.name] = (
             None if verified is None else Judged(warnings=verified.warnings, anchors_state=verified.anchors_state)
         )
