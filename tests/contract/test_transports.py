@@ -25,6 +25,7 @@ from coppice.cloud.transports.by_http import HttpTransport
 from coppice.cloud.transports.by_path import PathTransport
 from coppice.cloud.transports.members import BUILT_IN, open_transport
 from coppice.errors import CloudError, CloudUnreachableError, CredentialError, SettingsError, StorageError
+from coppice.factory.ports import free_port
 from coppice.monitor import SILENT
 from coppice.testing.contracts.transports import CONTENT, TransportContract, TransportStand, converted_bytes
 from coppice.testing.publishing.openssh import SftpServer
@@ -447,9 +448,7 @@ def test_the_server_listens_only_while_something_is_offered(tmp_path):
 
 
 def test_two_offers_share_the_port_that_the_settings_name(tmp_path):
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     transport = open_transport({"driver": "http", "listen": f"127.0.0.1:{port}"}, "clouds.test.transport")
     converted = converted_bytes(tmp_path / "store")
     with transport.offer(converted, SILENT) as first, transport.offer(converted, SILENT) as second:
@@ -523,9 +522,7 @@ def test_a_missing_directory_at_the_server_is_an_error_that_names_it(ssh_server,
 
 def test_a_server_that_is_not_there_is_a_cloud_that_cannot_be_reached(ssh_server, tmp_path):
     stand = SshStand(ssh_server, f"area-{time.monotonic_ns()}")
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     transport = open_transport({**stand.given, "port": port}, "clouds.test.transport")
     with pytest.raises(CloudUnreachableError), transport.offer(converted_bytes(tmp_path / "store"), SILENT):
         pytest.fail("it was offered")

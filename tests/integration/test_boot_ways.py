@@ -24,8 +24,8 @@ import pytest
 from coppice.definition.model import Page
 from coppice.errors import ToolFailedError, ToolTimeoutError
 from coppice.factory.boot_channel import PortChannel, handed_script
-from coppice.factory.login import free_port
 from coppice.factory.machine import GUEST_MAC
+from coppice.factory.ports import free_port
 from coppice.factory.probe_packets import Arp, Echo, Segment, Way, arp_frame, echo_frame, read_frame
 from coppice.factory.probe_page import enter_web_console, fetch_page
 from coppice.factory.probe_vnc import see_desktop

@@ -37,9 +37,10 @@ from coppice.factory.build import build, is_intact, load_build_result
 from coppice.factory.evidence.ext4 import Ext4Disk
 from coppice.factory.evidence.inventory import read_inventory
 from coppice.factory.files import describe_image
-from coppice.factory.login import Login, free_port
+from coppice.factory.login import Login
 from coppice.factory.machine import Acceleration
 from coppice.factory.model import BuildOptions, Outcome
+from coppice.factory.ports import free_port
 from coppice.model.image import DiskFormat
 from coppice.model.operating_system import Firmware
 from coppice.monitor import SILENT

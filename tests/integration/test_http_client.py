@@ -17,6 +17,7 @@ from coppice.errors import (
     TransferTooLargeError,
     UnreachableError,
 )
+from coppice.factory.ports import free_port
 from coppice.http import Client
 from coppice.settings.model import TransferSettings
 from coppice.testing import server as behave
@@ -192,11 +193,8 @@ def test_a_status_is_an_error_with_what_the_server_said_made_harmless(loopback_s
 
 
 def test_a_refused_connection_is_unreachable():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with pytest.raises(UnreachableError, match="127"):
-        client().get_bytes(f"http://127.0.0.1:{port}/", limit_bytes=10)
+        client().get_bytes(f"http://127.0.0.1:{free_port()}/", limit_bytes=10)
 
 
 def test_the_file_server_serves_only_what_is_below_its_directory(tmp_path):

@@ -162,7 +162,7 @@ def misbehaviours():
 @pytest.mark.parametrize("way", ["credential", "url"])
 def test_no_failure_shows_a_credential(server, tls, caplog, name, way):
     caplog.set_level(logging.DEBUG)
-    client = loopback_client(ca_file=tls[1], attempts=2, read_timeout_seconds=0.3)
+    client = loopback_client(ca_file=tls[1], attempts=2, read_timeout_seconds=1.0)
     url = server.set("x", misbehaviours()[name])
     credential = TOKEN if way == "credential" else None
     if way == "url":

@@ -28,6 +28,7 @@ from coppice.errors import (
     TransferTooLargeError,
     UnreachableError,
 )
+from coppice.factory.ports import free_port
 from coppice.formats.oci import (
     EMPTY_BYTES,
     MANIFEST_MEDIA_TYPE,
@@ -54,9 +55,7 @@ class Daemon:
     """A docker-registry on loopback."""
 
     def __init__(self, directory, auth=None, tls=None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         http = {"addr": f"127.0.0.1:{self.port}"} | ({"tls": tls} if tls else {})
         config = {
             "version": 0.1,

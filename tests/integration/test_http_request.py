@@ -269,24 +269,24 @@ def test_a_slow_connection_that_takes_enough_is_not_given_up(loopback_server, tm
     def slowly(talk):
         for _ in range(8):
             talk.handler.rfile.read(MIB)
-            talk.pause(0.25)
+            talk.pause(0.6)
         talk.whole(201, {"Content-Length": "0"}, b"")
 
     url = loopback_server.set("x", slowly, reads_body=False)
-    client = loopback_client(connect_timeout_seconds=0.2, read_timeout_seconds=15.0)
+    client = loopback_client(connect_timeout_seconds=0.5, read_timeout_seconds=15.0)
     assert ask("PUT", url, expected={201}, body=BodyFile(path=path, size_bytes=8 * MIB), client=client).status == 201
 
 
 def test_a_server_may_think_about_a_body_as_long_as_a_read_may_take(loopback_server):
     def think(talk):
-        talk.pause(2.0)
+        talk.pause(2.5)
         talk.head(201, {"Content-Length": "2"})
         for piece in (b"o", b"k"):
-            talk.pause(0.2)
+            talk.pause(0.05)
             talk.body(piece)
 
     url = loopback_server.set("x", think)
-    client = loopback_client(read_timeout_seconds=15.0, rate_window_seconds=0.5)
+    client = loopback_client(read_timeout_seconds=15.0, rate_window_seconds=1.5)
     assert ask("PUT", url, expected={201}, body=b"x", client=client).body == b"ok"
 
 

@@ -40,7 +40,7 @@ def test_what_a_program_says_is_kept_apart_and_in_order() -> None:
 
 
 def test_what_comes_line_by_line_arrives_whole_and_while_it_is_said() -> None:
-    talk = "import sys, time\nfor n in range(3000):\n    print(n, flush=True)\nprint('last', flush=True)\ntime.sleep(1)"
+    talk = "import sys, time\nfor n in range(3000):\n    print(n, flush=True)\nprint('last', flush=True)\ntime.sleep(3)"
     pieces: list[tuple[float, str]] = []
     ended = run(
         [sys.executable, "-c", talk],
@@ -94,16 +94,21 @@ def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> No
     script = f"sleep 300 & echo $! > {tmp_path}/pid; trap '' TERM; wait"
     started = time.monotonic()
     with pytest.raises(ToolTimeoutError):
-        run(["sh", "-c", script], timeout_seconds=1)
+        run(["sh", "-c", script], timeout_seconds=3)
     assert time.monotonic() - started < 15
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 
 def test_an_interrupted_run_ends_the_program(tmp_path: Path) -> None:
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    def interrupt() -> None:
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    teller = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - who tells it starts within it
+        teller.start()
         run(["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 300"], timeout_seconds=60)
+    teller.join()
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 

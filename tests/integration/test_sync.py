@@ -4,7 +4,6 @@ from __future__ import annotations
 import hashlib
 import lzma
 import shutil
-import socket
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from coppice.conversion.unpack_spool import sweep_spool
 from coppice.database import Database
 from coppice.errors import InputError, LockedError, NotFoundError
 from coppice.events.journal import Journal
+from coppice.factory.ports import free_port
 from coppice.formats.limits import DEFAULT_LIMITS
 from coppice.http import Client
 from coppice.imagelist.model import Profile
@@ -367,10 +367,7 @@ def test_a_server_that_does_not_give_the_list_changes_nothing_until_the_dates_sa
 
 @pytest.mark.threat("T35")
 def test_a_server_that_refuses_the_connection_changes_nothing(running: World):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    point_to(running, f"http://127.0.0.1:{port}/demo.list")
+    point_to(running, f"http://127.0.0.1:{free_port()}/demo.list")
     before = running.clouds["folder"].describe()
     running.clock.advance(GRACE)
     assert running.sync().failure() is not None

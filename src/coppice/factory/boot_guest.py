@@ -14,8 +14,9 @@ from coppice.factory.boot_channel import PortChannel
 from coppice.factory.boot_evidence import Control
 from coppice.factory.boot_judge import printable
 from coppice.factory.bootstrap.overlay_firewall import SSH_PORT, VNC_PORT, WEB_CONSOLE_PORT
-from coppice.factory.login import Login, free_ports
+from coppice.factory.login import Login
 from coppice.factory.machine import Machine, running
+from coppice.factory.ports import free_ports
 from coppice.factory.probe_wire import Wire
 
 if TYPE_CHECKING:

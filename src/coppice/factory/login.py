@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import socket
 from dataclasses import dataclass
@@ -112,17 +111,3 @@ class Login:
             return ""
         _, found, rest = refused.combined.partition("Permission denied (")
         return rest.partition(")")[0] if found else ""
-
-
-def free_port() -> int:
-    """Return a TCP port on loopback that is free now."""
-    return free_ports(1)[0]
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Return so many TCP ports on loopback, all different, that are free now."""
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return tuple(int(listener.getsockname()[1]) for listener in listeners)

@@ -54,9 +54,14 @@ class Starting:
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
             self._handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-            for number in self._handlers:
-                self._replaced.add(number)
-                signal.signal(number, self._note)
+            try:
+                for number in self._handlers:
+                    self._replaced.add(number)
+                    signal.signal(number, self._note)
+            except BaseException:
+                # By a handler that was not put off yet.
+                self.is_known()
+                raise
         else:
             self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
         return self

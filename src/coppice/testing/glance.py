@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coppice.factory.ports import free_port
 from coppice.model.image import DiskFormat
-from coppice.testing.publishing.server import PublishingServer, free_port
+from coppice.testing.publishing.server import PublishingServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coppice.factory.ports import free_port
 from coppice.testing.glance import CACHE, DATABASE, LOCK, SERVER, application_of, glance_programs
-from coppice.testing.publishing.server import PublishingServer, free_port
+from coppice.testing.publishing.server import PublishingServer
 
 REGION = "one"
 FAULTY_REGION = "faulty"

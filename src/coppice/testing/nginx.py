@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from coppice.testing.publishing.server import PublishingServer, free_port, listens
+from coppice.factory.ports import free_port
+from coppice.testing.publishing.server import PublishingServer, listens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from coppice.factory.ports import free_port
 from coppice.settings.clouds import CloudSettings
 from coppice.testing.fault_proxy import FaultProxy
 from coppice.testing.glance import Glance
@@ -27,7 +28,6 @@ from coppice.testing.keystone import (
     login_of,
     token_of,
 )
-from coppice.testing.publishing.server import free_port
 from coppice.testing.server import LoopbackServer, serve
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from coppice.errors import BuildError
 from coppice.factory.acceleration import choose_acceleration
 from coppice.factory.boot_firmware import own_uefi
 from coppice.factory.bootstrap.suites import find_suite, sources
-from coppice.factory.login import free_ports
 from coppice.factory.machine import Acceleration
 from coppice.factory.packer.answers import Installation, answers_of
 from coppice.factory.packer.guest import GuestSetting, chef_attributes, guest_work, kernel_options, packages_of
 from coppice.factory.packer.options import OpenStackOptions, QemuOptions
 from coppice.factory.packer.systems import Family, installer_of, system_of
 from coppice.factory.packer.template import Cooking, Hardware, Places, template, variables
+from coppice.factory.ports import free_ports
 from coppice.factory.seed import make_disk, make_key
 from coppice.model.operating_system import Architecture, Firmware
 

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from coppice.testing.publishing.server import PublishingServer, free_port, listens, partial_files
+from coppice.factory.ports import free_port
+from coppice.testing.publishing.server import PublishingServer, listens, partial_files
 
 APACHE = "/usr/sbin/apache2"
 MODULES = "/usr/lib/apache2/modules"

@@ -7,8 +7,9 @@ import getpass
 import subprocess
 from pathlib import Path
 
+from coppice.factory.ports import free_port
 from coppice.testing.publishing.folder import Folder
-from coppice.testing.publishing.server import free_port, listens
+from coppice.testing.publishing.server import listens
 
 SSHD = "/usr/sbin/sshd"
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 
 from coppice.errors import TransferError
+from coppice.factory.ports import free_port
 from coppice.formats.oci import image_list_layer, parse_reference, read_manifest
-from coppice.testing.publishing.server import PublishingServer, fetch_http, free_port, listens
+from coppice.testing.publishing.server import PublishingServer, fetch_http, listens
 
 REGISTRY = "/usr/bin/docker-registry"
 _CONFIG = """\

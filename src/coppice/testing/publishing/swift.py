@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from coppice.errors import CoppiceError
-from coppice.testing.publishing.server import TRANSFER, PublishingServer, free_port, listens
+from coppice.factory.ports import free_port
+from coppice.testing.publishing.server import TRANSFER, PublishingServer, listens
 
 SWIFT = "swift==2.38.3"
 CACHE = Path(__file__).parents[4] / ".cache" / "swift-2.38.3"
