@@ -151,7 +151,7 @@ def record_unchanged(
     warn_list_days: float,
     judged: Mapping[str, Judged],
     as_of: Mapping[str, Subscription],
-    validators: Mapping[str, Validators],
+    validators: Mapping[str, tuple[str | None, Validators]],
 ) -> None:
     """Note that sources have what is in force already.
 
@@ -164,9 +164,10 @@ def record_unchanged(
                 continue
             row.checked_at = row.last_attempt_at = now
             row.last_error_code = row.last_error = None
-            if row.name in validators:
-                # A source may say more of the same list than it could before.
-                row.etag, row.last_modified = validators[row.name].etag, validators[row.name].last_modified
+            asked_with, said = validators.get(row.name, (None, None))
+            if said is not None and row.etag == asked_with:
+                # A source may say more of the same list than it could before; another run took no other one meanwhile.
+                row.etag, row.last_modified = said.etag, said.last_modified
     for current, _ in _in_force(session, names):
         if current.subscription in judged:
             freshness.keep_warnings(current, judged[current.subscription].warnings)

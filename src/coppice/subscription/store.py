@@ -229,7 +229,7 @@ class SubscriptionStore:
         warn_list_days: float,
         judged: Mapping[str, Judged] | None = None,
         as_of: Mapping[str, Subscription] | None = None,
-        validators: Mapping[str, Validators] | None = None,
+        validators: Mapping[str, tuple[str | None, Validators]] | None = None,
     ) -> None:
         """Note that sources have the lists that are in force already; in one transaction.
 
@@ -239,7 +239,7 @@ class SubscriptionStore:
             warn_list_days: How long before a list expires this is told.
             judged: What is said of those lists that were judged anew.
             as_of: What the subscriptions were when their sources were asked.
-            validators: What sources call the state of their lists now.
+            validators: The tag that sources were asked with, and what they call the state of their lists now.
         """
         with self._database.session() as session:
             record.record_unchanged(

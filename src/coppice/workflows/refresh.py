@@ -173,7 +173,7 @@ class _Run:
         self._turn_lock = threading.Lock()
         self._is_stopped = False
         self._unchanged: dict[str, Judged | None] = {}
-        self._validators: dict[str, Validators] = {}
+        self._validators: dict[str, tuple[str | None, Validators]] = {}
         self._paused: list[str] = []
 
     def stop(self) -> None:
@@ -283,7 +283,7 @@ class _Run:
                 resolution="The publisher must publish a new version.",
             )
         if validators != Validators(etag=before.etag, last_modified=before.last_modified):
-            self._validators[before.subscription.name] = validators
+            self._validators[before.subscription.name] = (before.etag, validators)
         self._unchanged[before.subscription.name] = (
             None if verified is None else Judged(warnings=verified.warnings, anchors_state=verified.anchors_state)
         )

@@ -27,6 +27,7 @@ from coppice.errors import (
 )
 from coppice.events.journal import Journal
 from coppice.events.model import EventKind
+from coppice.http import Validators
 from coppice.imagelist.model import Profile
 from coppice.model.checksum import Checksum
 from coppice.model.identifiers import ImageIdentifier, ListIdentifier
@@ -494,6 +495,23 @@ def test_what_ends_soon_or_has_ended_is_told_once(followed: Place, publisher: Si
     publisher.version, publisher.expires = "2", publisher.expires + 28 * DAY
     followed.take(publisher, now=publisher.expires - 20 * DAY)
     assert look(publisher.expires - 2 * DAY) == ["list-stale", "list-expiring"]
+
+
+def test_what_an_unchanged_list_is_called_is_kept_unless_another_was_taken_meanwhile(
+    followed: Place, publisher: Simulator
+):
+    def said(asked_with: str | None, etag: str) -> str | None:
+        validators = {"demo": (asked_with, Validators(etag=etag))}
+        followed.store.record_unchanged(["demo"], NOW, warn_list_days=7, validators=validators)
+        return followed.store.known()["demo"].etag
+
+    followed.take(publisher)
+    assert followed.store.known()["demo"].etag is None
+    assert said(None, '"a"') == '"a"'
+    assert said('"a"', '"b"') == '"b"'
+    # Another run was told of another list since this one asked.
+    assert said('"a"', '"c"') == '"b"'
+    assert said(None, '"c"') == '"b"'
 
 
 def test_an_image_that_expires_soon_is_told_once_over_renewals_of_its_list(followed: Place, publisher: Simulator):
