@@ -184,9 +184,12 @@ def test_what_a_source_can_say_of_a_list_only_later_is_kept_as_well(tmp_path: Pa
         os.utime(products, (time.time() - 3600,) * 2)
         outcomes = [site.refresh() for _ in range(2)]
         assert [(each.error, each.unchanged) for each in outcomes] == [(None, True)] * 2
-        requests = (stage.server.directory / "access.log").read_text().splitlines()
-        assert [each.split()[8] for each in requests if stage.products_name in each] == ["200", "200", "304"]
         site.database.close()
+        log = stage.server.directory / "access.log"
+        # Which it writes once it has answered.
+        stage.server.wait_until(lambda: log.read_text().count(stage.products_name) >= 3, log=log)
+        requests = [each for each in log.read_text().splitlines() if stage.products_name in each]
+        assert [each.split()[8] for each in requests] == ["200", "200", "304"]
 
 
 def test_a_newer_version_takes_its_place_and_every_identifier_stays(site: Site) -> None:

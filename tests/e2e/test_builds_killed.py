@@ -90,34 +90,45 @@ def small_mirror(gnupg, archive, tmp_path):
 
 
 class Look:
-    """What of a command's is on the machine: its processes and all that run in namespaces of theirs, its mounts."""
+    """What of a command's is on the machine: its processes and all that run in namespaces of theirs, its mounts.
+
+    The system gives the numbers of processes and of namespaces that are gone to others, as to other builds beside this
+    one: a process is known by when it started as well, and a namespace as long as one of the command's is in it.
+    """
 
     def __init__(self, site, child) -> None:
         self.site, self.pid = site, child.pid
         self.own = namespaces("self")
-        self.seen: set[str] = set()
+        self.seen: set[tuple[str, int]] = set()
         self.spaces: set[str] = set()
+        self.last = 0
 
     def remember(self) -> None:
         """See which processes belong to the command now."""
-        parents = {pid: parent for pid, parent in ((pid, parent_of(pid)) for pid in processes()) if parent}
+        found = processes()
+        parents = {pid: parent for pid, parent in ((pid, parent_of(pid)) for pid in found) if parent}
         mine, grew = {str(self.pid)}, True
         while grew:
             more = {pid for pid, parent in parents.items() if parent in mine} - mine
             mine |= more
             grew = bool(more)
-        self.seen |= mine
-        for pid in mine:
-            self.spaces |= namespaces(pid) - self.own
+        self.seen |= {(pid, start_of(pid)) for pid in mine}
+        here = [pid for pid in found if (pid, start_of(pid)) in self.seen]
+        self.spaces = set().union(*(namespaces(pid) for pid in here)) - self.own
+        self.last = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
     def left(self):
         """Return what of it still runs or is mounted."""
         mark = str(self.site.root)
-        found = [pid for pid in processes() if pid in self.seen or namespaces(pid) & self.spaces]
-        found += [pid for pid in processes() if mark in read(pid, "cmdline")]
+        found = [pid for pid in processes() if self.is_its(pid) or mark in read(pid, "cmdline")]
         found = [pid for pid in found if pid != str(os.getpid()) and read(pid, "stat").rpartition(")")[2][1:2] != "Z"]
         mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if mark in line]
         return [f"{pid} {read(pid, 'cmdline')[:200]}" for pid in found] + mounts + loops()
+
+    def is_its(self, pid):
+        """Tell whether a process is the command's, or was in a namespace of its when it was last looked at."""
+        start = start_of(pid)
+        return (pid, start) in self.seen or (start <= self.last and bool(namespaces(pid) & self.spaces))
 
     def is_clear(self, seconds=10.0):
         """Wait until nothing is left; tell what is, when the time is up."""
@@ -141,6 +152,12 @@ def read(pid, what):
 def parent_of(pid):
     fields = read(pid, "stat").rpartition(")")[2].split()
     return fields[1] if fields else ""
+
+
+def start_of(pid):
+    """Return when a process started, in ticks since this machine did (proc_pid_stat(5), field 22); 0: it is gone."""
+    fields = read(pid, "stat").rpartition(")")[2].split()
+    return int(fields[19]) if fields else 0
 
 
 def namespaces(pid):
@@ -280,7 +297,7 @@ def test_a_mirror_that_never_answers_ends_the_build_in_its_time_and_its_password
     wait_for(lambda: is_at_work(hung))
     while child.poll() is None:
         look.remember()
-        seen += [line for line in (read(pid, "cmdline") for pid in look.seen) if CANARY in line]
+        seen += [line for line in (read(pid, "cmdline") for pid, _ in look.seen) if CANARY in line]
         time.sleep(0.1)
     said = "".join(child.communicate(timeout=60))
     [error] = json.loads(said)["errors"]
@@ -317,7 +334,7 @@ def test_a_bootstrapper_that_the_system_ends_for_want_of_memory_fails_the_build_
     look = Look(hung, child)
     wait_for(lambda: is_at_work(hung))
     look.remember()
-    mine = [pid for pid in look.seen if read(pid, "comm").strip() == "mmdebstrap"]
+    mine = [pid for pid, _ in look.seen if read(pid, "comm").strip() == "mmdebstrap"]
     assert mine
     os.kill(int(mine[0]), signal.SIGKILL)
     said, _ = child.communicate(timeout=60)

@@ -190,19 +190,28 @@ def test_a_signal_whenever_it_comes_leaves_no_program_and_no_handler_behind() ->
     assert told_by(script) == "0 ([], set(), True)\n"
 
 
-def test_who_asks_again_is_heard_while_a_program_starts() -> None:
+@pytest.mark.parametrize("numbers", [(2, 2), (2, 15), (14,)])
+def test_who_asks_again_is_heard_while_a_program_starts(numbers: tuple[int, ...]) -> None:
+    """By the same signal or another; a timer asks but once."""
     script = (
         "def hang(): time.sleep(30)\n"
         "def interrupt():\n"
-        "    for _ in range(2): time.sleep(1.5); os.kill(os.getpid(), signal.SIGINT)\n"
+        f"    for number in {numbers}: time.sleep(1.5); os.kill(os.getpid(), number)\n"
+        f"signal.signal({numbers[0]}, signal.default_int_handler)\n"
+        f"signal.signal({numbers[-1]}, signal.default_int_handler)\n"
+        "handlers = [signal.getsignal(number) for number in signal.valid_signals()]\n"
         "threading.Thread(target=interrupt, daemon=True).start()\n"
         "started = time.monotonic()\n"
         "try:\n"
         "    run(['true'], timeout_seconds=60, before_start=hang)\n"
         "except KeyboardInterrupt:\n"
-        "    print(time.monotonic() - started < 20, state())\n"
+        "    print(time.monotonic() - started < 20, state()[2])\n"
+        "try:\n"
+        "    os.waitpid(-1, 0)\n"
+        "except ChildProcessError:\n"
+        "    print('nothing is left')\n"
     )
-    assert told_by(script) == "True ([], set(), True)\n"
+    assert told_by(script) == "True True\nnothing is left\n"
 
 
 def test_a_flood_of_output_is_bounded_and_its_end_is_kept() -> None:

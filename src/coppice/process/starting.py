@@ -23,6 +23,10 @@ _FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL
 """What a thread brings upon itself: it cannot wait."""
 
 
+_TIMERS = frozenset({signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF})
+"""What comes once, to end what takes too long: starting may be just that."""
+
+
 class Starting:
     """The time in which a program is started; until it is known to who starts it, signals wait.
 
@@ -40,7 +44,8 @@ class Starting:
                 raise
 
     Python runs handlers in the main thread, whichever a signal came to: started from there, handlers are put off,
-    and who asks once more a second later is heard at once. Started from another, the signals of that thread wait.
+    and who asks once more a second later, by the same signal or another, is heard at once. Started from another
+    thread, that thread's signals wait.
     """
 
     def __init__(self) -> None:
@@ -53,7 +58,9 @@ class Starting:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-            self._handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+            self._handlers = {
+                number: handler for number, handler in handlers.items() if callable(handler) and number not in _TIMERS
+            }
             try:
                 for number in self._handlers:
                     self._replaced.add(number)
@@ -89,12 +96,14 @@ class Starting:
             OSError: It cannot be started.
             subprocess.SubprocessError: What was to be done in the child could not be done.
         """
-        return subprocess.Popen(  # noqa: S603 - an argument list, no shell
-            argv,
-            start_new_session=True,
-            preexec_fn=_preparation(self._mask, limits, then),  # noqa: PLW1509 - only system calls run in it
-            **streams,
-        )
+        child = subprocess.Popen.__new__(subprocess.Popen)
+        prepare = _preparation(self._mask, limits, then)
+        try:
+            child.__init__(argv, start_new_session=True, preexec_fn=prepare, **streams)  # type: ignore[misc]
+        except BaseException:
+            _end_half_started(child)
+            raise
+        return child
 
     def is_known(self) -> None:
         """Let signals through again: those that waited are handled now, and raise here what their handlers raise."""
@@ -110,9 +119,11 @@ class Starting:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._is_known or now - self._put_off.setdefault(number, now) > _PATIENCE_SECONDS:
+        if self._is_known or (self._put_off and now - min(self._put_off.values()) > _PATIENCE_SECONDS):
             self._put_off.pop(number, None)
             self._handlers[number](number, frame)
+        else:
+            self._put_off.setdefault(number, now)
 
     def _restore(self) -> None:
         try:
@@ -145,6 +156,15 @@ def end_process_group(child: subprocess.Popen[bytes], *, grace_seconds: float = 
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)
             return
+
+
+def _end_half_started(child: subprocess.Popen[bytes]) -> None:
+    """End what a second signal interrupted the start of; what could not be started at all has no number, or ended."""
+    if getattr(child, "pid", None) and child.returncode is None:
+        # It may not have a group of its own yet.
+        child.kill()
+        end_process_group(child, grace_seconds=0)
+        child.wait()
 
 
 def _preparation(
