@@ -156,7 +156,7 @@ def test_what_did_not_change_is_not_fetched_again_and_stays_in_force(site: Site)
     site.follow()
     first = site.verified()
     again = site.refresh()
-    for _ in range(10):
+    for _ in range(5):
         assert (again.error, again.fresh) == (None, True)
         if again.unchanged:
             break

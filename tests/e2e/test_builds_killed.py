@@ -283,7 +283,7 @@ def is_at_work(site):
     return any("mmdebstrap" in read(pid, "cmdline") and str(site.home) in read(pid, "cmdline") for pid in processes())
 
 
-def wait_for(what, seconds=120):
+def wait_for(what, seconds=30):
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it never came"
